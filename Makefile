@@ -1,0 +1,67 @@
+# Everything is installed below this folder: .uv/ (the installer, only where none is on the PATH)
+# and .venv/ (the environment that requirements.lock describes).
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lab check lint lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+# The first interpreter that is new enough; PYTHON=/path/to/python chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(STAMP)  ## make .venv with everything in it (fast when nothing changed)
+
+run: $(STAMP)  ## run every curated notebook in batch and write an HTML report
+	$(BIN)/workbench run --all
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+
+check: $(STAMP)  ## what CI checks before the tests: style, types, imports, clean notebooks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
+
+lint: $(STAMP)  ## format the code, strip the notebooks, renew their badges
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/python tests/notebook_contract.py --fix
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(NOTEBOOKS))
+
+lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url \
+		--no-emit-package workbench --output-file requirements.lock --quiet
+
+clean:  ## remove the environment, caches and run folders
+	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
+	test -x $(BIN)/python || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# Debian's python3 has venv without ensurepip until python3-venv is installed.
+.uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
+	@rm -rf .uv
+	$(PYTHON) -m venv .uv || { rm -rf .uv; \
+		$(PYTHON) -m venv --without-pip .uv && $(PYTHON) -m pip --python .uv/bin/python install --quiet uv; } || { rm -rf .uv; \
+		echo "Cannot make a virtual environment: install your system's venv or pip package" >&2; \
+		echo "(Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 1; }
+	test -x $@ || .uv/bin/python -m pip install --quiet uv
