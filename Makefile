@@ -52,7 +52,7 @@ clean:  ## remove the environment, caches and run folders
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
 	test -x $(BIN)/python || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
