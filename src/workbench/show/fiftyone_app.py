@@ -138,7 +138,7 @@ def _media(ds: xr.Dataset, progress: bool) -> list[str]:
         return [str(Path(str(path)).resolve()) for path in ds["path"].values]
     digest = sha256(str(ds.attrs.get("sha256", "")).encode())
     for start in range(0, ds.sizes["sample"], _BATCH):
-        digest.update(np.ascontiguousarray(_images(ds, start)))
+        digest.update(_images(ds, start).tobytes())
     folder = user_cache_path("workbench") / "media" / digest.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{i:06d}.png" for i in range(ds.sizes["sample"])]
@@ -207,7 +207,7 @@ def _ground_truth(fo: Any, ds: xr.Dataset) -> list[Any]:
 
 
 def _fields(ds: xr.Dataset) -> dict[str, list[Any]]:
-    """Variables along ``sample`` that are neither image, label, split nor path, as Python values."""
+    """The plain variables along ``sample`` that have no place of their own in FiftyOne."""
     fields = {"workbench_id": [str(value) for value in ds["sample"].values]}
     for key, variable in ds.data_vars.items():
         plain = variable.dims == ("sample",) and variable.dtype.kind in "biufUO"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -118,16 +119,21 @@ def map(  # noqa: A001 - the name that design and users know
         raise ValueError(f"a map of {ds.sizes['sample']} samples needs as many pairs of "
                          f"coordinates; xy has shape {points.shape}")  # fmt: skip
     with styled():
-        fig, ax = plt.subplots(figsize=(9, 7), layout="constrained")
+        width, height = np.ptp(points, axis=0)
+        fig, ax = plt.subplots(
+            figsize=(9, float(np.clip(8 * height / (width or 1.0), 4, 9))), layout="constrained"
+        )
         _draw_points(ax, ds, points, ds[color] if isinstance(color, str) else color)
         if mark is not None:
             ringed = points[np.asarray(mark.values, dtype=bool)]
-            ax.scatter(*ringed.T, s=60, facecolors="none", edgecolors="black", linewidths=1.2,
-                       label=f"marked ({len(ringed)})")  # fmt: skip
+            ax.scatter(ringed[:, 0], ringed[:, 1], s=60, facecolors="none", edgecolors="black",
+                       linewidths=1.0, label=f"marked ({len(ringed):,})")  # fmt: skip
         if images:
             _lay_thumbnails(ax, ds, points)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=3)
+            legend = ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+            for handle in filter(None, legend.legend_handles):
+                handle.set(sizes=[40], alpha=1.0)
         ax.set(xticks=[], yticks=[], title=title, aspect="equal")
         ax.spines[:].set_visible(False)
         facts = {key: xy.attrs[key] for key in ("method", "seed") if key in xy.attrs}
@@ -141,11 +147,11 @@ def _draw_points(
     size = float(np.clip(4e4 / len(points), 1.5, 20))
     style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
     if color is False:
-        ax.scatter(*points.T, color=colors(1)[0], **style)
+        ax.scatter(points[:, 0], points[:, 1], color=colors(1)[0], **style)
         return
     values = np.asarray(color.values)
     if not np.issubdtype(values.dtype, np.integer):
-        drawn = ax.scatter(*points.T, c=values, cmap="cividis", **style)
+        drawn = ax.scatter(points[:, 0], points[:, 1], c=values, cmap="cividis", **style)
         ax.figure.colorbar(drawn, ax=ax, label=str(color.name or ""), shrink=0.6)
         return
     names = [str(name) for name in ds["class"].values] if "class" in ds.coords else []
@@ -155,12 +161,25 @@ def _draw_points(
         members = points[values == number]
         name = names[number] if 0 <= number < len(names) else str(number)
         ax.scatter(
-            *members.T,
+            members[:, 0],
+            members[:, 1],
             color=UNLABELLED if number < 0 else palette[number],
             label="no label" if number < 0 else name,
             zorder=0 if number < 0 else 1,
             **style,
         )
+        if number >= 0:
+            _name_cluster(ax, members, name)
+
+
+def _name_cluster(ax: Axes, members: np.ndarray, name: str) -> None:
+    """Write the class beside its densest part, for those who cannot tell the colours apart."""
+    center = np.median(members, axis=0)
+    nearest = members[np.linalg.norm(members - center, axis=1).argmin()]
+    outline = [patheffects.withStroke(linewidth=3, foreground="white")]
+    ax.annotate(
+        name, nearest, ha="center", va="center", weight="bold", path_effects=outline, zorder=5
+    )
 
 
 def _lay_thumbnails(ax: Axes, ds: xr.Dataset, points: np.ndarray) -> None:
