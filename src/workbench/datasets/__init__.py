@@ -1,0 +1,24 @@
+"""Image datasets by name, from a folder or from a table, all in one form."""
+
+from workbench.datasets.choosing import subset
+from workbench.datasets.errors import (
+    BadDataError,
+    BadImageError,
+    DataNotFoundError,
+    SkippedWarning,
+    StandInWarning,
+)
+from workbench.datasets.loading import load, splits
+from workbench.datasets.named import NAMES
+
+__all__ = [
+    "NAMES",
+    "load",
+    "splits",
+    "subset",
+    "BadDataError",
+    "BadImageError",
+    "DataNotFoundError",
+    "SkippedWarning",
+    "StandInWarning",
+]

@@ -1,0 +1,96 @@
+"""A seeded, stratified choice of samples."""
+
+import numbers
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from workbench.datasets.errors import BadDataError
+
+
+def subset(ds: xr.Dataset, n: int, seed: int = 0) -> xr.Dataset:
+    """Draw ``n`` samples, each class in its proportion, and keep their order.
+
+    Parameters
+    ----------
+    ds
+        An image dataset: anything with a dimension ``sample``. Where it has ``label`` (sample,)
+        the draw is stratified by it, -1 counting as a class of its own; otherwise it is plain.
+    n
+        How many samples to keep, 1 to the number there are. From as many as there are classes
+        on, each class that has members keeps at least one.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    xarray.Dataset
+        The chosen samples in their former order, ``sample`` unchanged, with ``attrs["seed"]`` and
+        ``attrs["n_available"]``.
+
+    Raises
+    ------
+    TypeError
+        ``n`` or ``seed`` is not a whole number.
+    BadDataError
+        ``n`` is less than 1 or more than there is.
+
+    Examples
+    --------
+    >>> digits = load("digits", split="test")
+    >>> subset(digits, 100, seed=1).sizes["sample"]
+    100
+    """
+    label = ds["label"].values if "label" in ds else None
+    chosen = choose(label, ds.sizes["sample"], n, seed)
+    return ds.isel(sample=chosen).assign_attrs(seed=int(seed), n_available=ds.sizes["sample"])
+
+
+def choose(label: NDArray[Any] | None, total: int, n: int, seed: int) -> NDArray[np.intp]:
+    """Return the ascending positions of ``n`` of ``total`` samples, stratified by ``label``."""
+    _check(n, total, seed)
+    rng = np.random.default_rng(int(seed))
+    if label is None:
+        return np.sort(rng.choice(total, size=n, replace=False))
+    classes, members, counts = np.unique(label, return_inverse=True, return_counts=True)
+    shares = _shares(counts, int(n), rng)
+    drawn = [
+        rng.choice(np.flatnonzero(members == k), size=shares[k], replace=False)
+        for k in range(len(classes))
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def _shares(counts: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Share ``n`` out in proportion to ``counts`` by largest remainder, ties by lot."""
+    shares: NDArray[np.intp] = n * counts // counts.sum()
+    remainders = n * counts % counts.sum()
+    lots = rng.random(len(counts))
+    if n >= len(counts):
+        remainders = np.where(shares == 0, -1, remainders)  # lifted to 1: served already
+        shares = np.maximum(shares, 1)
+    left = n - int(shares.sum())
+    if left > 0:
+        shares[np.lexsort((lots, -remainders))[:left]] += 1
+    while left < 0:  # small classes were lifted: the classes furthest above their share give
+        excess = np.where(shares > 1, shares * counts.sum() - n * counts, -np.inf)
+        shares[np.lexsort((lots, -excess))[0]] -= 1
+        left += 1
+    return shares
+
+
+def _check(n: int, total: int, seed: int) -> None:
+    given: tuple[tuple[str, Any], ...] = (("n", n), ("seed", seed))
+    for name, value in given:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if seed < 0:
+        raise BadDataError(f"seed must be 0 or more, not {seed}")
+    if n < 1:
+        raise BadDataError(f"n must be 1 or more, not {n}; leave it out to load everything")
+    if n > total:
+        raise BadDataError(
+            f"n={n} is more than there is: {total} samples. Use n={total} or less, or leave it out."
+        )

@@ -1,0 +1,170 @@
+"""Load a named dataset, a folder or a table as the image dataset."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from workbench.datasets import folder, table
+from workbench.datasets.collection import OnBad, Options, collect, of_split
+from workbench.datasets.errors import BadDataError, DataNotFoundError
+from workbench.datasets.named import NAMES, SPLITS, load_named
+from workbench.datasets.pictures import Fit, Mode, Size
+
+
+def load(
+    name: str | os.PathLike[str],
+    split: str = "all",
+    n: int | None = None,
+    seed: int = 0,
+    fallback: bool = True,
+    *,
+    size: int | Size | None = None,
+    fit: Fit = "crop",
+    mode: Mode = "RGB",
+    lazy: bool | None = None,
+    on_bad: OnBad = "skip",
+    image: str | None = None,
+    label: str | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> xr.Dataset:
+    """Load a named dataset, a folder of images or a table of images.
+
+    Parameters
+    ----------
+    name
+        One of ``NAMES``; a folder, ``class_name/**/file.jpg``, with ``train/`` and ``test/`` above
+        the classes or not, or with files of no class; a ``.csv`` or ``.parquet`` table. A name
+        wins over a folder of that name in the working directory: write ``"./mnist"`` for it.
+    split
+        "train", "test" or "all"; also "val" where the reader's own data have it.
+    n
+        Keep so many images, each class in its proportion, in the official order. See ``subset``.
+    seed
+        Seed of that draw.
+    fallback
+        Load a bundled stand-in for "mnist" and "cifar10" where they can be had from neither
+        ``$WORKBENCH_DATA`` nor the cache nor the network, with a ``StandInWarning``; it has fewer
+        images, so that ``n`` is then the most that is returned. False raises instead.
+    size
+        Folders and tables only, as is all that follows. Pixels a side, or (height, width). Left
+        out: the images' own size if a hundred of them agree on it and no side is above 256, else
+        64 x 64. ``attrs["resized_to"]`` tells.
+    fit
+        "crop" the middle to the new shape, "pad" with black, or "stretch".
+    mode
+        "RGB" or "L" (grey): 3 channels or 1.
+    lazy
+        True for a dask array, False for a NumPy array. Left out: dask above 512 MiB or 20,000
+        images.
+    on_bad
+        "skip" drops an image that cannot be read, with a warning and the count in
+        ``attrs["skipped"]``; a lazy one is found out too late to be dropped, and comes back black
+        with a warning when it is computed. "raise" raises, for a lazy one when it is computed.
+    image
+        Tables only, as is all that follows. The column of paths (relative to the table), encoded
+        bytes or ``{"bytes", "path"}`` structs; left out, the first of image, path, file, filename,
+        image_path and filepath.
+    label
+        The column of class numbers or names, or a list of 0/1 columns for several labels an
+        image; left out, "label" or "class" if there is one.
+    classes
+        The class names in the order of their numbers.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image`` (sample, y, x, channel) uint8; ``label`` (sample,) int64 with -1 for none, or
+        ``labels`` (sample, class) bool; coordinates ``sample`` and ``class``; ``split`` and
+        ``path`` (sample,) where they apply. ``sample`` is, for a named dataset, the official index
+        within its split, those of the test images beginning after the training images' with
+        ``split="all"``; for a folder, the path below it; for a table, its unique column "sample"
+        or "id", else the row. ``attrs``: ``name``, ``source``, ``sha256`` of what
+        ``sha256_of`` says, ``stand_in_for``, and where they apply ``seed``, ``n_available``,
+        ``resized_to``, ``fit``, ``skipped``, ``skipped_paths``, ``ignored_files``.
+
+    Raises
+    ------
+    DataNotFoundError
+        There is no such name, folder or table, or a dataset is in none of the places tried.
+    BadDataError
+        Something is there and is not right: files that contradict each other, a wrong checksum, a
+        missing column, a class with no images, a split that there is not, too large an ``n``.
+    BadImageError
+        An image cannot be read and ``on_bad="raise"``.
+    TypeError
+        An option was given that does not apply.
+
+    Examples
+    --------
+    >>> ds = load("digits", split="test", n=50)
+    >>> dict(ds["image"].sizes)
+    {'sample': 50, 'y': 8, 'x': 8, 'channel': 1}
+    """
+    options = Options(size, fit, mode, lazy, on_bad)
+    columns = {"image": image, "label": label, "classes": classes}
+    given = [key for key, value in columns.items() if value is not None]
+    if isinstance(name, str) and name in NAMES:
+        _refuse([*options.changed(), *given], f'the named dataset "{name}"')
+        return load_named(name, split, n, seed, fallback)
+    path = _existing(name)
+    if path.is_dir():
+        _refuse(given, f"the folder {path}")
+        listing = folder.listing(path)
+    else:
+        listing = table.listing(path, image, label, classes)
+    return collect(of_split(listing, split, str(path)), options, n, seed)
+
+
+def splits(name: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the splits of a dataset, without reading its images.
+
+    Parameters
+    ----------
+    name
+        As ``load`` takes it.
+
+    Returns
+    -------
+    tuple of str
+        ``("train", "test")`` for each named dataset; what the top level of a folder or the column
+        ``split`` of a table says; ``()`` where there is no such division.
+
+    Raises
+    ------
+    DataNotFoundError
+        There is no such name, folder or table.
+
+    Examples
+    --------
+    >>> splits("mnist")
+    ('train', 'test')
+    """
+    if isinstance(name, str) and name in NAMES:
+        return SPLITS
+    path = _existing(name)
+    return folder.splits(path) if path.is_dir() else table.splits(path)
+
+
+def _refuse(given: Sequence[str], what: str) -> None:
+    if given:
+        raise TypeError(f"{', '.join(given)} cannot be chosen for {what}")
+
+
+def _existing(name: str | os.PathLike[str]) -> Path:
+    """Return the folder or table of that name; raise ``DataNotFoundError`` where there is none."""
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in table.SUFFIXES):
+        return path
+    names = (
+        f"Names are {', '.join(NAMES)}; a path must lead to a folder or a .csv or .parquet table"
+    )
+    if path.is_file():
+        raise BadDataError(f"{path} is a file of another kind. {names}.")
+    close = difflib.get_close_matches(str(name).lower(), NAMES, 1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    raise DataNotFoundError(
+        f'There is no dataset "{name}", and nothing at {path.absolute()}.{hint} {names}.'
+    )
