@@ -1,0 +1,46 @@
+"""Run notebooks unattended: checked parameters, one process each, a record that tells the truth.
+
+In a notebook, ``record`` keeps a result; outside, ``run_notebook`` and ``run_many`` do what the
+command ``workbench run`` does.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from workbench.batch.claims import check
+from workbench.batch.results import record
+
+__all__ = [
+    "check",
+    "record",
+    "run_notebook",
+    "run_many",
+    "Job",
+    "RunRecord",
+    "read_runs",
+    "write_report",
+    "JobError",
+    "Interrupted",
+]
+
+_HOME = {
+    "run_notebook": "run",
+    "run_many": "run",
+    "Job": "run",
+    "Interrupted": "run",
+    "RunRecord": "store",
+    "read_runs": "store",
+    "write_report": "report",
+    "JobError": "notebook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the runner on first use: a notebook that only records results does not need it."""
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

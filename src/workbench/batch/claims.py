@@ -1,0 +1,43 @@
+"""What a notebook claims, and whether it holds on the data that it was given."""
+
+import sys
+from collections.abc import Mapping
+
+from workbench.batch.results import record
+
+
+def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
+    """Say which claims of a notebook hold, record it, and fail if one does not.
+
+    Parameters
+    ----------
+    claims
+        Claim in words to whether it holds. None: it is about other data than were loaded, and
+        is shown as such.
+    strict
+        Raise if a claim does not hold. With False, for data on which nothing is promised, the
+        table says so and the run goes on.
+
+    Raises
+    ------
+    AssertionError
+        A claim does not hold; all that do not are named.
+
+    Examples
+    --------
+    >>> check({"two and two are four": 2 + 2 == 4, "about another dataset": None})
+    """
+    verdicts = {
+        claim: "not about these data" if holds is None else "holds" if holds else "DOES NOT HOLD"
+        for claim, holds in claims.items()
+    }
+    record("claims", verdicts)
+    if "IPython" in sys.modules:
+        import pandas as pd
+        from IPython.display import display
+
+        table = pd.DataFrame({"claim": verdicts.keys(), "verdict": verdicts.values()})
+        display(table.style.hide(axis="index"))  # type: ignore[no-untyped-call]
+    failed = [claim for claim, holds in claims.items() if holds is not None and not holds]
+    if strict and failed:
+        raise AssertionError("does not hold: " + "; ".join(failed))

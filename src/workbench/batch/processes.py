@@ -1,0 +1,86 @@
+"""Find and end every process of a run."""
+
+import time
+from collections.abc import Collection, Iterator
+
+import psutil
+
+RUN_ID = "WORKBENCH_RUN_ID"
+
+
+def tree(pid: int) -> set[psutil.Process]:
+    """Return a process and its descendants; empty when it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return {process, *process.children(recursive=True)}
+    except psutil.Error:
+        return set()
+
+
+def resident_bytes(processes: Collection[psutil.Process]) -> int:
+    """Return the resident memory of processes, summed; what they share counts more than once."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def end_all(
+    run_id: str, known: Collection[psutil.Process] = (), spare: int = 0, patience: float = 5.0
+) -> list[psutil.Process]:
+    """Kill every process of a run, and return those that were there after `patience` seconds.
+
+    A run's processes are those whose environment carries its id, which children inherit, and
+    those in `known`, which covers a child that cleared its environment. FiftyOne's services are
+    left alone: their wrapper watches its clients itself and ends the database a moment after the
+    last of them has gone, and the clients may be another run or the reader's own session.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    known
+        Processes that were seen as descendants of the run's worker.
+    spare
+        A process to leave: the worker, when it ends its own kernel.
+    patience
+        How long to go on; a process that is killed may have started another meanwhile.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        found = {*_carrying(run_id), *known}
+        left = [p for p in found if p.pid != spare and _alive(p) and not _is_service(p)]
+        if not left or time.monotonic() > deadline:
+            return left
+        for process in left:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        time.sleep(0.05)
+
+
+def _carrying(run_id: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(RUN_ID) == run_id:
+                yield process
+        except (psutil.Error, OSError):  # another user's, or gone
+            continue
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_service(process: psutil.Process) -> bool:
+    try:
+        return any("--51-service" in p.cmdline() for p in (process, *process.parents()))
+    except psutil.Error:
+        return False

@@ -1,0 +1,111 @@
+"""The HTML index of a folder of runs."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from workbench._extras import need
+from workbench.batch.notebook import write_text
+from workbench.batch.store import RunRecord, read_runs
+
+_MOST = 200
+_STAND_IN = "stand_in_for"
+
+
+def write_report(out: str | Path = "runs", current: Collection[str] = ()) -> Path:
+    """Write ``index.html`` into a folder of runs and return its path.
+
+    The page stands alone, loads nothing, and links to the runs' notebooks and logs by relative
+    addresses, so the folder can be moved or served as it is. It shows the latest 200 runs.
+
+    Parameters
+    ----------
+    out
+        The folder of runs.
+    current
+        Ids of the runs to put on top.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written.
+
+    Examples
+    --------
+    >>> write_report("runs")                              # doctest: +SKIP
+    PosixPath('runs/index.html')
+    """
+    jinja2 = need("jinja2", extra="batch")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("workbench.batch", package_path="."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "megabytes": megabytes, "plain": _plain}
+    runs = [_view(record) for record in read_runs(out)]
+    now = [run for run in runs if run["record"].id in current]
+    earlier = [run for run in runs if run["record"].id not in current]
+    page = environment.get_template("report.html.j2").render(
+        groups=[("This invocation", now), ("Earlier runs" if now else "Runs", earlier[:_MOST])],
+        left_out=max(0, len(earlier) - _MOST),
+        count=len(runs),
+    )
+    path = Path(out) / "index.html"
+    write_text(path, page)
+    return path
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a reader says them."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def megabytes(size: int | None) -> str:
+    """Return a number of bytes in MB."""
+    return f"{size / 1e6:,.0f} MB" if size else "-"
+
+
+def _view(record: RunRecord) -> dict[str, Any]:
+    """What the template shows of a run."""
+    results = _results(record)
+    stem = Path(record.notebook).stem
+    links = {"HTML": f"{stem}.html", "Notebook": f"{stem}.ipynb", "Log": "log.txt"}
+    present = {label: name for label, name in links.items() if (record.folder / name).is_file()}
+    return {
+        "record": record,
+        "links": {label: quote(f"{record.id}/{name}") for label, name in present.items()},
+        "stand_in": next((v for k, v in results.items() if k.endswith(_STAND_IN) and v), None),
+        "scalars": {k: v for k, v in results.items() if not _is_table(v)},
+        "tables": {k: v for k, v in results.items() if _is_table(v)},
+    }
+
+
+def _results(record: RunRecord) -> dict[str, Any]:
+    try:
+        return dict(json.loads((record.folder / "results.json").read_bytes()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"columns", "data"}
+
+
+def _plain(value: Any) -> str:
+    """Return a parameter or a result as text."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,107 @@
+"""Results that a notebook records, and how they are collected from its outputs."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Any
+
+MIME = "application/vnd.workbench.result+json"
+MAX_BYTES = 64 * 1024
+_MAX_ITEMS = 20_000
+
+
+def record(name: str, value: Any) -> None:
+    """Keep a result of this notebook.
+
+    In IPython the value is displayed as ``name = value`` together with a machine-readable form,
+    which a batch run collects into ``results.json``. Anywhere else nothing is shown. A name that
+    is recorded twice keeps the last value.
+
+    Parameters
+    ----------
+    name
+        What the result is called.
+    value
+        A number, string, bool, None, date, a NumPy or xarray scalar or small array, a pandas
+        table, or lists and dicts of these. NaN and the infinities, which JSON lacks, are kept as
+        the strings ``"nan"``, ``"inf"`` and ``"-inf"``; a table as ``{"columns": [...],
+        "data": [...]}``, so that ``pandas.DataFrame(**value)`` restores it.
+
+    Raises
+    ------
+    TypeError
+        The value is of another kind.
+    ValueError
+        The name is empty, or the value takes more than 64 KiB as JSON.
+
+    Examples
+    --------
+    >>> record("accuracy", 0.97)
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"a result needs a name, got {name!r}")
+    plain = to_plain(value, name)
+    size = len(json.dumps(plain))
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"result {name!r} takes {size:,} bytes as JSON, more than {MAX_BYTES:,}: "
+            "record a summary, and write large data to a file in the run's folder"
+        )
+    if _in_ipython():
+        from IPython.display import display
+
+        bundle = {MIME: {"name": name, "value": plain}, "text/plain": f"{name} = {value}"}
+        display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+
+def collect(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the results recorded in the outputs of an executed notebook's cells, by name."""
+    found: dict[str, Any] = {}
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            result = output.get("data", {}).get(MIME)
+            if result:
+                found[result["name"]] = result["value"]
+    return found
+
+
+def to_plain(value: Any, name: str) -> Any:
+    """Return a value as JSON has it; `name` is for the error."""
+    value = _unwrap(value, name)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [to_plain(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item, name) for key, item in value.items()}
+    raise TypeError(
+        f"result {name!r} is a {type(value).__name__}: a result is a number, string, bool, None, "
+        "small array or table, or a list or dict of these"
+    )
+
+
+def _unwrap(value: Any, name: str) -> Any:
+    """Turn arrays, NumPy scalars and tables into Python's own types."""
+    pandas = sys.modules.get("pandas")  # a table can only come from a pandas that is loaded
+    if pandas and isinstance(value, pandas.Series):
+        value = value.to_frame()
+    if (size := getattr(value, "size", 0)) and not callable(size) and size > _MAX_ITEMS:
+        raise ValueError(f"result {name!r} has {size:,} items, more than {_MAX_ITEMS:,}")
+    if pandas and isinstance(value, pandas.DataFrame):
+        if not isinstance(value.index, pandas.RangeIndex):
+            value = value.reset_index()
+        return {"columns": [str(c) for c in value.columns], "data": value.to_numpy().tolist()}
+    if hasattr(value, "dtype") and hasattr(value, "ndim"):
+        return value.item() if value.ndim == 0 else getattr(value, "values", value).tolist()
+    return value
+
+
+def _in_ipython() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None

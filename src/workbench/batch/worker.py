@@ -1,0 +1,169 @@
+"""The process of one run: ``python -m workbench.batch.worker``, started by `supervise`.
+
+The first line on stdin is the job. What follows is either a line that says why to stop, or the
+end of stdin, which means that the parent is gone. Events go to stdout as JSON lines: ``cell`` when
+a cell starts, ``outcome`` when the notebook has ended. What the kernel and the libraries print
+goes to stderr, which is the run's ``log.txt``.
+"""
+
+import ast
+import json
+import logging
+import math
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from workbench._extras import need
+from workbench.batch import notebook, processes
+from workbench.batch.results import collect
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_STATUS = {"CellTimeoutError": "timed-out", "DeadKernelError": "killed"}
+_TAIL = 4000
+_HEAD = 400
+
+
+class StopError(Exception):
+    """The parent asked for the end before the next cell."""
+
+
+class Worker:
+    """Executes one job and tells the parent about it."""
+
+    def __init__(self) -> None:
+        # The channel to the parent is a descriptor that no child inherits; prints go to the log.
+        self.channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        self.job = json.loads(sys.stdin.readline())
+        self.path = Path(self.job["file"])
+        self.original = self.path.read_text(encoding="utf-8")
+        self.cell: tuple[int, str] | None = None
+        self.stop: dict[str, Any] | None = None
+        self.executed = threading.Event()
+
+    def run(self) -> None:
+        """Execute the notebook, or take a dead worker's outcome, and leave all files."""
+        threading.Thread(target=self.heed_parent, daemon=True).start()
+        outcome = self.job["outcome"] or self.execute()
+        self.executed.set()
+        document = self.save(outcome["error"])
+        self.tell("outcome", **outcome)
+        html = notebook.to_html(document, self.path.stem)
+        notebook.write_text(self.path.with_suffix(".html"), html)
+
+    def execute(self) -> dict[str, Any]:
+        """Run the notebook by papermill; the outcome is a status and an error."""
+        try:
+            papermill = _papermill()
+            # papermill takes braces in a path for a template
+            file = str(self.path).replace("{", "{{").replace("}", "}}")
+            timeout = self.job["cell_timeout"]
+            papermill.execute_notebook(
+                file,
+                file,
+                ast.literal_eval(self.job["parameters"]),
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                autosave_cell_every=5,
+                execution_timeout=math.ceil(timeout) if timeout else None,
+                coalesce_streams=True,
+                on_cell_start=self.on_cell_start,
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            )
+        except BaseException as error:  # whatever it is, the record has to name it
+            return self.explain(error)
+        return {"status": "succeeded", "error": None}
+
+    def on_cell_start(self, cell: Any, cell_index: int) -> None:
+        """Tell the parent which cell starts."""
+        if self.stop:
+            raise StopError
+        self.cell = cell_index, cell.source
+        self.tell("cell", index=cell_index, source=cell.source[:_HEAD])
+
+    def explain(self, error: BaseException) -> dict[str, Any]:
+        """Return the outcome that an exception of papermill stands for."""
+        name = type(error).__name__
+        index, source = self.cell or (None, None)
+        kind, message, lines = name, str(error).strip(), traceback.format_exception(error)
+        status = _STATUS.get(name, "failed")
+        if self.stop:
+            status, (kind, message), lines = self.stop["status"], self.stop["reason"], []
+        elif name == "PapermillExecutionError":
+            index, source = error.cell_index, error.source  # type: ignore[attr-defined]
+            kind, message, lines = error.ename, error.evalue, error.traceback  # type: ignore[attr-defined]
+        elif name == "DeadKernelError":
+            message = "the kernel died: killed, out of memory or crashed"
+            lines = []
+        elif name == "CellTimeoutError":
+            message, lines = f"the cell took longer than {self.job['cell_timeout']:g} s", []
+        return {
+            "status": status,
+            "error": {
+                "type": kind,
+                "message": _COLOURS.sub("", message)[:_TAIL],
+                "cell": index,
+                "cell_source": source and source[:_HEAD],
+                "traceback": _COLOURS.sub("", "\n".join(lines))[-_TAIL:],
+            },
+        }
+
+    def save(self, error: dict[str, Any] | None) -> Any:
+        """Correct the executed notebook, collect its results, and return it."""
+        nbformat = need("nbformat", extra="batch")
+        try:
+            document = nbformat.read(self.path, as_version=4)
+        except ValueError:  # cut off while it was written: a full disk, a kill
+            document = nbformat.reads(self.original, as_version=4)
+        notebook.correct(document, error)
+        notebook.write_text(self.path, nbformat.writes(document) + "\n")
+        results = json.dumps(collect(document.cells), indent=1, allow_nan=False)
+        notebook.write_text(Path("results.json"), results + "\n")
+        return document
+
+    def tell(self, event: str, **what: Any) -> None:
+        """Send an event to the parent."""
+        self.channel.write(json.dumps({"event": event, **what}) + "\n")
+        self.channel.flush()
+
+    def heed_parent(self) -> None:
+        """Kill the kernel when the parent says so, or is gone."""
+        line = sys.stdin.readline()
+        if not line:
+            processes.end_all(self.job["id"], spare=os.getpid())
+            os._exit(1)
+        self.stop = json.loads(line)
+        # The main thread sees the dead kernel, saves what there is and gives the reason.
+        while not self.executed.is_set():
+            processes.end_all(self.job["id"], spare=os.getpid())
+            time.sleep(0.1)
+
+
+def _papermill() -> Any:
+    """Import papermill, so that it injects any literal as it is."""
+    # jsonschema uses this package, if there is one, to check addresses that no notebook holds;
+    # its import builds a grammar for 1.7 s.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    papermill = need("papermill", extra="batch")
+    translators = need("papermill.translators", extra="batch")
+
+    class Literals(translators.PythonTranslator):  # type: ignore[misc, name-defined]
+        """Writes `(3, 4)` as a tuple, where papermill's own makes a string of it."""
+
+        translate = repr
+
+    # It warns of parameters that its own, cruder reading of the cell did not find.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    translators.papermill_translators.register("python3", Literals)
+    return papermill
+
+
+if __name__ == "__main__":
+    Worker().run()
