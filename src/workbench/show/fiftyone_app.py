@@ -224,4 +224,5 @@ def app_link(dataset: Any) -> str:
     if os.environ.get("WORKBENCH_RUN_ID"):
         return "The FiftyOne App opens here when this notebook is run in JupyterLab or Colab."
     session = _fiftyone().launch_app(dataset, auto=False)
-    return f"FiftyOne App: {session.url}"
+    # 0.0.0.0 is where the App listens inside a container, not where a browser finds it.
+    return f"FiftyOne App: {session.url.replace('0.0.0.0', 'localhost')}"  # noqa: S104

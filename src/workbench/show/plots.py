@@ -123,7 +123,9 @@ def map(  # noqa: A001 - the name that design and users know
         fig, ax = plt.subplots(
             figsize=(9, float(np.clip(8 * height / (width or 1.0), 4, 9))), layout="constrained"
         )
-        _draw_points(ax, ds, points, ds[color] if isinstance(color, str) else color)
+        by = ds[color] if isinstance(color, str) else color
+        # Names and thumbnails would cover each other.
+        _draw_points(ax, ds, points, by, named=not images)
         if mark is not None:
             ringed = points[np.asarray(mark.values, dtype=bool)]
             ax.scatter(ringed[:, 0], ringed[:, 1], s=60, facecolors="none", edgecolors="black",
@@ -141,7 +143,12 @@ def map(  # noqa: A001 - the name that design and users know
 
 
 def _draw_points(
-    ax: Axes, ds: xr.Dataset, points: np.ndarray, color: xr.DataArray | Literal[False]
+    ax: Axes,
+    ds: xr.Dataset,
+    points: np.ndarray,
+    color: xr.DataArray | Literal[False],
+    *,
+    named: bool,
 ) -> None:
     """Scatter the points, by class with a legend or by value with a colour bar."""
     size = float(np.clip(4e4 / len(points), 1.5, 20))
@@ -168,7 +175,7 @@ def _draw_points(
             zorder=0 if number < 0 else 1,
             **style,
         )
-        if number >= 0:
+        if named and number >= 0:
             _name_cluster(ax, members, name)
 
 

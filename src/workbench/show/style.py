@@ -1,8 +1,10 @@
 """One look for every figure, and a caption that says what is in it."""
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,7 +19,7 @@ PALETTE = (
 )  # fmt: skip
 UNLABELLED = "#d0d0d0"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -78,7 +80,7 @@ def caption(ds: xr.Dataset, n: int | None = None, **facts: object) -> str:
     if source := ds.attrs.get("source"):
         parts.append(f"from {source}")
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in facts.items()]
-    parts.append(f"{platform.system()} {platform.machine()}")
+    parts.append(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     if stand_in_for := ds.attrs.get("stand_in_for"):
         parts.insert(0, f"STAND-IN, not {stand_in_for}")
     return " · ".join(parts)

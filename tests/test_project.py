@@ -1,0 +1,99 @@
+"""The project's own files agree with one another, and the package is light to import."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from workbench._extras import MissingExtraError, need
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def requirements():
+    """Every outside requirement of the package and its extras."""
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    found = [Requirement(line) for group in groups for line in group]
+    return [requirement for requirement in found if requirement.name != PROJECT["name"]]
+
+
+def test_environment_yml_installs_what_pyproject_says():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, from_pip = environment["dependencies"]
+    assert python == "python" + PROJECT["requires-python"]
+    assert (pip, from_pip) == ("pip", {"pip": ["-e .[all]"]})
+    assert environment["name"] == PROJECT["name"]
+
+
+def test_the_extra_all_holds_every_other_extra():
+    extras = PROJECT["optional-dependencies"]
+    reached, waiting = set(), ["all"]
+    while waiting:
+        for requirement in map(Requirement, extras[waiting.pop()]):
+            if requirement.name == PROJECT["name"]:
+                waiting += requirement.extras - reached
+                reached |= requirement.extras
+    assert reached == set(extras) - {"all"}
+
+
+def test_the_lock_covers_pyproject_is_hashed_and_names_no_host():
+    locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", LOCK, re.M)}
+    missing = {canonicalize_name(r.name) for r in requirements()} - locked
+    assert not missing
+    assert "://" not in LOCK
+    entries = re.split(r"\n(?=\S)", LOCK.strip())
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_no_upper_pins():
+    """The package must install beside what a hosted notebook has loaded already."""
+    pinned = [str(r) for r in requirements() if r.marker is None
+              and any(s.operator not in (">=", "!=") for s in r.specifier)]  # fmt: skip
+    assert not pinned
+
+
+def loaded_by(statement):
+    """Top-level modules that a statement loads in a fresh interpreter."""
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+HEAVY = {"numpy", "pandas", "xarray", "matplotlib", "sklearn", "torch", "fiftyone", "umap"}
+
+
+@pytest.mark.parametrize("statement", ["import workbench", "import workbench.batch.cli"])
+def test_importing_the_package_loads_nothing_heavy(statement):
+    assert not HEAVY & loaded_by(statement)
+
+
+def test_topics_load_no_optional_library_before_it_is_used():
+    loaded = loaded_by("from workbench import datasets, embeddings, show, batch")
+    assert not {"fiftyone", "umap", "sklearn", "torch", "papermill"} & loaded
+
+
+def test_attribute_access_imports_topics():
+    assert "xarray" in loaded_by("import workbench; workbench.datasets")
+    with pytest.raises(AttributeError, match="no attribute 'dataset'"):
+        getattr(__import__("workbench"), "dataset")  # noqa: B009
+
+
+def test_a_missing_extra_is_named():
+    with pytest.raises(MissingExtraError, match=r"no_such_library .* 'workbench\[images\]'"):
+        need("no_such_library.part", extra="images")
+
+
+def test_a_library_that_breaks_while_importing_raises_its_own_error(tmp_path, monkeypatch):
+    (tmp_path / "half_installed.py").write_text("import something_it_needs")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="something_it_needs") as caught:
+        need("half_installed", extra="images")
+    assert not isinstance(caught.value, MissingExtraError)
