@@ -78,7 +78,7 @@ def _parameter(statement: ast.stmt) -> Parameter | None:
     if isinstance(statement, ast.AnnAssign):
         target: ast.expr = statement.target
         annotation, value = statement.annotation, statement.value
-    elif isinstance(statement, ast.Assign):
+    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
         target, value = statement.targets[0], statement.value
     else:
         raise ValueError(f"`{ast.unparse(statement)}` is not `name: type = literal`")
@@ -89,7 +89,7 @@ def _parameter(statement: ast.stmt) -> Parameter | None:
             f"`{ast.unparse(statement)}` is not a literal: derived values belong in the next cell"
         ) from None
     if not isinstance(target, ast.Name):
-        raise ValueError(f"`{ast.unparse(statement)}` sets more than one name")
+        raise ValueError(f"`{ast.unparse(statement)}` is not `name: type = literal`")
     name = target.id
     if annotation is None:
         kind = type(default) if default is not None else Any
@@ -114,7 +114,8 @@ def _resolve(node: ast.expr) -> Any:
             return Literal[ast.literal_eval(inner)]
         case ast.Subscript(value=ast.Name(id=name), slice=inner) if name in _NAMES:
             inside = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return _NAMES[name][tuple(_resolve(item) for item in inside)]
+            found = tuple(_resolve(item) for item in inside)
+            return _NAMES[name][found if len(found) > 1 else found[0]]
     raise ValueError(f"the annotation `{ast.unparse(node)}` is not one of {', '.join(_NAMES)}")
 
 

@@ -110,7 +110,7 @@ def correct(document: Any, error: dict[str, Any] | None) -> None:
             cell.metadata.setdefault("papermill", {})["status"] = "pending"
     cell = document.cells[at]
     cell.metadata.setdefault("papermill", {}).update(exception=True, status="failed")
-    if cell.cell_type == "code" and not any(o.output_type == "error" for o in cell.outputs):
+    if cell.cell_type == "code" and error["type"] not in [o.get("ename") for o in cell.outputs]:
         new_output = need("nbformat", extra="batch").v4.new_output
         text = f"{error['type']}: {error['message']}"
         cell.outputs.append(

@@ -27,7 +27,8 @@ def record(name: str, value: Any) -> None:
         A number, string, bool, None, date, a NumPy or xarray scalar or small array, a pandas
         table, or lists and dicts of these. NaN and the infinities, which JSON lacks, are kept as
         the strings ``"nan"``, ``"inf"`` and ``"-inf"``; a table as ``{"columns": [...],
-        "data": [...]}``, so that ``pandas.DataFrame(**value)`` restores it.
+        "data": [...]}`` with None where a cell is missing, so that ``pandas.DataFrame(**value)``
+        restores it.
 
     Raises
     ------
@@ -96,7 +97,8 @@ def _unwrap(value: Any, name: str) -> Any:
     if pandas and isinstance(value, pandas.DataFrame):
         if not isinstance(value.index, pandas.RangeIndex):
             value = value.reset_index()
-        return {"columns": [str(c) for c in value.columns], "data": value.to_numpy().tolist()}
+        cells = value.astype(object).where(value.notna(), None).to_numpy().tolist()
+        return {"columns": [str(name) for name in value.columns], "data": cells}
     if hasattr(value, "dtype") and hasattr(value, "ndim"):
         return value.item() if value.ndim == 0 else getattr(value, "values", value).tolist()
     return value

@@ -114,13 +114,13 @@ class Child:
         return _outcome(status, kind, message, tail, self.cell)
 
     def _stop(self, status: str, kind: str, message: str) -> None:
-        """Ask the worker to kill its kernel and save; kill it if that takes long or it is done."""
-        if self.outcome or (self.stopped and time.monotonic() - self._stop_sent > _GRACE):
-            self.process.kill()
-        elif not self.stopped:
+        """Ask the worker to kill its kernel and save what there is; kill it if that takes long."""
+        if not self.stopped:
             self.stopped = {"status": status, "reason": (kind, message)}
             self._stop_sent = time.monotonic()
             self._send(self.stopped)
+        elif time.monotonic() - self._stop_sent > _GRACE:
+            self.process.kill()
 
     def _send(self, message: dict[str, Any]) -> None:
         with suppress(OSError):  # a worker that has died is found out by the end of its events
