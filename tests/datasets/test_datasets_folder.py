@@ -89,8 +89,11 @@ def test_flat_folder_has_no_labels(tmp_path, picture):
 
 def test_loose_files_beside_classes(photo_folder, picture):
     picture(photo_folder / "loose.png")
-    with pytest.warns(datasets.SkippedWarning, match=r"1 images lie in no class.*loose.png"):
+    with pytest.warns(
+        datasets.SkippedWarning, match=r"1 images lie in no class.*loose.png"
+    ) as seen:
         ds = datasets.load(photo_folder)
+    assert seen[0].filename == __file__
     assert ds.label.sel(sample="loose.png") == -1
     assert ds.sizes["class"] == 3
 
@@ -126,7 +129,7 @@ def test_splits(photo_folder, tmp_path, picture):
 
 def test_no_such_split(photo_folder):
     assert datasets.splits(photo_folder) == ()
-    with pytest.raises(datasets.BadDataError, match='not divided into splits.*use split="all"'):
+    with pytest.raises(datasets.BadDataError, match=r'not divided into splits.*use split="all"'):
         datasets.load(photo_folder, split="test")
 
 
@@ -135,7 +138,7 @@ def test_empty_folder(tmp_path):
     with pytest.raises(datasets.BadDataError, match="holds no image; it has no files"):
         datasets.load(tmp_path / "e")
     (tmp_path / "e" / "a.txt").write_text("x")
-    with pytest.raises(datasets.BadDataError, match="it has a.txt"):
+    with pytest.raises(datasets.BadDataError, match=r"it has a.txt"):
         datasets.load(tmp_path / "e")
 
 
@@ -156,10 +159,10 @@ def test_split_and_class_with_no_images(photo_folder, tmp_path):
 
 
 def test_missing_folder_and_file_of_another_kind(tmp_path):
-    with pytest.raises(datasets.DataNotFoundError, match="nothing at .*none"):
+    with pytest.raises(datasets.DataNotFoundError, match=r"nothing at .*none"):
         datasets.load(tmp_path / "none")
     (tmp_path / "a.zip").write_text("x")
-    with pytest.raises(datasets.BadDataError, match="a.zip is a file of another kind"):
+    with pytest.raises(datasets.BadDataError, match=r"a.zip is a file of another kind"):
         datasets.load(tmp_path / "a.zip")
 
 
@@ -189,7 +192,7 @@ def test_bad_images_are_skipped_and_reported(spoilt):
 
 
 def test_bad_images_raise_if_wanted(spoilt):
-    with pytest.raises(datasets.BadImageError, match="cat/1.png") as seen:
+    with pytest.raises(datasets.BadImageError, match=r"cat/1.png") as seen:
         datasets.load(spoilt, on_bad="raise")
     again = pickle.loads(pickle.dumps(seen.value))
     assert (again.where, str(again)) == (seen.value.where, str(seen.value))
@@ -247,7 +250,7 @@ def test_lazy_is_the_same_as_eager(photo_folder):
 def test_lazy_reads_only_what_is_asked_for(spoilt):
     ds = datasets.load(spoilt, lazy=True, on_bad="raise")
     assert ds.image.sel(sample="cat/0.png").values[0, 0].tolist() == [255, 0, 0]
-    with pytest.raises(datasets.BadImageError, match="cat/1.png"):
+    with pytest.raises(datasets.BadImageError, match=r"cat/1.png"):
         ds.image.sel(sample="cat/1.png").compute()
 
 

@@ -131,7 +131,7 @@ def test_large_jpeg_is_reduced_well():
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_cut_off(kind):
     content = encoded(Image.fromarray(noise(64, 64, 3)), kind)
-    with pytest.raises(BadImageError, match="cat/7.jpg: "):
+    with pytest.raises(BadImageError, match=r"cat/7.jpg: "):
         decode(content[: len(content) // 2], "cat/7.jpg")
 
 

@@ -169,7 +169,7 @@ def _report(
         lost = [listing.classes[k] for k in sorted(before) if k >= 0 and not after[k]]
         if lost:
             raise BadDataError(f"no image is left of class {', '.join(lost)}: {listed(bad)}")
-    warnings.warn(f"skipped: {listed(bad)}", SkippedWarning, stacklevel=5)
+    warnings.warn(f"skipped: {listed(bad)}", SkippedWarning, stacklevel=4)
 
 
 def _common_size(items: Sequence[Item]) -> Size:

@@ -62,7 +62,7 @@ def listing(folder: Path) -> Listing:
     loose = [path for path, top in zip(files, tops, strict=True) if top is None]
     if loose and classes:
         text = f"{len(loose)} images lie in no class folder and have label -1: {_shown(loose)}"
-        warnings.warn(text, SkippedWarning, stacklevel=4)
+        warnings.warn(text, SkippedWarning, stacklevel=3)
     full: list[Item] = [os.path.join(root, path) for path in files]  # noqa: PTH118 - 100,000 times
     return Listing(
         items=full,

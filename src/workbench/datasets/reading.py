@@ -16,6 +16,7 @@ from workbench.datasets.pictures import CHANNELS, Fit, Mode, Size, decode
 
 Item = str | bytes | None  # a path, an encoded picture, or nothing where one should be
 _BATCH = 1024
+_BLOCK = 128  # small: a scattered choice decodes the whole block around each picture
 _BLOCK_BYTES = 64 * 2**20
 
 
@@ -91,7 +92,7 @@ class Pictures:
         """Return the pictures as a dask array named after ``token``, what they are read from."""
         import dask.array as da
 
-        block = min(256, max(1, _BLOCK_BYTES // max(1, int(np.prod(self.shape[1:])))))
+        block = min(_BLOCK, max(1, _BLOCK_BYTES // max(1, int(np.prod(self.shape[1:])))))
         return da.from_array(  # type: ignore[no-untyped-call, unused-ignore]
             self,
             chunks=(block, *self.shape[1:]),
