@@ -49,19 +49,27 @@ clean:  ## remove the environment, caches and run folders
 	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# $(call system-package,NAME): on Debian and Ubuntu, install it where we may, else say what to do.
+define system-package
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends $(1) >/dev/null; \
+	else echo "$(1) is missing: sudo apt-get install $(1), or your system's like." >&2; false; fi
+endef
+
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
 	test -x $(BIN)/python || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@# The MongoDB under FiftyOne is linked with libcurl, which a minimal system lacks; without it
+	@# everything else works, and FiftyOne's part of a notebook says that it is left out.
+	@if ldd $(VENV)/lib/python3*/site-packages/fiftyone/db/bin/mongod 2>/dev/null | grep -q 'libcurl.*not found'; \
+	then $(call system-package,libcurl4) || true; fi
 	@touch $@
 
 # Debian's python3 has venv without ensurepip until python3-venv is installed.
 .uv/bin/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
-	@rm -rf .uv
-	$(PYTHON) -m venv .uv || { rm -rf .uv; \
-		$(PYTHON) -m venv --without-pip .uv && $(PYTHON) -m pip --python .uv/bin/python install --quiet uv; } || { rm -rf .uv; \
-		echo "Cannot make a virtual environment: install your system's venv or pip package" >&2; \
-		echo "(Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 1; }
-	test -x $@ || .uv/bin/python -m pip install --quiet uv
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call system-package,python3-venv); }
+	$(PYTHON) -m venv --clear .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv

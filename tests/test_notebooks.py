@@ -28,8 +28,10 @@ def test_badge_and_bootstrap_are_what_pyproject_says(path, tmp_path):
 
 def test_the_contract_catches_a_broken_notebook(tmp_path):
     text = NOTEBOOKS[0].read_text()
-    (tmp_path / NOTEBOOKS[0].name).write_text(text.replace('\\"parameters\\"', "x").replace(
-        '"parameters"', '"params"').replace("# Do ", "Do ").replace("batch.check(", "print("))  # fmt: skip
+    for right, wrong in (("parameters", "params"), ("# Do ", "Do "), ("batch.check(", "print(")):
+        assert right in text
+        text = text.replace(right, wrong)
+    (tmp_path / NOTEBOOKS[0].name).write_text(text)
     found = " ".join(problems(tmp_path / NOTEBOOKS[0].name))
     for part in ("not a title", "not tagged 'parameters'", "does not check the claims"):
         assert part in found
