@@ -12,6 +12,8 @@ from workbench.batch.store import RunRecord, read_runs
 
 _MOST = 200
 _STAND_IN = "stand_in_for"
+# run.json has all; these say most about why a result differs from another
+_TELLING = ("workbench", "numpy", "pandas", "xarray", "scikit-learn", "umap-learn", "torch")
 
 
 def write_report(out: str | Path = "runs", current: Collection[str] = ()) -> Path:
@@ -83,8 +85,12 @@ def _view(record: RunRecord) -> dict[str, Any]:
     return {
         "record": record,
         "links": {label: quote(f"{record.id}/{name}") for label, name in present.items()},
+        "record_address": quote(f"{record.id}/run.json"),
         "stand_in": next((v for k, v in results.items() if k.endswith(_STAND_IN) and v), None),
-        "scalars": {k: v for k, v in results.items() if not _is_table(v)},
+        "scalars": {
+            k: v for k, v in results.items() if not _is_table(v) and not k.endswith(_STAND_IN)
+        },
+        "versions": {k: record.packages[k] for k in _TELLING if k in record.packages},
         "tables": {k: v for k, v in results.items() if _is_table(v)},
     }
 
