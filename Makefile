@@ -11,6 +11,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # The first interpreter that is new enough; PYTHON=/path/to/python chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# Not in the lock: which build is right depends on the machine.
+TORCH ?= torch==2.13.0
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 help:  ## show this list
@@ -40,8 +42,9 @@ lint: $(STAMP)  ## format the code, strip the notebooks, renew their badges
 	$(BIN)/python tests/notebook_contract.py --fix
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(NOTEBOOKS))
 
+# torch is resolved away here (see TORCH) and with it 3 GB of CUDA packages.
 lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	echo "torch ; sys_platform == 'never'" | $(UV) pip compile pyproject.toml --override - --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url \
 		--no-emit-package workbench --output-file requirements.lock --quiet
 
@@ -60,6 +63,10 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
 	test -x $(BIN)/python || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@# PyTorch's own index has small builds for machines without a GPU and the right one for each
+	@# GPU; where it cannot be reached, pip's settings and the usual index decide.
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --torch-backend=auto $(TORCH) 2>/dev/null || \
+		$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --find-links ,$(PIP_FIND_LINKS)) $(TORCH)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@# The MongoDB under FiftyOne is linked with libcurl, which a minimal system lacks; without it
 	@# everything else works, and FiftyOne's part of a notebook says that it is left out.

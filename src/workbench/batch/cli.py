@@ -56,8 +56,11 @@ def run(
         records = run_many(todo, out=out, n_jobs=jobs, timeout=timeout, cell_timeout=cell_timeout)
     except JobError as error:
         _refuse(*error.problems)
-    except Interrupted as stop:
-        _conclude(out, stop.records)
+    except OSError as error:  # a run's folder could not be made: the disk is full, or went away
+        _refuse(str(error))
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted):
+            _conclude(out, stop.records)
         raise typer.Exit(130) from None
     _conclude(out, records)
     raise typer.Exit(any(record.status != "succeeded" for record in records))
@@ -106,7 +109,10 @@ def _conclude(out: Path, records: "list[RunRecord]") -> None:
 
     for record in records:
         typer.echo(_line(record))
-    typer.echo(f"Report: {write_report(out, {record.id for record in records})}")
+    try:
+        typer.echo(f"Report: {write_report(out, {record.id for record in records})}")
+    except OSError as error:
+        typer.echo(f"error: the report cannot be written: {error}", err=True)
 
 
 def _line(record: "RunRecord") -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,8 @@ class Progress:
         self.name = name
         self.bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            self.bar = tqdm[Any](total=cells, desc=name, unit="cell", file=sys.stderr)
+            bar: tqdm[Any] = tqdm(total=cells, desc=name, unit="cell", file=sys.stderr)
+            self.bar = bar
         _log.info("%s: started as %s", name, run_id)
 
     def __enter__(self) -> "Progress":
@@ -30,17 +32,20 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self.bar is not None:
-            self.bar.close()
+            with suppress(OSError):
+                self.bar.close()
 
     def at(self, index: int) -> None:
         """Say that the cell at `index` has started, so that those before it are done."""
         if self.bar is not None:
-            self.bar.update(index - self.bar.n)
+            with suppress(OSError):  # the terminal was closed; that is no failure of the run
+                self.bar.update(index - self.bar.n)
 
     def ended(self, status: str, seconds: float) -> None:
         """Say how the run ended."""
         if self.bar is not None:
-            if status == "succeeded":
-                self.bar.update((self.bar.total or 0) - self.bar.n)
-            self.bar.set_postfix_str(status)
+            with suppress(OSError):
+                if status == "succeeded":
+                    self.bar.update((self.bar.total or 0) - self.bar.n)
+                self.bar.set_postfix_str(status)
         _log.info("%s: %s after %.1f s", self.name, status, seconds)

@@ -53,7 +53,7 @@ def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:
     # A nearer vote weighs a little more: too little to outvote anyone, enough to break a tie.
     nearer = 1 - (columns + 1) / (theirs.shape[1] + 1) ** 2
     np.add.at(counts, (rows, theirs[rows, columns]), nearer)
-    vote = counts.argmax(axis=1).astype(np.int64)
+    vote: np.ndarray = counts.argmax(axis=1).astype(np.int64)
     vote[counts.max(axis=1) == 0] = -1
     return vote
 
