@@ -1,9 +1,9 @@
 """What a notebook claims, and whether it holds on the data that it was given."""
 
-import sys
 from collections.abc import Mapping
+from html import escape
 
-from workbench.batch.results import record
+from workbench.batch.results import keep
 
 
 def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
@@ -31,13 +31,14 @@ def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
         claim: "not about these data" if holds is None else "holds" if holds else "DOES NOT HOLD"
         for claim, holds in claims.items()
     }
-    record("claims", verdicts)
-    if "IPython" in sys.modules:
-        import pandas as pd
-        from IPython.display import display
-
-        table = pd.DataFrame({"claim": verdicts.keys(), "verdict": verdicts.values()})
-        display(table.style.hide(axis="index"))  # type: ignore[no-untyped-call]
+    rows = [f"<tr><td>{escape(c)}</td><td>{verdict}</td></tr>" for c, verdict in verdicts.items()]
+    head = "<tr><th>claim</th><th>on these data</th></tr>"
+    text = "\n".join(f"{verdict}: {claim}" for claim, verdict in verdicts.items())
+    keep(
+        "claims",
+        verdicts,
+        {"text/plain": text, "text/html": f"<table>{head}{''.join(rows)}</table>"},
+    )
     failed = [claim for claim, holds in claims.items() if holds is not None and not holds]
     if strict and failed:
         raise AssertionError("does not hold: " + "; ".join(failed))

@@ -43,7 +43,11 @@ def record(name: str, value: Any) -> None:
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"a result needs a name, got {name!r}")
-    plain = to_plain(value, name)
+    keep(name, to_plain(value, name), {"text/plain": f"{name} = {value}"})
+
+
+def keep(name: str, plain: Any, shown: Mapping[str, str]) -> None:
+    """Display a result that is plain already, as `shown` (MIME type to text) says."""
     size = len(json.dumps(plain))
     if size > MAX_BYTES:
         raise ValueError(
@@ -53,7 +57,7 @@ def record(name: str, value: Any) -> None:
     if _in_ipython():
         from IPython.display import display
 
-        bundle = {MIME: {"name": name, "value": plain}, "text/plain": f"{name} = {value}"}
+        bundle = {MIME: {"name": name, "value": plain}, **shown}
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
 
