@@ -88,10 +88,10 @@ def _view(record: RunRecord) -> dict[str, Any]:
         "record_address": quote(f"{record.id}/run.json"),
         "stand_in": next((v for k, v in results.items() if k.endswith(_STAND_IN) and v), None),
         "scalars": {
-            k: v for k, v in results.items() if not _is_table(v) and not k.endswith(_STAND_IN)
+            k: v for k, v in results.items() if not (k.endswith(_STAND_IN) or isinstance(v, dict))
         },
         "versions": {k: record.packages[k] for k in _TELLING if k in record.packages},
-        "tables": {k: v for k, v in results.items() if _is_table(v)},
+        "tables": {k: _table(v) for k, v in results.items() if isinstance(v, dict)},
     }
 
 
@@ -102,8 +102,11 @@ def _results(record: RunRecord) -> dict[str, Any]:
         return {}
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"columns", "data"}
+def _table(value: dict[str, Any]) -> dict[str, list[Any]]:
+    """A recorded table as it is, any other mapping as two columns."""
+    if value.keys() == {"columns", "data"}:
+        return value
+    return {"columns": [], "data": [list(item) for item in value.items()]}
 
 
 def _plain(value: Any) -> str:
