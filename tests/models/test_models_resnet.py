@@ -1,0 +1,128 @@
+"""The small network, its training, and what its layers make of images."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from workbench import datasets, models
+from workbench.models.evaluation import calibration_error
+from workbench.models.training import Recipe, augment, train
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return datasets.load("photos", split="train", n=200)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return models.SmallResNet(classes=10, widths=(4, 4, 8, 8, 8))
+
+
+class TestActivations:
+    def test_a_stage_is_averaged_over_the_image(self, photos, network):
+        found = models.activations(network, photos, "layer3", progress=False)
+        image = torch.from_numpy(photos["image"].values).permute(0, 3, 1, 2).float() / 255
+        network.eval()
+        with torch.no_grad():
+            x = network.stem((image - network.mean) / network.std)
+            expected = network.layer3(network.layer2(network.layer1(x))).mean((2, 3))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert list(found.sample.values) == list(photos.sample.values)
+
+    def test_leaves_the_model_as_it_was(self, photos, network):
+        network.train()
+        network.layer1.eval()
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        models.activations(network, photos, progress=False)
+        assert network.training
+        assert not network.layer1.training
+        assert all((before[k] == v).all() for k, v in network.state_dict().items())
+        assert not any(module._forward_hooks for module in network.modules())
+
+    def test_unknown_layers_name_the_nearest(self, photos, network):
+        with pytest.raises(ValueError, match=r"no layer 'layer9'; there is layer\d"):
+            models.activations(network, photos, "layer9")
+        with pytest.raises(ValueError, match=r"no nn.Linear"):
+            models.activations(nn.Sequential(nn.Flatten()), photos)
+
+    def test_an_exception_leaves_no_hook(self, network):
+        wrong = xr.Dataset({"image": (("sample", "y", "x", "channel"), np.zeros((2, 8, 8, 5)))})
+        with pytest.raises(RuntimeError):
+            models.activations(network, wrong, progress=False)
+        assert not any(module._forward_hooks for module in network.modules())
+
+
+class TestTraining:
+    recipe = Recipe(epochs=3, batch_size=50, peak_rate=0.05)
+
+    def fresh(self):
+        torch.manual_seed(1)
+        return models.SmallResNet(classes=10, widths=(8, 8, 16, 16, 16))
+
+    def test_learns_more_than_chance(self, photos):
+        model = self.fresh()
+        losses = train(model, photos, Recipe(epochs=6, batch_size=25, peak_rate=0.1))
+        assert losses[-1] < losses[0]
+        assert models.evaluate(model, photos, progress=False)["accuracy"] > 0.3
+
+    def test_an_interrupted_run_ends_as_an_uninterrupted_one(self, photos, tmp_path, monkeypatch):
+        whole = self.fresh()
+        expected = train(whole, photos, self.recipe)
+
+        checkpoint = tmp_path / "run.checkpoint"
+        from workbench.models import training
+
+        epochs = training._epoch
+
+        def stop_in_the_third(state, images, labels, epoch):
+            if epoch == 2:
+                raise KeyboardInterrupt
+            return epochs(state, images, labels, epoch)
+
+        monkeypatch.setattr(training, "_epoch", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            train(self.fresh(), photos, self.recipe, checkpoint)
+        monkeypatch.undo()
+        resumed = self.fresh()
+        losses = train(resumed, photos, self.recipe, checkpoint)
+        np.testing.assert_allclose(losses, expected, rtol=1e-4)
+        for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+    def test_a_checkpoint_of_another_recipe_is_refused(self, photos, tmp_path):
+        train(self.fresh(), photos, Recipe(epochs=1, batch_size=100), tmp_path / "c")
+        with pytest.raises(ValueError, match="made with"):
+            train(self.fresh(), photos, Recipe(epochs=2, batch_size=100), tmp_path / "c")
+
+    def test_unlabelled_samples_are_refused(self, photos):
+        unlabelled = photos.assign(label=photos.label.where(photos.label != 3, -1))
+        with pytest.raises(ValueError, match="20 samples have no label"):
+            train(self.fresh(), unlabelled, self.recipe)
+
+    def test_augmentation_only_shifts_and_flips(self):
+        images = torch.arange(6 * 6, dtype=torch.uint8).view(1, 1, 6, 6).repeat(64, 1, 1, 1)
+        dice = torch.Generator().manual_seed(0)
+        same = augment(images, Recipe(shift=0, flip=False), dice)
+        assert (same == images).all()
+        flipped = augment(images, Recipe(shift=0, flip=True), dice)
+        turned = (flipped != images).any((1, 2, 3))
+        assert 15 < turned.sum() < 49
+        assert (flipped[turned] == images[turned].flip(3)).all()
+        moved = augment(images, Recipe(shift=2, flip=False), dice)
+        assert moved.shape == images.shape
+        assert len(moved.flatten(1).unique(dim=0)) > 10
+
+
+def test_calibration_error_of_a_worked_example():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    right = np.array([True, True, True, False, True, False])
+    assert calibration_error(confidence, right) == pytest.approx((4 * 0.2 + 2 * 0.05) / 6)
+
+
+def test_unknown_networks_are_named():
+    with pytest.raises(ValueError, match="no shipped network 'cifar1000'"):
+        models.load("cifar1000")
