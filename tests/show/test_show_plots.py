@@ -1,35 +1,12 @@
-"""Figures: what is drawn, what the caption says, what is refused."""
+"""Sheets and curves: what is drawn, what the caption says, what is refused."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from workbench import show
-from workbench.show.plots import picture, spaced
-
-
-@pytest.fixture
-def ds():
-    rng = np.random.default_rng(0)
-    return xr.Dataset(
-        {
-            "image": (("sample", "y", "x", "channel"),
-                      rng.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)),
-            "label": ("sample", np.arange(60) % 3),
-        },
-        coords={"sample": np.arange(60), "class": ["ant", "bee", "cow"]},
-        attrs={"name": "toys", "source": "a test"},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def xy(ds):
-    points = np.random.default_rng(1).normal(size=(60, 2))
-    return xr.DataArray(points, dims=("sample", "axis"), attrs={"method": "umap", "seed": 51})
+from workbench.show.plots import picture
 
 
 def texts(fig):
@@ -37,36 +14,9 @@ def texts(fig):
     return [text.get_text() for text in fig.findobj(mpl.text.Text)]
 
 
-def test_a_map_has_a_legend_and_a_caption_with_n_seed_and_source(ds, xy):
-    fig = show.map(ds, xy, title="Toys")
-    legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
-    assert legend == ["ant", "bee", "cow"]
-    drawn = " ".join(texts(fig))
-    for part in ("n = 60", "toys", "from a test", "umap", "seed 51", "Toys"):
-        assert part in drawn
-    assert sum(len(c.get_offsets()) for c in fig.axes[0].collections) == 60
-
-
 def test_a_stand_in_is_named_first(ds):
     ds.attrs["stand_in_for"] = "mnist"
     assert show.caption(ds, n=5, seed=1).startswith("STAND-IN, not mnist · n = 5 of 60 ·")
-
-
-def test_unlabelled_points_and_numbers_are_drawn(ds, xy):
-    ds["label"][:7] = -1
-    legend = show.map(ds, xy).axes[0].get_legend().get_texts()
-    assert [text.get_text() for text in legend] == ["no label", "ant", "bee", "cow"]
-    depth = xr.DataArray(np.linspace(0, 1, 60), dims="sample", name="depth")
-    assert "depth" in texts(show.map(ds, xy, depth))
-    assert show.map(ds, xy, color=False).axes[0].get_legend() is None
-
-
-def test_thumbnails_and_marks(ds, xy):
-    mark = xr.DataArray(np.arange(60) < 4, dims="sample")
-    fig = show.map(ds, xy, images=True, mark=mark)
-    boxes = fig.findobj(mpl.offsetbox.AnnotationBbox)
-    assert len(boxes) == len(spaced(xy.values, 0.05))
-    assert "marked (4)" in texts(fig)
 
 
 def test_a_sheet_draws_the_same_samples_for_the_same_seed(ds):
@@ -85,26 +35,11 @@ def test_figures_show_once_and_leave_the_style_alone(ds, xy):
     assert dict(mpl.rcParams) == before
 
 
-def test_wrong_sizes_are_named(ds, xy):
-    with pytest.raises(ValueError, match=r"60 samples .* shape \(10, 2\)"):
-        show.map(ds, xy[:10])
+def test_wrong_sizes_are_named(ds):
     with pytest.raises(ValueError, match="2 titles for 60 samples"):
         show.samples(ds, ["a", "b"])
     with pytest.raises(ValueError, match="nothing to show"):
         show.samples(ds.isel(sample=[]))
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 100), n=st.integers(1, 80), share=st.floats(0.01, 0.5))
-def test_spaced_points_keep_their_distance_and_leave_no_room(seed, n, share):
-    points = np.random.default_rng(seed).normal(size=(n, 2))
-    kept = spaced(points, share)
-    span = np.ptp(points, axis=0).max() or 1.0
-    apart = np.linalg.norm(points[kept][:, None] - points[kept][None], axis=-1)
-    np.fill_diagonal(apart, np.inf)
-    assert (apart >= share * span).all()
-    to_kept = np.linalg.norm(points[:, None] - points[kept][None], axis=-1).min(axis=1)
-    assert (np.delete(to_kept, kept) < share * span).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -116,3 +51,41 @@ def test_any_image_becomes_rgb_bytes(channels, dtype):
     shown = picture(image)
     assert shown.shape == (5, 4, 3)
     assert shown.dtype == np.uint8
+
+
+def test_pairs_lie_side_by_side_with_their_text(ds):
+    fig = show.pairs(ds, [[0, 1], [5, 5], [2, 4]], title="Collisions")
+    assert [ax.texts[0].get_text() for ax in fig.axes] == ["ant · bee", "cow · cow", "cow · bee"]
+    shown = fig.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(shown[:, :8, 0], ds.image[0, :, :, 0])
+    np.testing.assert_array_equal(shown[:, -8:, 0], ds.image[1, :, :, 0])
+    assert (shown[:, 8:-8] == 255).all()
+    assert "pairs 2 of 3" in " ".join(texts(show.pairs(ds, [[0, 1]] * 3, list("abc"), n=2)))
+
+
+def test_pairs_that_are_none_are_refused(ds):
+    with pytest.raises(ValueError, match=r"0 to 60; the dataset has 60"):
+        show.pairs(ds, [[0, 60]])
+    with pytest.raises(ValueError, match="no pair"):
+        show.pairs(ds, np.empty((0, 2), dtype=int))
+    with pytest.raises(ValueError, match=r"whole numbers \(pair, 2\); got float64"):
+        show.pairs(ds, [[0.5, 1.0]])
+    with pytest.raises(ValueError, match="1 titles for 2 pairs"):
+        show.pairs(ds, [[0, 1], [1, 2]], ["a"])
+
+
+def test_a_curve_of_one_line_or_several(ds):
+    fig = show.curve([3.0, 2.0], xlabel="epoch", ylabel="loss", caption=show.caption(ds))
+    assert fig.axes[0].get_legend() is None
+    np.testing.assert_array_equal(fig.axes[0].lines[0].get_xdata(), [1, 2])
+    assert {"epoch", "loss"} <= set(texts(fig))
+    both = show.curve({"train": [3, 2], "validation": [4, 3]}, x=[10, 20])
+    assert [t.get_text() for t in both.axes[0].get_legend().get_texts()] == ["train", "validation"]
+
+
+def test_a_long_caption_breaks_between_its_parts(ds):
+    ds.attrs["source"] = "a folder whose name is rather long " * 2
+    fig = show.samples(ds, n=2)
+    lines = fig.get_supxlabel().splitlines()
+    assert len(lines) > 1
+    assert " · ".join(lines) == show.caption(ds, n=2, seed=0)

@@ -1,10 +1,15 @@
 """Pictures: static figures for every notebook, and the FiftyOne App where it is installed."""
 
 from workbench.show.fiftyone_app import app_link, fiftyone_ready, to_fiftyone
-from workbench.show.plots import (
+from workbench.show.maps import (
     map,  # noqa: A004 - the name that design and users know
-    samples,
+    map_grid,
+    map_labels,
 )
+from workbench.show.plots import curve, pairs, samples
 from workbench.show.style import caption
 
-__all__ = ["app_link", "caption", "fiftyone_ready", "map", "samples", "to_fiftyone"]
+__all__ = [
+    "samples", "pairs", "map", "map_grid", "map_labels", "curve", "caption",
+    "to_fiftyone", "fiftyone_ready", "app_link",
+]  # fmt: skip

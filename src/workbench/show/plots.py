@@ -1,20 +1,19 @@
-"""Static figures: sheets of samples and maps."""
+"""Static figures: sheets of samples, pairs of them, and curves."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib import patheffects
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
-from workbench.show.style import UNLABELLED, caption, colors, finish, styled
+from workbench.show.style import caption, colors, finish, styled
 
-#: Two thumbnails on a map are nearer than this share of its range only if one is left out.
-THUMBNAIL_SPACING = 0.05
+#: The white between the two images of a pair, as a share of their width.
+_PAIR_GAP = 0.08
 
 
 def samples(
@@ -78,150 +77,121 @@ def samples(
         return finish(fig, caption(ds, n=len(chosen), **facts))
 
 
-def map(  # noqa: A001 - the name that design and users know
+def pairs(
     ds: xr.Dataset,
-    xy: xr.DataArray,
-    color: str | xr.DataArray | Literal[False] = "label",
+    pairs: ArrayLike,
+    titles: Sequence[str] | None = None,
     *,
-    images: bool = False,
-    mark: xr.DataArray | None = None,
+    n: int = 20,
+    columns: int = 5,
     title: str = "",
 ) -> Figure:
-    """The samples on a plane, coloured by class.
+    """Pairs of images side by side, with a text under each pair.
 
     Parameters
     ----------
     ds
-        The image dataset.
-    xy
-        (sample, axis): what :func:`workbench.embeddings.project` returned for it.
-    color
-        A variable of `ds`, or an array (sample,): integers are class numbers (-1, no label, is
-        grey), other numbers get a colour bar. False draws every point alike.
-    images
-        Lay thumbnails over the map, none nearer to another than 5 % of its range.
-    mark
-        bool (sample,): these points get a ring.
+        An image dataset.
+    pairs
+        (pair, 2): positions along ``sample``, such as those of images that a map puts on one spot.
+    titles
+        One text for each pair; by default the names of both classes.
+    n
+        The first so many pairs are drawn.
+    columns
+        Pairs in a row.
     title
-        Above the map.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+        Above the sheet.
 
     Raises
     ------
     ValueError
-        `xy` belongs to other samples than `ds`, or is not two-dimensional.
+        There is no pair, a position is not one of `ds`, or the number of titles is not that of
+        the pairs.
     """
-    points = np.asarray(xy.values)
-    if points.shape != (ds.sizes["sample"], 2):
-        raise ValueError(f"a map of {ds.sizes['sample']} samples needs as many pairs of "
-                         f"coordinates; xy has shape {points.shape}")  # fmt: skip
+    both = _positions(ds, pairs)
+    if titles is not None and len(titles) != len(both):
+        raise ValueError(f"{len(titles)} titles for {len(both)} pairs")
+    shown = both[:n]
+    if titles is None:
+        names = class_names(ds)
+        titles = [" · ".join(filter(None, (names[a], names[b]))) for a, b in shown]
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
     with styled():
-        width, height = np.ptp(points, axis=0)
-        fig, ax = plt.subplots(
-            figsize=(9, float(np.clip(8 * height / (width or 1.0), 4, 9))), layout="constrained"
-        )
-        by = ds[color] if isinstance(color, str) else color
-        # Names and thumbnails would cover each other.
-        _draw_points(ax, ds, points, by, named=not images)
-        if mark is not None:
-            ringed = points[np.asarray(mark.values, dtype=bool)]
-            ax.scatter(ringed[:, 0], ringed[:, 1], s=60, facecolors="none", edgecolors="black",
-                       linewidths=1.0, label=f"marked ({len(ringed):,})")  # fmt: skip
-        if images:
-            _lay_thumbnails(ax, ds, points)
-        if ax.get_legend_handles_labels()[0]:
-            legend = ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-            for handle in filter(None, legend.legend_handles):
-                handle.set(sizes=[40], alpha=1.0)
-        ax.set(xticks=[], yticks=[], title=title, aspect="equal")
-        ax.spines[:].set_visible(False)
-        facts = {key: xy.attrs[key] for key in ("method", "seed") if key in xy.attrs}
+        fig, axes = plt.subplots(
+            rows, columns, figsize=(1.9 * columns, 1.35 * rows + 0.5), squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for ax in axes.flat:
+            ax.set_axis_off()
+        left, right = (ds["image"].isel(sample=shown[:, side]).values for side in (0, 1))
+        for ax, one, other, text in zip(axes.flat, left, right, titles, strict=False):
+            ax.imshow(_side_by_side(one, other))
+            ax.text(0.5, -0.04, text, fontsize=8, ha="center", va="top", transform=ax.transAxes)
+        fig.suptitle(title, x=0.01, ha="left")
+        facts: dict[str, Any] = {}
+        if len(shown) < len(both):
+            facts["pairs"] = f"{len(shown)} of {len(both):,}"
         return finish(fig, caption(ds, **facts))
 
 
-def _draw_points(
-    ax: Axes,
-    ds: xr.Dataset,
-    points: np.ndarray,
-    color: xr.DataArray | Literal[False],
+def _positions(ds: xr.Dataset, pairs: ArrayLike) -> np.ndarray:
+    """Check that `pairs` are pairs of positions."""
+    both = np.asarray(pairs)
+    if both.ndim != 2 or both.shape[1] != 2 or both.dtype.kind not in "iu":
+        raise ValueError(f"pairs are whole numbers (pair, 2); got {both.dtype} of {both.shape}")
+    if len(both) == 0:
+        raise ValueError("there is nothing to show: no pair was given")
+    total = ds.sizes["sample"]
+    if not 0 <= both.min() <= both.max() < total:
+        raise ValueError(f"pairs run from {both.min()} to {both.max()}; the dataset has {total}")
+    return both
+
+
+def _side_by_side(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Two pictures of one size with white between them."""
+    left, right = picture(one), picture(other)
+    gap = max(1, round(_PAIR_GAP * left.shape[1]))
+    white = np.full((left.shape[0], gap, 3), 255, dtype=np.uint8)
+    return np.concatenate([left, white, right], axis=1)
+
+
+def curve(
+    y: ArrayLike | Mapping[str, ArrayLike],
     *,
-    named: bool,
-) -> None:
-    """Scatter the points, by class with a legend or by value with a colour bar."""
-    size = float(np.clip(4e4 / len(points), 1.5, 20))
-    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
-    if color is False:
-        ax.scatter(points[:, 0], points[:, 1], color=colors(1)[0], **style)
-        return
-    values = np.asarray(color.values)
-    if not np.issubdtype(values.dtype, np.integer):
-        drawn = ax.scatter(points[:, 0], points[:, 1], c=values, cmap="cividis", **style)
-        ax.figure.colorbar(drawn, ax=ax, label=str(color.name or ""), shrink=0.6)
-        return
-    names = [str(name) for name in ds["class"].values] if "class" in ds.coords else []
-    numbers = np.unique(values)
-    palette = colors(max(len(names), int(numbers.max()) + 1))
-    for number in numbers:
-        members = points[values == number]
-        name = names[number] if 0 <= number < len(names) else str(number)
-        ax.scatter(
-            members[:, 0],
-            members[:, 1],
-            color=UNLABELLED if number < 0 else palette[number],
-            label="no label" if number < 0 else name,
-            zorder=0 if number < 0 else 1,
-            **style,
-        )
-        if named and number >= 0:
-            _name_cluster(ax, members, name)
+    x: ArrayLike | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """A line, or several with a legend: a loss over its epochs, a score over a parameter.
 
-
-def _name_cluster(ax: Axes, members: np.ndarray, name: str) -> None:
-    """Write the class beside its densest part, for those who cannot tell the colours apart."""
-    center = np.median(members, axis=0)
-    nearest = members[np.linalg.norm(members - center, axis=1).argmin()]
-    outline = [patheffects.withStroke(linewidth=3, foreground="white")]
-    ax.annotate(
-        name, nearest, ha="center", va="center", weight="bold", path_effects=outline, zorder=5
-    )
-
-
-def _lay_thumbnails(ax: Axes, ds: xr.Dataset, points: np.ndarray) -> None:
-    """Put an image on the map wherever there is room for one."""
-    chosen = spaced(points, THUMBNAIL_SPACING)
-    images = ds["image"].isel(sample=chosen).values
-    height = images.shape[1]
-    for image, at in zip(images, points[chosen], strict=True):
-        box = AnnotationBbox(
-            OffsetImage(picture(image), zoom=20 / height),
-            (float(at[0]), float(at[1])),
-            frameon=True,
-            pad=0.05,
-        )
-        ax.add_artist(box)
-
-
-def spaced(points: np.ndarray, share: float) -> np.ndarray:
-    """Positions of points no two of which are nearer than `share` of the map's range.
-
-    Greedy in the order given; both axes are scaled by the larger range.
-
-    Examples
-    --------
-    >>> spaced(np.array([[0.0, 0.0], [0.01, 0.0], [1.0, 1.0]]), share=0.05)
-    array([0, 2])
+    Parameters
+    ----------
+    y
+        The values in order, or name to values.
+    x
+        Where they lie; by default 1, 2, 3, ...
+    xlabel, ylabel, title
+        What the axes and the figure say.
+    caption
+        Below the figure, as :func:`workbench.show.caption` writes it.
     """
-    span = float(np.ptp(points, axis=0).max()) or 1.0
-    kept: list[int] = []
-    for i, point in enumerate(points):
-        # Kept points are few (at most about (1 / share) squared), so this stays linear in n.
-        distance = np.linalg.norm(points[kept] - point, axis=1) if kept else np.array([np.inf])
-        if distance.min() >= share * span:
-            kept.append(i)
-    return np.array(kept, dtype=np.int64)
+    lines = y if isinstance(y, Mapping) else {"": y}
+    with styled():
+        fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        for (name, values), color in zip(lines.items(), colors(len(lines)), strict=True):
+            heights = np.asarray(values, dtype=float)
+            at = np.arange(1, len(heights) + 1) if x is None else np.asarray(x)
+            ax.plot(at, heights, color=color, label=name or None, marker="o", markersize=3)
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if x is None:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if any(lines):
+            ax.legend()
+        return finish(fig, caption)
 
 
 def class_names(ds: xr.Dataset) -> list[str]:

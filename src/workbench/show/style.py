@@ -17,7 +17,16 @@ PALETTE = (
     "#cc6677", "#332288", "#ddcc77", "#117733", "#88ccee",
     "#882255", "#44aa99", "#999933", "#aa4499", "#444444",
 )  # fmt: skip
-UNLABELLED = "#d0d0d0"
+# Each of them lighter, or darker where it is light already: for classes 11 to 20, which are drawn
+# as triangles as well.
+_SECOND = (
+    "#e5a9b1", "#9990c3", "#857a47", "#88bb99", "#4a7a94",
+    "#c98aac", "#a1d9d0", "#5c5c14", "#d9a6d0", "#000000",
+)  # fmt: skip
+OTHERS = "#b0b0b0"
+UNLABELLED = "#d8d8d8"
+#: Characters of a caption that fit on an inch.
+_CAPTION_DENSITY = 17
 
 _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
@@ -33,14 +42,15 @@ _STYLE: dict[Any, Any] = {
 
 
 def colors(n: int) -> list[str]:
-    """`n` colours, the palette repeated when it runs out.
+    """`n` colours, the palette and its tints, repeated when they run out.
 
     Examples
     --------
     >>> colors(2)
     ['#cc6677', '#332288']
     """
-    return [PALETTE[i % len(PALETTE)] for i in range(n)]
+    both = PALETTE + _SECOND
+    return [both[i % len(both)] for i in range(n)]
 
 
 @contextmanager
@@ -89,6 +99,18 @@ def caption(ds: xr.Dataset, n: int | None = None, **facts: object) -> str:
 def finish(fig: Figure, text: str) -> Figure:
     """Write the caption below the figure, and take it from pyplot so that it shows once."""
     color = "#b00020" if text.startswith("STAND-IN") else "#555555"
-    fig.supxlabel(text, x=0.01, ha="left", fontsize=8, color=color)
+    lines = _lines(text, int(fig.get_figwidth() * _CAPTION_DENSITY))
+    fig.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=color)
     plt.close(fig)
     return fig
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Break a caption between its parts where the figure is too narrow for it."""
+    lines: list[str] = []
+    for part in text.split(" · "):
+        if lines and len(lines[-1]) + 3 + len(part) <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return lines
