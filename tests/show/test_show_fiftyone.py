@@ -58,6 +58,92 @@ def test_images_labels_tags_fields_and_maps_arrive(ds, xy):
         np.testing.assert_array_equal(np.asarray(Image.open(file))[..., :1], ds.image[i])
 
 
+def test_features_and_names_that_fiftyone_keeps_for_itself(ds):
+    feats = xr.DataArray(np.eye(12, dtype=np.float32), dims=("sample", "feature"))
+    clash = ds.assign(metadata=ds.label * 2, save=ds.label * 3)
+    made = show.to_fiftyone(clash, "features", features=feats)
+    np.testing.assert_array_equal(np.stack(made.values("features")), feats)
+    assert made.values("ds_metadata") == clash.metadata.values.tolist()
+    assert made.values("ds_save") == clash.save.values.tolist()
+    assert made.default_classes == ["ant", "bee", "cow"]
+    with pytest.raises(ValueError, match="'features' has 5 samples and the dataset 12"):
+        show.to_fiftyone(ds, "features", features=feats[:5])
+
+
+def test_what_was_tagged_edited_and_deleted_comes_back(ds):
+    made = show.to_fiftyone(ds, "back", progress=False)
+    made.match_tags("test").limit(2).tag_samples("wrong")
+    edited = made.skip(4).first()
+    edited["ground_truth"] = fo.Classification(label="ant")
+    edited.save()
+    made.delete_samples(made.values("id")[7:9])
+    seen = show.from_fiftyone(made, ds)
+    assert seen.sample.values.tolist() == [100, 101, 102, 103, 104, 105, 106, 109, 110, 111]
+    assert seen.sample.dtype == ds.sample.dtype
+    assert seen.tag.values.tolist() == ["test", "train", "wrong"]
+    assert seen.sample[seen.tags.sel(tag="wrong")].values.tolist() == [100, 101]
+    assert seen.sample[seen.changed].values.tolist() == [104]
+    expected = ds.label.sel(sample=seen.sample).copy()
+    expected.loc[104] = 0
+    np.testing.assert_array_equal(seen.label, expected)
+    part = show.from_fiftyone(made.sort_by("isolation", reverse=True).limit(3), ds)
+    assert part.sample.values.tolist() == [111, 110, 109]
+
+
+def test_classes_keep_their_numbers_without_the_dataset_and_new_ones_come_last(ds):
+    made = show.to_fiftyone(ds, "classes", progress=False)
+    view = made.match_tags("test")
+    assert show.from_fiftyone(made[1:3]).label.values.tolist() == [1, 2]
+    edited = view.first()
+    edited["ground_truth"].label = "bea"
+    edited.save()
+    with pytest.warns(UserWarning, match=r"'bea' is a new class \(did someone mean 'bee'"):
+        seen = show.from_fiftyone(view, ds)
+    assert seen["class"].values.tolist() == ["ant", "bee", "cow", "bea"]
+    assert seen.label.values[0] == 3
+    assert seen.changed.values.tolist() == [True] + [False] * 5
+
+
+def test_several_labels_come_back(ds):
+    rows = np.arange(36).reshape(12, 3) % 4 == 0
+    several = ds.drop_vars("label").assign(labels=(("sample", "class"), rows))
+    made = show.to_fiftyone(several, "several-back", progress=False)
+    seen = show.from_fiftyone(made, several)
+    np.testing.assert_array_equal(seen.labels, rows)
+    assert not seen.changed.any()
+    edited = made.first()
+    edited["ground_truth"].classifications.append(fo.Classification(label="dog"))
+    edited.save()
+    with pytest.warns(UserWarning, match="'dog' is a new class"):
+        seen = show.from_fiftyone(made, several)
+    assert seen.labels.dims == ("sample", "class")
+    assert seen.labels.values[0].tolist() == [*rows[0], True]
+    assert seen.sample[seen.changed].values.tolist() == [100]
+
+
+def test_unlabelled_images_and_empty_views_come_back(ds):
+    bare = ds.drop_vars(["label", "split"]).drop_dims("class")
+    made = show.to_fiftyone(bare, "bare", progress=False)
+    seen = show.from_fiftyone(made, bare)
+    assert sorted(map(str, seen.variables)) == ["sample", "tag", "tags"]
+    assert seen.tags.shape == (12, 0)
+    labelled = show.to_fiftyone(ds, "labelled", progress=False)
+    assert show.from_fiftyone(labelled.limit(0).match_tags("none"), ds).sizes["sample"] == 0
+
+
+def test_views_of_something_else_are_refused(ds):
+    foreign = fo.Dataset("foreign")
+    foreign.add_sample(fo.Sample("a.png"))
+    with pytest.raises(ValueError, match="'foreign' have no field 'workbench_id'"):
+        show.from_fiftyone(foreign)
+    made = show.to_fiftyone(ds, "mixed", progress=False)
+    with pytest.raises(ValueError, match=r"2 of 12 samples .* the first is '110'"):
+        show.from_fiftyone(made, ds.isel(sample=slice(10)))
+    made.add_sample(fo.Sample("a.png"))
+    with pytest.raises(ValueError, match="1 of 13 samples were not put there"):
+        show.from_fiftyone(made, ds)
+
+
 def test_files_are_used_where_they_are(ds, tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(12)]
     for file, image in zip(files, ds.image.values, strict=True):

@@ -1,6 +1,8 @@
 """Pictures: static figures for every notebook, and the FiftyOne App where it is installed."""
 
-from workbench.show.fiftyone_app import app_link, fiftyone_ready, to_fiftyone
+from workbench.show.fiftyone_app import app_link, fiftyone_ready
+from workbench.show.fiftyone_read import from_fiftyone
+from workbench.show.fiftyone_write import to_fiftyone
 from workbench.show.maps import (
     map,  # noqa: A004 - the name that design and users know
     map_grid,
@@ -11,5 +13,5 @@ from workbench.show.style import caption
 
 __all__ = [
     "samples", "pairs", "map", "map_grid", "map_labels", "curve", "caption",
-    "to_fiftyone", "fiftyone_ready", "app_link",
+    "to_fiftyone", "from_fiftyone", "fiftyone_ready", "app_link",
 ]  # fmt: skip
