@@ -69,7 +69,7 @@ class Pictures:
 
     def try_all(self) -> Iterator[tuple[NDArray[np.uint8], bytes] | BadImageError]:
         """Yield in order what ``read`` returns for each picture, or the error it raises."""
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         def attempt(row: int) -> tuple[NDArray[np.uint8], bytes] | BadImageError:
             try:
