@@ -201,3 +201,10 @@ def test_a_database_that_does_not_answer_is_a_warning_with_a_way_out():
 def test_fiftyone_imports_after_dask():
     """The backport of importlib.metadata that dask loads on Python 3.11 once broke this."""
     subprocess.run([sys.executable, "-c", "import dask, fiftyone"], check=True, timeout=120)
+
+
+def test_processes_that_start_the_database_together_all_get_it(tmp_path):
+    environment = {**os.environ, "FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo")}
+    code = "from workbench import show; assert show.fiftyone_ready()"
+    together = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in together] == [0, 0, 0]

@@ -1,8 +1,11 @@
 """Find FiftyOne and open its App."""
 
+import functools
 import os
 import warnings
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from workbench._extras import MissingExtraError, need
 
@@ -11,12 +14,20 @@ ID_FIELD = "workbench_id"
 LABEL_FIELD = "ground_truth"
 
 
+@functools.cache
 def connect() -> Any:
-    """FiftyOne, with usage tracking off and the bundled database's age warning silenced."""
+    """FiftyOne with its database running, usage tracking off, and the database's age unremarked.
+
+    One process at a time starts the database: two that do it together collide over its folder.
+    """
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     if "FIFTYONE_DATABASE_URI" not in os.environ:
         os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
-    return need("fiftyone", extra="fiftyone")
+    fiftyone = need("fiftyone", extra="fiftyone")
+    folder = user_cache_path("workbench", ensure_exists=True)
+    with need("filelock", extra="fiftyone").FileLock(folder / "fiftyone.lock", timeout=120):
+        fiftyone.list_datasets()
+    return fiftyone
 
 
 def fiftyone_ready() -> bool:
@@ -31,7 +42,7 @@ def fiftyone_ready() -> bool:
     ...     dataset = to_fiftyone(ds)
     """
     try:
-        connect().list_datasets()
+        connect()
     except MissingExtraError as error:
         reason = str(error)
     except Exception as error:  # FiftyOne has no common class for what can fail here
