@@ -97,3 +97,13 @@ def test_a_library_that_breaks_while_importing_raises_its_own_error(tmp_path, mo
     with pytest.raises(ModuleNotFoundError, match="something_it_needs") as caught:
         need("half_installed", extra="images")
     assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_the_command_names_a_missing_extra_and_nothing_else(tmp_path):
+    code = "import sys; sys.modules['papermill'] = None; import workbench.batch.cli as c; c.main()"
+    command = [sys.executable, "-c", code, "run", str(ROOT / "notebooks/01_mnist_embeddings.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: papermill is not installed")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench._extras import MissingExtraError
+
 if TYPE_CHECKING:
     from workbench.batch.run import Job
     from workbench.batch.store import RunRecord
@@ -56,7 +58,7 @@ def run(
         records = run_many(todo, out=out, n_jobs=jobs, timeout=timeout, cell_timeout=cell_timeout)
     except JobError as error:
         _refuse(*error.problems)
-    except OSError as error:  # a run's folder could not be made: the disk is full, or went away
+    except (OSError, MissingExtraError) as error:  # OSError: the disk is full, or went away
         _refuse(str(error))
     except KeyboardInterrupt as stop:
         if isinstance(stop, Interrupted):

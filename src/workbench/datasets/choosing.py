@@ -39,6 +39,7 @@ def subset(ds: xr.Dataset, n: int, seed: int = 0) -> xr.Dataset:
 
     Examples
     --------
+    >>> from workbench.datasets import load
     >>> digits = load("digits", split="test")
     >>> subset(digits, 100, seed=1).sizes["sample"]
     100

@@ -42,7 +42,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15)
 
     Examples
     --------
-    >>> float(calibration_error(np.array([0.9, 0.9]), np.array([True, False])).round(3))
+    >>> round(calibration_error(np.array([0.9, 0.9]), np.array([True, False])), 3)
     0.4
     """
     bin_of = np.clip((confidence * bins).astype(int), 0, bins - 1)
