@@ -54,6 +54,7 @@ def test_unlabelled_points_and_numbers_are_drawn(ds, xy):
     depth = along(np.where(np.arange(60) < 5, np.nan, np.linspace(0, 1, 60)), "depth")
     fig = show.map(ds, xy, depth)
     assert "depth" in texts(fig)
+    assert legend(fig) == ["no depth"]
     assert sum(len(c.get_offsets()) for c in fig.axes[0].collections) == 60
     assert legend(show.map(ds, xy, color=False)) == []
     assert legend(show.map(ds.drop_vars("label"), xy)) == []

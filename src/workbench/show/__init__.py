@@ -1,8 +1,9 @@
-"""Pictures: static figures for every notebook, and the FiftyOne App where it is installed."""
+"""Pictures: static figures, an interactive map, and the FiftyOne App where it is installed."""
 
 from workbench.show.fiftyone_app import app_link, fiftyone_ready
 from workbench.show.fiftyone_read import from_fiftyone
 from workbench.show.fiftyone_write import to_fiftyone
+from workbench.show.interactive import Scatter, scatter
 from workbench.show.maps import (
     map,  # noqa: A004 - the name that design and users know
     map_grid,
@@ -13,5 +14,6 @@ from workbench.show.style import caption
 
 __all__ = [
     "samples", "pairs", "map", "map_grid", "map_labels", "curve", "caption",
+    "scatter", "Scatter",
     "to_fiftyone", "from_fiftyone", "fiftyone_ready", "app_link",
 ]  # fmt: skip

@@ -48,6 +48,19 @@ class Values:
     values: NDArray[np.float64]
     title: str
 
+    @property
+    def groups(self) -> list[Group]:
+        """The samples without a value, as the group that they are in a legend."""
+        missing = np.flatnonzero(~np.isfinite(self.values))
+        text = f"no {self.title}" if self.title else "no value"
+        return [Group(text, UNLABELLED, missing, named=False)] if len(missing) else []
+
+    def extent(self) -> tuple[float, float, NDArray[np.bool_]]:
+        """The smallest and the largest finite value, and which ones are finite."""
+        known = np.isfinite(self.values)
+        there = self.values[known] if known.any() else np.zeros(1)
+        return float(there.min()), float(there.max()), known
+
 
 def read_color(ds: xr.Dataset, color: Color) -> Groups | Values:
     """Turn what a caller wants to colour by into groups or values.

@@ -48,7 +48,7 @@ def draw_points(
     """
     size = float(np.clip(0.17 * across**2 / len(points), 0.5 + across / 480, 20))
     if isinstance(coloring, Values):
-        known = np.isfinite(coloring.values)
+        _, _, known = coloring.extent()
         gone, there = points[~known], points[known]
         ax.scatter(gone[:, 0], gone[:, 1], s=size, linewidths=0, color=UNLABELLED, zorder=0)
         return ax.scatter(there[:, 0], there[:, 1], c=coloring.values[known], cmap="cividis",
@@ -73,20 +73,21 @@ def draw_points(
 
 def legend_handles(coloring: Groups | Values) -> list[Line2D]:
     """One entry for each group that has a name."""
-    groups = coloring.groups if isinstance(coloring, Groups) else []
     return [
         Line2D(
             [], [], ls="", marker=group.marker, color=group.color, markersize=7, label=group.name
         )
-        for group in groups
+        for group in coloring.groups
         if group.name
     ]
 
 
 def ring(ax: Axes, points: np.ndarray) -> Line2D:
     """Ring some points and return what the legend says of them."""
-    ax.scatter(points[:, 0], points[:, 1], s=60, facecolors="none", edgecolors="black",
-               linewidths=1.0, zorder=4)  # fmt: skip
+    # Smaller and thinner rings where many of them would become one black spot.
+    size = float(np.clip(6000 / max(len(points), 1), 12, 60))
+    ax.scatter(points[:, 0], points[:, 1], s=size, facecolors="none", edgecolors="black",
+               linewidths=size / 60 + 0.2, zorder=4)  # fmt: skip
     return Line2D([], [], ls="", marker="o", markersize=8, mfc="none", mec="black",
                   label=f"marked ({len(points):,})")  # fmt: skip
 

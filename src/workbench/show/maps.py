@@ -132,8 +132,8 @@ def map_grid(
             ax.set_title(text, fontsize=10)
         if isinstance(coloring, Values):
             fig.colorbar(axes[0].collections[-1], ax=axes, label=coloring.title, shrink=0.6)
-        else:
-            add_legend(fig, legend_handles(coloring), coloring.title)
+        title = coloring.title if isinstance(coloring, Groups) else ""
+        add_legend(fig, legend_handles(coloring), title)
         return finish(fig, caption(ds, **facts))
 
 

@@ -195,7 +195,11 @@ def curve(
 
 
 def class_names(ds: xr.Dataset) -> list[str]:
-    """The name of every sample's class, empty where it has none."""
+    """The name of every sample's class, or of all its classes; empty where it has none."""
+    if "labels" in ds:
+        every = np.array([str(name) for name in ds["class"].values])
+        rows = ds["labels"].transpose("sample", "class").values.astype(bool)
+        return [", ".join(every[row]) for row in rows]
     if "label" not in ds:
         return [""] * ds.sizes["sample"]
     names = [*(str(name) for name in ds["class"].values), ""]
