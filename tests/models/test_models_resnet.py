@@ -126,3 +126,23 @@ def test_calibration_error_of_a_worked_example():
 def test_unknown_networks_are_named():
     with pytest.raises(ValueError, match="no shipped network 'cifar1000'"):
         models.load("cifar1000")
+
+
+class TestShipped:
+    def test_is_what_its_card_says_on_the_real_test_images(self, real_data):
+        if not (real_data / "cifar10").is_dir():
+            pytest.skip("needs real CIFAR-10 in WORKBENCH_DATA")
+        ds = datasets.load("cifar10", split="test")
+        measured = models.evaluate(models.load("cifar10"), ds, progress=False)
+        assert measured["accuracy"] == pytest.approx(0.848, abs=0.002)
+        assert measured["expected_calibration_error"] == pytest.approx(0.070, abs=0.005)
+
+    def test_loads_ready_to_predict_and_is_small(self):
+        from importlib.resources import files
+
+        network = models.load("cifar10")
+        assert not network.training
+        assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+        assert network.classes[3] == "cat"
+        weights = files("workbench.models") / "weights"
+        assert sum(file.stat().st_size for file in weights.iterdir()) < 5e6
