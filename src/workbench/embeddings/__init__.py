@@ -1,9 +1,25 @@
 """Feature vectors, their nearest neighbours, maps of them, and how far a map can be trusted."""
 
+from workbench.embeddings.collisions import collisions, duplicates
 from workbench.embeddings.features import features
+from workbench.embeddings.mixing import mixing
 from workbench.embeddings.neighbors import neighbors
 from workbench.embeddings.outliers import outliers
-from workbench.embeddings.projections import project
-from workbench.embeddings.quality import label_accuracy
+from workbench.embeddings.projections import Projection, fit, project
+from workbench.embeddings.quality import quality
+from workbench.embeddings.votes import label_accuracy
 
-__all__ = ["features", "label_accuracy", "neighbors", "outliers", "project"]
+__all__ = [
+    "features",
+    "neighbors",
+    "project",
+    "fit",
+    "Projection",
+    "quality",
+    "label_accuracy",
+    "neighbor_votes",
+    "mixing",
+    "collisions",
+    "duplicates",
+    "outliers",
+]

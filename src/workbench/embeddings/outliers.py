@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from workbench.embeddings.quality import neighbor_votes
+from workbench.embeddings.votes import neighbor_votes
 
 
 def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Dataset:
@@ -25,7 +25,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
         (Breunig et al. 2000), without its reachability smoothing. Where duplicates make both
         zero it is 1.
         With labels also ``vote`` int64 and ``agreement`` float32 (see
-        :func:`workbench.embeddings.quality.neighbor_votes`) and ``stranger`` bool: no neighbour
+        :func:`workbench.embeddings.votes.neighbor_votes`) and ``stranger`` bool: no neighbour
         carries the sample's label, and at least half carry one and the same other.
 
     Examples

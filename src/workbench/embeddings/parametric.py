@@ -1,0 +1,116 @@
+"""Parametric UMAP: a network that learns UMAP's map, and so places what it has never seen."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from workbench.embeddings import fuzzy
+from workbench.embeddings.layouts import Layout, arrays, umap_graph
+from workbench.embeddings.neighbors import checked
+
+
+def parametric_umap(
+    features: xr.DataArray,
+    graph: xr.Dataset | None,
+    seed: int,
+    *,
+    n_neighbors: int | None = None,
+    min_dist: float = 0.1,
+    spread: float = 1.0,
+    hidden: tuple[int, ...] = (256, 256),
+    steps: int = 3000,
+    batch_size: int = 1024,
+    learning_rate: float = 2e-3,
+    negative_sample_rate: int = 5,
+    device: str | None = None,
+    progress: bool = True,
+) -> Layout:
+    """Train an encoder on UMAP's graph (Sainburg, McInnes and Gentner 2021, arXiv:2009.12981)."""
+    values = checked(features).astype(np.float32)
+    graph, used = umap_graph(features, graph, n_neighbors)
+    edges = fuzzy.fuzzy_graph(*arrays(graph, used)).tocoo()
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = _encoder(values, hidden).to(where)
+    a, b = fuzzy.curve(min_dist, spread)
+    table = torch.from_numpy(values).to(where)
+    dice = np.random.default_rng(seed)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    # Inverting the cumulated weights draws edges in proportion to their strength.
+    cumulated = np.cumsum(edges.data)
+    bar = tqdm(range(steps), desc="parametric UMAP", unit="step", disable=not progress)
+    for _ in bar:
+        drawn = np.searchsorted(cumulated, dice.uniform(0, cumulated[-1], batch_size))
+        drawn = np.minimum(drawn, len(cumulated) - 1)
+        ends = np.concatenate([edges.row[drawn], edges.col[drawn]])
+        near, far = encoder(table[torch.from_numpy(ends.astype(np.int64))]).chunk(2)
+        shuffled = [dice.permutation(batch_size) for _ in range(negative_sample_rate)]
+        loss = cross_entropy(near, far, torch.from_numpy(np.stack(shuffled)), a, b)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        decay.step()
+    encoder.eval()
+
+    def place(new: np.ndarray) -> np.ndarray:
+        return _encode(encoder, new, where)
+
+    return place(values), place
+
+
+def cross_entropy(near: Tensor, far: Tensor, shuffled: Tensor, a: float, b: float) -> Tensor:
+    """UMAP's loss for edges between `near` and `far`.
+
+    Each ``near`` is drawn to its ``far`` and pushed from the ``far`` ends of other edges, one
+    for each row of `shuffled`: ``-log q - sum log(1 - q)``, ``q = 1 / (1 + a d^2b)`` (equation
+    9 of the paper, with the samples instead of the sum over all pairs).
+    """
+    drawn = _log_power(near, far, a, b)
+    pushed = _log_power(near[None], far[shuffled], a, b)
+    # -log q = log(1 + e^z) and -log(1 - q) = log(1 + e^-z) for z = log(a d^2b): no overflow.
+    return F.softplus(drawn).mean() + F.softplus(-pushed).sum(dim=0).mean()
+
+
+def _log_power(one: Tensor, other: Tensor, a: float, b: float) -> Tensor:
+    """The logarithm of ``a d^2b``; 0.001 as in UMAP keeps touching points from flying apart."""
+    squared = (one - other).square().sum(dim=-1)
+    return float(np.log(a)) + b * torch.log(squared + 1e-3)
+
+
+def _encoder(values: np.ndarray, hidden: tuple[int, ...]) -> nn.Sequential:
+    """Standardised input, then fully connected layers."""
+    widths = [values.shape[1], *hidden]
+    layers: list[nn.Module] = [_Standardize(values)]
+    for wide, narrow in pairwise(widths):
+        layers += [nn.Linear(wide, narrow), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 2))
+
+
+class _Standardize(nn.Module):
+    """Shift every feature by its mean and divide all by one scale: distances keep their order."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        scale = float(values.std(axis=0).mean()) or 1.0
+        self.register_buffer("mean", torch.from_numpy(values.mean(axis=0)))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.scale
+
+
+@torch.no_grad()
+def _encode(encoder: nn.Module, values: np.ndarray, device: torch.device) -> np.ndarray:
+    table = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    parts = (table[start : start + 8192].to(device) for start in range(0, len(table), 8192))
+    return np.concatenate([encoder(part).cpu().numpy() for part in parts])

@@ -1,0 +1,95 @@
+"""What the neighbours of a sample say its label is."""
+
+import numpy as np
+import xarray as xr
+
+
+def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
+    """What the neighbours of each sample say its label is.
+
+    Neighbours without a label (-1) do not vote. A tie goes to the label whose members rank nearer.
+
+    Parameters
+    ----------
+    graph
+        ``index`` (sample, neighbor), as :func:`workbench.embeddings.neighbors` returns it.
+    labels
+        int (sample,), -1 for none.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``vote`` int64, the most frequent label among the neighbours, -1 where none has one;
+        ``agreement`` float32, the share of the voting neighbours that carry the sample's own
+        label, NaN where nobody votes or the sample has no label.
+
+    Raises
+    ------
+    ValueError
+        `labels` belongs to another number of samples, or holds values below -1.
+    """
+    own = np.asarray(labels.values)
+    index = graph["index"].values
+    if own.shape != (len(index),):
+        raise ValueError(f"{len(index)} samples in the graph, labels of shape {own.shape}")
+    if own.size and own.min() < -1:
+        raise ValueError(f"labels must be class numbers or -1 for none, found {own.min()}")
+    theirs = own[index]
+    voting = theirs >= 0
+    vote = votes_of(own, index)
+    with np.errstate(invalid="ignore"):
+        agreement = ((theirs == own[:, None]) & voting).sum(axis=1) / voting.sum(axis=1)
+    agreement[own < 0] = np.nan
+    return xr.Dataset(
+        {"vote": ("sample", vote), "agreement": ("sample", agreement.astype(np.float32))},
+        coords=labels.coords,
+    )
+
+
+def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The majority label around each row of `index`; `own` are the labels of all samples."""
+    return _majority(own[index], n_classes=int(own.max(initial=0)) + 1)
+
+
+def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:
+    """The most frequent non-negative value of each row, -1 where there is none."""
+    rows, columns = np.nonzero(theirs >= 0)
+    counts = np.zeros((len(theirs), n_classes))
+    # A nearer vote weighs a little more: too little to outvote anyone, enough to break a tie.
+    nearer = 1 - (columns + 1) / (theirs.shape[1] + 1) ** 2
+    np.add.at(counts, (rows, theirs[rows, columns]), nearer)
+    vote: np.ndarray = counts.argmax(axis=1).astype(np.int64)
+    vote[counts.max(axis=1) == 0] = -1
+    return vote
+
+
+def label_accuracy(graph: xr.Dataset, labels: xr.DataArray) -> float:
+    """Share of the labelled samples whose neighbours' majority carries their label.
+
+    This is the leave-one-out accuracy of a k-nearest-neighbours classifier. On the graph of a
+    map it tells how well the classes keep apart there, on the graph of the features how well
+    they do in the original space.
+
+    Parameters
+    ----------
+    graph
+        ``index`` (sample, neighbor).
+    labels
+        int (sample,), -1 for none.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; NaN if no sample has a label.
+
+    Examples
+    --------
+    >>> graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0], [1]])})
+    >>> label_accuracy(graph, xr.DataArray([7, 7, 3], dims="sample"))
+    0.6666666666666666
+    """
+    labelled = labels.values >= 0
+    if not labelled.any():
+        return float("nan")
+    vote = neighbor_votes(graph, labels)["vote"].values
+    return float((vote == labels.values)[labelled].mean())

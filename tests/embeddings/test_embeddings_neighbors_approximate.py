@@ -1,0 +1,93 @@
+"""The approximate graph: its recall, its repeatability, and when it is chosen."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from sklearn.datasets import make_blobs
+
+from workbench.embeddings import neighbors, search
+
+
+def table(values):
+    return xr.DataArray(np.asarray(values, dtype=np.float32), dims=("sample", "feature"))
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    values, _ = make_blobs(4000, 40, centers=30, cluster_std=2.0, random_state=0)
+    return table(values)
+
+
+def recall(graph, truth):
+    found = (graph.index.values[:, :, None] == truth.index.values[:, None, :]).any(axis=2)
+    return found.mean()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_finds_almost_all_and_says_how_many(blobs, metric):
+    truth = neighbors(blobs, k=10, metric=metric, exact=True)
+    graph = neighbors(blobs, k=10, metric=metric, exact=False)
+    assert (truth.attrs["exact"], truth.attrs["method"], truth.attrs["recall"]) == (1, "flat", 1.0)
+    assert (graph.attrs["exact"], graph.attrs["method"]) == (0, "pca + ivf")
+    assert recall(graph, truth) >= 0.95
+    assert graph.attrs["recall"] == pytest.approx(recall(graph, truth), abs=0.03)
+    assert not (graph.index.values == np.arange(4000)[:, None]).any()
+
+
+def test_repeats_for_a_seed(blobs):
+    first, again = (neighbors(blobs, k=5, exact=False, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.index, again.index)
+    np.testing.assert_array_equal(first.distance, again.distance)
+
+
+def test_a_search_that_misses_too_much_looks_wider_and_at_last_exactly(blobs, monkeypatch):
+    truth = neighbors(blobs, k=10, exact=True)
+    efforts = search.__dict__["_EFFORTS"]
+    monkeypatch.setattr(search, "_EFFORTS", ((2, 1, 1), *efforts))
+    assert recall(neighbors(blobs, k=10, exact=False), truth) >= 0.95
+    monkeypatch.setattr(search, "_EFFORTS", ((2, 1, 1),))
+    with pytest.warns(UserWarning, match="searching exactly instead"):
+        graph = neighbors(blobs, k=10, exact=False)
+    assert graph.attrs["exact"] == 1
+    assert recall(graph, truth) == 1
+
+
+def test_the_budget_decides(blobs, monkeypatch):
+    assert neighbors(blobs, k=5).attrs["exact"] == 1
+    monkeypatch.setitem(neighbors.__globals__, "EXACT_BUDGET", 1e6)
+    assert neighbors(blobs, k=5).attrs["exact"] == 0
+
+
+def test_distances_of_near_duplicates_survive_float32():
+    """Far from the origin ``|x|^2 + |y|^2 - 2xy`` has lost distances this small."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(100, 50)) + 1000.0
+    values = np.repeat(base, 2, axis=0)
+    values[1::2, 0] += 1e-3
+    graph = neighbors(xr.DataArray(values, dims=("sample", "feature")), k=1)
+    np.testing.assert_array_equal(graph.index.values.ravel(), np.arange(200) ^ 1)
+    np.testing.assert_allclose(graph.distance, 1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_tiny_and_huge_values_neither_vanish_nor_overflow(scale):
+    values = np.random.default_rng(0).normal(size=(30, 6))
+    plain = neighbors(xr.DataArray(values, dims=("sample", "feature")), k=4)
+    for metric in ("euclidean", "cosine"):
+        scaled = neighbors(xr.DataArray(values * scale, dims=("sample", "feature")), 4, metric)
+        if metric == "euclidean":
+            np.testing.assert_array_equal(scaled.index, plain.index)
+        assert np.isfinite(scaled.distance).all()
+
+
+def test_constant_features_and_integers_have_defined_neighbours():
+    graph = neighbors(table(np.ones((20, 5))), k=3)
+    assert (graph.distance.values == 0).all()
+    assert not (graph.index.values == np.arange(20)[:, None]).any()
+    whole = xr.DataArray(np.arange(40, dtype=np.uint8).reshape(8, 5), dims=("sample", "feature"))
+    np.testing.assert_allclose(neighbors(whole, k=1).distance, 5 * np.sqrt(5))
+
+
+def test_a_dataset_is_refused_with_the_way_out():
+    with pytest.raises(TypeError, match=r"embeddings\.features\(ds\)"):
+        neighbors(table(np.eye(3)).to_dataset(name="image"), k=1)
