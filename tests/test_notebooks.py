@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 from notebook_contract import NOTEBOOKS, ROOT, fix, problems
 
@@ -46,19 +47,23 @@ def run(name, tmp_path, **parameters):
 
 class TestMnistEmbeddings:
     def test_on_real_mnist(self, real_data, tmp_path):
-        results = run("01_mnist_embeddings", tmp_path, n_samples=1500)
+        results = run("01_mnist_embeddings", tmp_path, n_samples=1500, epochs=3)
         assert results["stand_in_for"] is None
         assert results["counts"]["all"] == 1500
         assert results["counts"]["left"] + results["counts"]["outliers"] == 1500
-        # 1,500 images, fixed seed: .905 on the map and .908 among the pixels when this was written
-        assert results["label_accuracy"]["pixels"] == pytest.approx(0.908, abs=0.005)
-        assert results["label_accuracy"]["map"] == pytest.approx(0.905, abs=0.03)
+        # 1,500 images, fixed seeds: .887, .867 and .853 (of 150) when this was written
+        assert results["label_accuracy"]["pixels"] == pytest.approx(0.887, abs=0.005)
+        assert results["label_accuracy"]["map"] == pytest.approx(0.867, abs=0.02)
+        assert results["label_accuracy"]["unseen"] == pytest.approx(0.853, abs=0.05)
+        quality = pd.DataFrame(**results["quality"]).set_index("index")
+        assert quality.loc["UMAP", "trustworthiness"] == pytest.approx(0.953, abs=0.01)
+        assert quality.loc["PCA", "neighbor_recall"] < 0.15 < quality.loc["UMAP", "neighbor_recall"]
         assert results["claims"]["FiftyOne counts the same"] == "holds"
         assert "DOES NOT HOLD" not in results["claims"].values()
 
     def test_on_the_stand_in(self, tmp_path, monkeypatch):
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
-        results = run("01_mnist_embeddings", tmp_path, n_samples=300)
+        results = run("01_mnist_embeddings", tmp_path, n_samples=300, epochs=1)
         assert results["stand_in_for"] == "mnist"
         assert results["label_accuracy"]["map"] > 0.8
         assert results["claims"]["all outliers disagree with their neighbours"] == "holds"
@@ -73,6 +78,22 @@ class TestMnistEmbeddings:
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((images[i].reshape(8, 8) * 15).astype("uint8")).save(file)
         monkeypatch.chdir(tmp_path)
-        results = run("01_mnist_embeddings", tmp_path / "runs", data="./mine")
+        results = run("01_mnist_embeddings", tmp_path / "runs", data="./mine", epochs=1)
         assert results["counts"]["all"] == 120
         assert results["stand_in_for"] is None
+
+
+class TestCifarEmbeddings:
+    def test_on_real_cifar(self, real_data, tmp_path):
+        results = run("02_cifar_embeddings", tmp_path, n_samples=1000, epochs=2)
+        quality = pd.DataFrame(**results["quality"]).set_index("measure").loc["label_accuracy"]
+        # ten classes: raw pixels are little better than guessing, the network's features are not
+        assert 0.1 < quality["pixels"] < 0.3
+        assert quality["network"] - quality["pixels"] >= 0.35
+        assert set(results["claims"].values()) == {"holds"}
+
+    def test_on_the_stand_in(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("WORKBENCH_DATA", raising=False)
+        results = run("02_cifar_embeddings", tmp_path, n_samples=200, epochs=1)
+        assert results["stand_in_for"] == "cifar10"
+        assert results["claims"]["a right start keeps more neighbours"]
