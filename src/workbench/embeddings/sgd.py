@@ -56,8 +56,8 @@ def _descend(
     """Move `points` in place.
 
     In each epoch every edge that is due draws ``start`` towards ``end`` (and ``end`` towards
-    ``start`` if `both`), then pushes ``start`` away from `negatives` random rows of `reference`,
-    all seen from one place. Serial: the order of the moves, and so the result, is always the same.
+    ``start`` if `both`), then pushes ``start`` away from `negatives` random rows of `reference`.
+    Serial: the order of the moves, and so the result, is always the same.
     """
     limit = np.float32(4)
     rows = np.uint64(len(reference))
@@ -79,7 +79,6 @@ def _descend(
             if both:
                 reference[j, 0] -= dx
                 reference[j, 1] -= dy
-            away_x, away_y = np.float32(0), np.float32(0)
             for _ in range(negatives):
                 state ^= state << np.uint64(13)
                 state ^= state >> np.uint64(7)
@@ -89,10 +88,10 @@ def _descend(
                     continue
                 dx, dy = x - reference[other, 0], y - reference[other, 1]
                 force = push[_slot(dx * dx + dy * dy)]
-                away_x += min(limit, max(-limit, force * dx))
-                away_y += min(limit, max(-limit, force * dy))
-            points[i, 0] = x + alpha * away_x
-            points[i, 1] = y + alpha * away_y
+                x += alpha * min(limit, max(-limit, force * dx))
+                y += alpha * min(limit, max(-limit, force * dy))
+            points[i, 0] = x
+            points[i, 1] = y
 
 
 _descend = numba.njit(_descend, fastmath=True, cache=True, error_model="numpy")
@@ -133,7 +132,8 @@ def descend(
     numpy.ndarray
         float32 (sample, 2).
     """
-    edges = edges.tocoo()
+    # Grouped by their ends, so that the moves of one start are spread over the epoch.
+    edges = edges.tocsc().tocoo()
     strongest = edges.data.max(initial=0)
     kept = edges.data >= strongest / max(epochs, 1)  # weaker ones would never be due
     moving = np.array(points, dtype=np.float32, order="C")
