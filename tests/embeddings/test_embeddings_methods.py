@@ -62,7 +62,7 @@ def test_unseen_digits_land_among_their_like(digits, graph, method, options, tru
     np.testing.assert_array_equal(new, made.transform(unseen))
     again = project(seen, method, graph, 1, **options)
     np.testing.assert_array_equal(made.xy, again)
-    assert again.attrs["seconds"] > 0
+    assert again.attrs["seconds"] >= 0
 
 
 def test_unseen_samples_are_checked(digits, graph):
