@@ -91,3 +91,15 @@ def test_constant_features_and_integers_have_defined_neighbours():
 def test_a_dataset_is_refused_with_the_way_out():
     with pytest.raises(TypeError, match=r"embeddings\.features\(ds\)"):
         neighbors(table(np.eye(3)).to_dataset(name="image"), k=1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 40])
+def test_few_samples_are_searched_too(n):
+    values = table(np.random.default_rng(n).normal(size=(n, 6)))
+    truth = neighbors(values, k=n - 1, exact=True)
+    np.testing.assert_array_equal(neighbors(values, k=n - 1, exact=False).index, truth.index)
+
+
+def test_unseen_rows_of_zeros_have_no_cosine():
+    with pytest.raises(ValueError, match="no direction"):
+        search.exact_rows(np.eye(3), np.zeros((1, 3)), 1, "cosine")

@@ -144,14 +144,15 @@ def project(
         sample; a graph with fewer leaves it less choice than it has by itself.
 
         ``"parametric-umap"``: Sainburg, McInnes and Gentner 2021, arXiv:2009.12981; a network
-        (`hidden`, `steps`, `batch_size`, `learning_rate`, `device`) trained on UMAP's graph.
+        (`hidden`, `steps`, `batch_size`, `learning_rate`, `device`, `progress`) trained on
+        UMAP's graph; needs the extra "networks".
     neighbors
         The graph of :func:`workbench.embeddings.neighbors`. No method searches again when it has
         one; without it, the graph is found first. t-SNE needs three times `perplexity`
         neighbours, UMAP takes the nearest 14 of them, PCA has no use for it.
     seed
-        Fixes the map: it repeats bit for bit on one machine with the same versions; across
-        machines it can differ.
+        Fixes the map: it repeats bit for bit on one machine with the same versions (parametric
+        UMAP: on its processor, not its GPU); across machines it can differ.
     **options
         See `method`.
 

@@ -147,6 +147,8 @@ def directions(values: np.ndarray, metric: str) -> np.ndarray:
     if not np.issubdtype(values.dtype, np.floating) or values.dtype.itemsize < 4:
         values = values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64)
     if metric == "cosine":
+        if not values.any(axis=1).all():
+            raise ValueError("rows of zeros have no direction, so metric='cosine' is undefined")
         # Divided by the largest entry first: squares of very large or small numbers overflow.
         values = values / np.abs(values).max(axis=1, keepdims=True)
         values = values / np.linalg.norm(values, axis=1, keepdims=True)

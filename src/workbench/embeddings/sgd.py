@@ -9,7 +9,7 @@ from workbench._extras import need
 numba: Any = need("numba", extra="embeddings")
 
 # The gradients depend on the squared distance alone. They are tabulated by its floating-point
-# bits: 8 exponents' worth of range below 1e-7 and above 1e6 left out, 256 steps an octave.
+# bits, 256 steps an octave from 6e-8 to 1e6; what lies outside takes the last step.
 _SHIFT = np.int32(15)
 _FIRST = np.int32((127 - 24) << 8)
 _SLOTS = np.int32(44 << 8)
@@ -20,8 +20,9 @@ def gradient_tables(a: float, b: float, repulsion: float) -> tuple[np.ndarray, n
 
     With ``q = 1 / (1 + a d^2b)`` they are the derivatives of ``log q`` and of
     ``log(1 - q)`` (McInnes, Healy and Melville 2018, section 3.2 and appendix C), the second
-    with 0.001 added to the squared distance. A power costs 50 ns, a look-up 5; the middle of a
-    step is off by less than 0.2% from its ends, far less than the noise of sampling.
+    with 0.001 added to the squared distance. With powers, the descent of 10,000 digits took 6 s
+    of processor time, with look-ups 2.4. The middle of a step is off by less than 0.4% from its
+    ends, far less than the noise of sampling.
     """
     bits = ((np.arange(_SLOTS, dtype=np.int32) + _FIRST) << _SHIFT) + (1 << (_SHIFT - 1))
     squared = bits.astype(np.int32).view(np.float32).astype(np.float64)
