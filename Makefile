@@ -12,7 +12,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # Not in the lock: which build is right depends on the machine.
-TORCH ?= torch==2.13.0
+TORCH ?= torch==2.13.0 torchvision==0.28.0
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 help:  ## show this list
@@ -44,7 +44,7 @@ lint: $(STAMP)  ## format the code, strip the notebooks, renew their badges
 
 # torch is resolved away here (see TORCH) and with it 3 GB of CUDA packages.
 lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
-	echo "torch ; sys_platform == 'never'" | $(UV) pip compile pyproject.toml --override - --all-extras --group dev --universal --python-version 3.11 \
+	printf "%s ; sys_platform == 'never'\n" torch torchvision | $(UV) pip compile pyproject.toml --override - --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url \
 		--no-emit-package workbench --output-file requirements.lock --quiet
 
