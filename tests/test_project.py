@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import workbench
 from workbench._extras import MissingExtraError, need
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +80,13 @@ def test_importing_the_package_loads_nothing_heavy(statement):
 def test_topics_load_no_optional_library_before_it_is_used():
     loaded = loaded_by("from workbench import datasets, embeddings, show, batch")
     assert not {"fiftyone", "umap", "sklearn", "torch", "papermill"} & loaded
+
+
+@pytest.mark.parametrize("topic", workbench.__all__)
+def test_every_public_name_of_a_topic_exists(topic):
+    package = import_module(f"workbench.{topic}")
+    assert len(set(package.__all__)) == len(package.__all__)
+    assert not [name for name in package.__all__ if not hasattr(package, name)]
 
 
 def test_attribute_access_imports_topics():

@@ -7,7 +7,7 @@ from workbench.embeddings.neighbors import neighbors
 from workbench.embeddings.outliers import outliers
 from workbench.embeddings.projections import Projection, fit, project
 from workbench.embeddings.quality import quality
-from workbench.embeddings.votes import label_accuracy
+from workbench.embeddings.votes import label_accuracy, neighbor_votes
 
 __all__ = [
     "features",
