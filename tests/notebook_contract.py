@@ -20,11 +20,20 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)")
 BOOTSTRAP = """\
-# Colab only: install the workbench. Anywhere else this cell does nothing.
+# Colab only: install the workbench beside what is there. Anywhere else this cell does nothing.
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "workbench[{extras}] @ git+{repository}"
+    from importlib.metadata import distributions
+    from pathlib import Path
+
+    from google.colab import output
+
+    # Nothing that Colab has loaded may change: it would need a restart.
+    installed = {{dist.name: dist.version for dist in reversed([*distributions()])}}
+    Path("kept.txt").write_text("\\n".join(f"{{k}}=={{v}}" for k, v in installed.items()))
+    %pip install --quiet --constraint kept.txt "workbench[{extras}] @ git+{repository}"
+    output.enable_custom_widget_manager()
 """
 INSTALL = re.compile(r'"workbench\[([a-z,]+)\] @ git\+(.*)"')
 
