@@ -1,15 +1,14 @@
 """What a layer of a network makes of each image."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from workbench.models.batching import run
+from workbench.models.sealed import Sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +47,10 @@ def activations(
     Raises
     ------
     ValueError
-        No layer of that name (the nearest are listed), no ``nn.Linear`` to stand before, or the
-        layer's output is not one array a sample.
+        No layer of that name (the nearest are listed), no ``nn.Linear`` to stand before, the
+        layer's output is not one array a sample, or the network was read from a file that hides
+        its layers (TorchScript, torch.export, ONNX). The same for bad images as in
+        :func:`workbench.models.predict`.
 
     Examples
     --------
@@ -64,11 +65,9 @@ def activations(
     found: list[np.ndarray] = []
     hook = module.register_forward_hook(_keep(seen, before))
     try:
-        with evaluating(model), torch.inference_mode():
-            for batch in batches(ds, batch_size, progress):
-                seen.clear()
-                model(batch.to(_device(model)))
-                found.append(_vectors(seen, name, len(batch)))
+        for _, n in run(model, ds, batch_size, progress):
+            found.append(_vectors(seen, name, n))
+            seen.clear()
     finally:
         hook.remove()
     coords = {"sample": ds["sample"]} if "sample" in ds.coords else {}
@@ -81,20 +80,10 @@ def activations(
     )
 
 
-def batches(ds: xr.Dataset, batch_size: int, progress: bool = True) -> Iterator[Tensor]:
-    """Yield the images as float tensors (sample, channel, y, x), integers scaled to [0, 1]."""
-    image = ds["image"].transpose("sample", "channel", "y", "x")
-    total = image.sizes["sample"]
-    with tqdm(total=total, desc="network", unit="image", disable=not progress) as bar:
-        for start in range(0, total, batch_size):
-            values = image.isel(sample=slice(start, start + batch_size)).values
-            scale = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
-            yield torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32) / scale)
-            bar.update(len(values))
-
-
 def _layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module, bool]:
     """The layer's name, its module, and whether its input is meant, not its output."""
+    if isinstance(model, Sealed):
+        raise ValueError(f"{model.kind} files hide their layers; load a state dict to look inside")
     modules = dict(model.named_modules())
     if layer is not None:
         if layer not in modules:
@@ -124,19 +113,3 @@ def _vectors(seen: list[Tensor], name: str, n: int) -> np.ndarray:
     vectors = value.flatten(2).mean(2) if value.ndim > 2 else value
     result: np.ndarray = vectors.float().cpu().numpy()
     return result
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and batch statistics off, and every module back to what it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -1,48 +1,166 @@
-"""The networks whose weights come with the package."""
+"""Find a network by its name or its file."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from importlib.resources import files
+from pathlib import Path
+from textwrap import shorten
 
-from workbench._extras import need
+from torch import Tensor, nn
+
+from workbench.models.files import kind_of, program, weights
+from workbench.models.preprocess import Preprocess
+from workbench.models.pretrained import find, names, pretrained
 from workbench.models.resnet import SmallResNet
 
 #: Names of the shipped networks; their model card is README.md beside the weights.
 SHIPPED = ("cifar10",)
+SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".onnx", ".safetensors")
 
 
-def load(name: str) -> SmallResNet:
+def load(
+    name: str | Path,
+    *,
+    architecture: str | nn.Module | None = None,
+    size: tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
     """A trained network, ready to predict.
+
+    Every network that this returns takes float images (sample, channel, y, x) in [0, 1] and
+    returns one row of scores each. What it was trained on decides how:
+
+    - a shipped network normalises its images itself and takes any size, best that of its data;
+    - a torchvision or timm name brings its own preset: images of another size are resized to the
+      preset's, whole, and the preset's mean and standard deviation are taken off. (The presets
+      resize to a little more and cut the middle out; nothing is cut off here, so that a map of
+      what the network saw lies over the whole image.);
+    - a file's network gets the images as they are, a state dict with a named `architecture` what
+      that name's preset says. `size`, `mean` and `std` say otherwise.
 
     Parameters
     ----------
     name
-        ``"cifar10"``: a :class:`SmallResNet` for 32×32 RGB images. The model card tells its data,
-        recipe and measured accuracy.
+        ``"cifar10"``, a shipped :class:`SmallResNet`; a torchvision or timm name with pretrained
+        weights, ``"resnet34"``, ``"timm/resnet18.a1_in1k"``, downloaded on first use; or a file.
+        What the file holds decides, not its suffix: a state dict (``torch.save`` or safetensors),
+        TorchScript, ``torch.export`` or ONNX.
+    architecture
+        For a state dict: a torchvision or timm name, or a module to fill. By default a
+        :class:`SmallResNet` of the widths that the state dict tells.
+    size
+        (height, width) that images are resized to.
+    mean, std
+        Of each channel: the network gets ``(x - mean) / std``.
 
     Returns
     -------
-    SmallResNet
-        In evaluation mode, on the CPU, float32; ``classes`` names its outputs.
+    torch.nn.Module
+        In evaluation mode, on the CPU; ``classes`` names its outputs where that is known. The
+        preset is a forward pre-hook, so the layers keep their names. Files that hold a program
+        give a :class:`workbench.models.Sealed`, which can predict and hides its layers.
 
     Raises
     ------
     ValueError
-        No network of that name is shipped.
+        Nothing has that name, the file is no network, or its weights do not fit the architecture.
+    FileNotFoundError
+        There is no such file, or pretrained weights cannot be downloaded.
 
     Examples
     --------
     >>> load("cifar10").classes[3]
     'cat'
     """
-    if name not in SHIPPED:
-        raise ValueError(f"there is no shipped network {name!r}; there is {', '.join(SHIPPED)}")
-    safetensors = need("safetensors", extra="networks")
-    path = files("workbench.models") / "weights" / f"{name}.safetensors"
-    with safetensors.safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["about"])
-        # Kept in half precision; whole numbers, the batch norms' counters, stay what they are.
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    model = SmallResNet(about["channels"], len(about["classes"]), about["widths"])
-    model.load_state_dict(weights)
-    model.classes = about["classes"]
+    path = Path(name)
+    if name in SHIPPED:
+        shipped = files("workbench.models") / "weights" / f"{name}.safetensors"
+        model, preset = _from_file(Path(str(shipped)), None)
+    elif path.is_file():
+        model, preset = _from_file(path, architecture)
+    else:
+        model, preset = _by_name(name)
+    preset = replace(
+        preset, size=size or preset.size, mean=mean or preset.mean, std=std or preset.std
+    )
+    if preset != Preprocess():
+        model.register_forward_pre_hook(preset)
     return model.eval()
+
+
+def _by_name(name: str | Path) -> tuple[nn.Module, Preprocess]:
+    """A pretrained network out of torchvision or timm."""
+    if isinstance(name, Path) or Path(name).suffix in SUFFIXES:
+        raise FileNotFoundError(f"there is no file {name}")
+    known = f"it is no file and no shipped network ({', '.join(SHIPPED)})"
+    try:
+        found = find(name)
+    except ImportError as error:
+        raise type(error)(f"{name!r}: {known}, and to look further: {error}") from error
+    if found is None:
+        near = get_close_matches(name, [*SHIPPED, *names()], n=3)
+        hint = f". Do you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"{name!r}: {known}, and torchvision and timm do not know it{hint}")
+    model = pretrained(name, found)
+    _name_classes(model, found.classes)
+    return model, found.preset
+
+
+def _from_file(path: Path, architecture: str | nn.Module | None) -> tuple[nn.Module, Preprocess]:
+    """A network out of a file of any kind."""
+    kind = kind_of(path)
+    if kind not in ("safetensors", "state dict"):
+        if architecture is not None:
+            raise ValueError(f"{path} is a {kind} file, a whole network: leave architecture out")
+        return program(path, kind), Preprocess()
+    values, about = weights(path, kind)
+    preset = Preprocess()
+    if architecture is None:
+        model: nn.Module = _small(path, values)
+        _name_classes(model, json.loads(about.get("about", "{}")).get("classes"))
+    elif isinstance(architecture, nn.Module):
+        model = architecture
+    else:
+        model, preset = _named(architecture, values)
+    try:
+        model.load_state_dict(values)
+    except RuntimeError as error:
+        lines = [shorten(line, 200) for line in str(error).splitlines()[1:4]]
+        raise ValueError(
+            f"{path} does not fit {type(model).__name__}: {' '.join(lines)}"
+        ) from error
+    return model, preset
+
+
+def _small(path: Path, values: Mapping[str, Tensor]) -> SmallResNet:
+    """An empty SmallResNet of the sizes that a state dict tells."""
+    stages = [f"layer{i}.conv1.weight" for i in range(1, 5)]
+    if not {"stem.0.weight", "fc.weight", *stages} <= set(values):
+        raise ValueError(
+            f"{path} holds weights of another network than SmallResNet ({len(values)} entries, "
+            f"first {next(iter(values), 'none')!r}); say which, as in architecture='resnet34'"
+        )
+    widths = [len(values[key]) for key in ("stem.0.weight", *stages)]
+    return SmallResNet(values["stem.0.weight"].shape[1], len(values["fc.weight"]), widths)
+
+
+def _named(name: str, values: Mapping[str, Tensor]) -> tuple[nn.Module, Preprocess]:
+    """An empty network of a known architecture, with as many classes as the state dict has."""
+    found = find(name)
+    if found is None:
+        raise ValueError(f"architecture={name!r}: torchvision and timm do not know it")
+    model = found.build()
+    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
+    last = f"{linear[-1]}.weight" if linear else ""
+    if last in values and len(values[last]) != len(model.get_parameter(last)):
+        return found.build(num_classes=len(values[last])), found.preset
+    _name_classes(model, found.classes)
+    return model, found.preset
+
+
+def _name_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
+    if classes is not None:
+        model.classes = list(classes)  # type: ignore[assignment]
