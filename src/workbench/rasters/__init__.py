@@ -1,3 +1,9 @@
 """Regions of large rasters as an image dataset: each block read once, in bounded memory."""
 
-__all__: list[str] = []
+from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
+
+__all__ = [
+    "pairs_within",
+    "pair_blocks",
+    "nearest",
+]
