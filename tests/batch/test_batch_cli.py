@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 from batch_helpers import run_ids, survivors, wait_for
 
 Make = Callable[..., Path]
@@ -90,15 +89,14 @@ def test_a_folder_without_permission_is_said(make_notebook: Make, start_workbenc
     assert not list(Path("runs").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_and_starts_no_more(
-    make_notebook: Make, start_workbench: Start, number: signal.Signals
+def test_a_termination_stops_all_and_starts_no_more(
+    make_notebook: Make, start_workbench: Start
 ) -> None:
     for name in "abc":
         make_notebook(name, "1", SLEEP)
     process = start_workbench("run", "a.ipynb", "b.ipynb", "c.ipynb", "--jobs", 2)
     wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 2)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert "Traceback" not in err

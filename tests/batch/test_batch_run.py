@@ -123,9 +123,10 @@ def test_a_killed_kernel_a_slow_cell_and_input_are_recorded(make_notebook: Make)
     killed, timed_out, asked = run_many(jobs, n_jobs=2, cell_timeout=2)
 
     assert killed.error is not None
+    assert killed.error.cause == "signal"
     assert (killed.status, killed.error.type, killed.error.cell) == ("killed", "DeadKernelError", 1)
     assert error_outputs(killed, 1) == ["DeadKernelError"]
-    assert "the kernel died" in (killed.folder / "kill.html").read_text()
+    assert "the kernel was ended by SIGKILL" in (killed.folder / "kill.html").read_text()
 
     assert timed_out.error is not None
     assert (timed_out.status, timed_out.error.type) == ("timed-out", "CellTimeoutError")

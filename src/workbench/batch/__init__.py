@@ -28,7 +28,7 @@ _HOME = {
     "run_many": "run",
     "Job": "run",
     "Interrupted": "run",
-    "RunRecord": "store",
+    "RunRecord": "record",
     "read_runs": "store",
     "write_report": "report",
     "JobError": "notebook",

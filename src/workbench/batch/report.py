@@ -7,8 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from workbench._extras import need
+from workbench.batch.memory import draw
 from workbench.batch.notebook import write_text
-from workbench.batch.store import RunRecord, read_runs
+from workbench.batch.record import RunRecord
+from workbench.batch.store import read_runs, summaries
+from workbench.batch.words import duration, megabytes
 
 _MOST = 200
 _STAND_IN = "stand_in_for"
@@ -47,33 +50,20 @@ def write_report(out: str | Path = "runs", current: Collection[str] = ()) -> Pat
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "megabytes": megabytes, "plain": _plain}
-    runs = [_view(record) for record in read_runs(out)]
-    now = [run for run in runs if run["record"].id in current]
-    earlier = [run for run in runs if run["record"].id not in current]
+    found = [summary.id for summary in summaries(out)]
+    before = [name for name in found if name not in current]
+    now, earlier = (
+        [_view(record) for record in read_runs(out, ids)]
+        for ids in ([name for name in found if name in current], before[:_MOST])
+    )
     page = environment.get_template("report.html.j2").render(
-        groups=[("This invocation", now), ("Earlier runs" if now else "Runs", earlier[:_MOST])],
-        left_out=max(0, len(earlier) - _MOST),
-        count=len(runs),
+        groups=[("This invocation", now), ("Earlier runs" if now else "Runs", earlier)],
+        left_out=max(0, len(before) - _MOST),
+        count=len(found),
     )
     path = Path(out) / "index.html"
     write_text(path, page)
     return path
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as a reader says them."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def megabytes(size: int | None) -> str:
-    """Return a number of bytes in MB."""
-    return f"{size / 1e6:,.0f} MB" if size else "-"
 
 
 def _view(record: RunRecord) -> dict[str, Any]:
@@ -84,6 +74,9 @@ def _view(record: RunRecord) -> dict[str, Any]:
     present = {label: name for label, name in links.items() if (record.folder / name).is_file()}
     return {
         "record": record,
+        "memory": draw(record.memory.samples, record.memory.limit_bytes)
+        if len(record.memory.samples) > 1
+        else None,
         "links": {label: quote(f"{record.id}/{name}") for label, name in present.items()},
         "record_address": quote(f"{record.id}/run.json"),
         "stand_in": next((v for k, v in results.items() if k.endswith(_STAND_IN) and v), None),

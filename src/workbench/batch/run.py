@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -19,13 +20,20 @@ from typing import Any
 from workbench._extras import need
 from workbench.batch import provenance
 from workbench.batch.declarations import read_parameters
+from workbench.batch.limits import parse_size
+from workbench.batch.memory import Sample
 from workbench.batch.notebook import JobError, Notebook
+from workbench.batch.outcome import failure
 from workbench.batch.parameters import Parameter, check_parameters, move_paths
 from workbench.batch.progress import Progress
-from workbench.batch.store import RunError, RunRecord
-from workbench.batch.supervise import failure, follow
+from workbench.batch.record import Memory, RunError, RunRecord
+from workbench.batch.supervise import Child, Limits, follow
 
 _log = logging.getLogger("workbench.batch")
+
+# Space that a run holds until it ends, so that its record can be completed on a full disk.
+RESERVE = ".reserve"
+_RESERVED = 256 * 1024
 
 
 class Interrupted(KeyboardInterrupt):
@@ -60,6 +68,7 @@ def run_notebook(
     out: str | Path = "runs",
     timeout: float | None = None,
     cell_timeout: float | None = None,
+    memory: int | str | None = None,
 ) -> RunRecord:
     """Run one notebook in a process and a folder of its own.
 
@@ -79,6 +88,10 @@ def run_notebook(
         Seconds for the whole run.
     cell_timeout
         Seconds for each cell, rounded up.
+    memory
+        Bytes, or a text such as ``"4GiB"``, for all processes of the run together. The kernel
+        holds the run to it where a control group can be made, else the runner does, which looks
+        every 0.25 s.
 
     Raises
     ------
@@ -96,7 +109,8 @@ def run_notebook(
     ('succeeded', 31.2)
     """
     job = Job(notebook, parameters or {})
-    return run_many([job], out=out, timeout=timeout, cell_timeout=cell_timeout)[0]
+    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
+    return run_many([job], out=out, **limits)[0]  # type: ignore[arg-type]
 
 
 def run_many(
@@ -106,6 +120,7 @@ def run_many(
     n_jobs: int = 1,
     timeout: float | None = None,
     cell_timeout: float | None = None,
+    memory: int | str | None = None,
 ) -> list[RunRecord]:
     """Run notebooks, `n_jobs` at a time; the rest is as in `run_notebook`.
 
@@ -126,9 +141,8 @@ def run_many(
     out = Path(out)
     _ensure_writable(out)
     interrupted = threading.Event()
-    carry_out = partial(
-        _carry_out, out=out, interrupted=interrupted, timeout=timeout, cell_timeout=cell_timeout
-    )
+    limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)
+    carry_out = partial(_carry_out, out=out, interrupted=interrupted, limits=limits)
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.
     with ThreadPoolExecutor(max_workers=n_jobs) as pool:
         futures = [pool.submit(carry_out, plan) for plan in plans]
@@ -171,11 +185,7 @@ def _ensure_writable(out: Path) -> None:
 
 
 def _carry_out(
-    plan: _Plan,
-    out: Path,
-    interrupted: threading.Event,
-    timeout: float | None,
-    cell_timeout: float | None,
+    plan: _Plan, out: Path, interrupted: threading.Event, limits: Limits
 ) -> RunRecord | None:
     """Run one plan in a new folder; None if the interruption came first."""
     if interrupted.is_set():
@@ -183,22 +193,29 @@ def _carry_out(
     record = _begin(plan, out)
     name, folder = plan.notebook.path.stem, record.folder
     values = move_paths(plan.known, plan.given, folder)
-    job = {"id": record.id, "file": f"{name}.ipynb", "parameters": repr(values)}
-    limits = {"cell_timeout": cell_timeout, "outcome": None}
+    job: dict[str, Any] = {
+        "id": record.id,
+        "file": f"{name}.ipynb",
+        "parameters": repr(values),
+        "cell_timeout": limits.cell_timeout,
+        "outcome": None,
+    }
     began = time.monotonic()
     with Progress(name, record.id, len(plan.notebook.cells) + bool(values)) as progress:
         try:
+            (folder / RESERVE).write_bytes(bytes(_RESERVED))
             (folder / f"{name}.ipynb").write_bytes(plan.notebook.content)
-            child = follow({**job, **limits}, folder, timeout, interrupted, progress.at)
+            child = follow(job, folder, limits, interrupted, progress.at)
             outcome, unsaved = child.verdict(folder / "log.txt"), child.outcome is None
-            record.peak_memory_bytes = child.peak
+            _keep_memory(record, child, plan)
         except Exception as error:  # a full disk, no memory for another process
             _log.exception("%s: the run could not be supervised", name)
             outcome, unsaved = failure(error), False
         record.ended, record.seconds = datetime.now(UTC), round(time.monotonic() - began, 3)
         _complete(record, outcome, plan)
         if unsaved:  # the worker is dead: another corrects its notebook and makes the HTML
-            follow({**job, **limits, "outcome": outcome}, folder, 60.0, threading.Event())
+            job["outcome"] = outcome
+            follow(job, folder, Limits(timeout=60.0), threading.Event())
             _save(record)
         progress.ended(record.status, record.seconds)
     return record
@@ -225,6 +242,27 @@ def _begin(plan: _Plan, out: Path) -> RunRecord:
     return record
 
 
+def _keep_memory(record: RunRecord, child: Child, plan: _Plan) -> None:
+    """Put the course of the run's memory into its record, by cells of the notebook as given."""
+
+    def cell(index: int | None) -> int | None:
+        return index if index is None else plan.notebook.original_index(index, bool(plan.given))
+
+    def known(samples: Iterable[Sample]) -> list[Sample]:
+        return [(seconds, size, cell(index)) for seconds, size, index in samples]
+
+    seen, limit = child.memory, child.limits.memory
+    record.peak_memory_bytes = seen.peak
+    record.memory = Memory(
+        limit_bytes=limit,
+        held_by=None if not limit else "control group" if child.group else "watching",
+        killed=child.limit_kills,
+        peak_cell=cell(seen.peak_cell),
+        samples=known(seen.kept),
+        last=known(seen.last),
+    )
+
+
 def _complete(record: RunRecord, outcome: Mapping[str, Any], plan: _Plan) -> None:
     """Write how a run ended."""
     record.status = outcome["status"]
@@ -238,6 +276,8 @@ def _complete(record: RunRecord, outcome: Mapping[str, Any], plan: _Plan) -> Non
 
 def _save(record: RunRecord) -> None:
     """Write the record; should that fail, the earlier one stays, and the run counts as failed."""
+    with suppress(OSError):
+        (record.folder / RESERVE).unlink()
     record.files = sorted(p.name for p in record.folder.iterdir() if not p.name.startswith("."))
     try:
         record.save(record.folder)

@@ -1,119 +1,84 @@
-"""The record of a run, ``run.json``, and the folder of runs."""
+"""The folder of runs: what is in it, quickly, and what is removed from it."""
 
+import json
 import logging
-import platform
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import psutil
-from pydantic import AwareDatetime, BaseModel, Field, PrivateAttr, ValidationError
+if TYPE_CHECKING:
+    from workbench.batch.record import RunRecord
 
-from workbench.batch.notebook import write_text
-
-Status = Literal["running", "succeeded", "failed", "timed-out", "killed", "interrupted"]
 _log = logging.getLogger("workbench.batch")
+_INDEX = ".index.json"
+_FORM = 1  # of a line of the index; another number makes it be read anew
 
 
-class RunError(BaseModel):
-    """Why a run did not succeed."""
+@dataclass(slots=True)
+class Summary:
+    """What a list of runs shows of one; times are ISO 8601 in UTC, which sort as text."""
 
-    type: str
-    message: str
-    cell: int | None = Field(description="nbformat index, from 0, in the notebook as it was given")
-    cell_source: str | None = Field(description="the beginning of that cell")
-    traceback: str = Field(description="its end, without colours")
-
-
-class GitState(BaseModel):
-    """The repository that the notebook lies in."""
-
-    commit: str
-    dirty: bool
-
-
-class RunRecord(BaseModel):
-    """What is known of a run; ``run.json`` holds it as JSON.
-
-    The runner writes it when the run starts and again when it has ended. Paths in it are
-    relative, but for those that the user gave as parameters.
-    """
-
-    version: Literal[1] = 1
     id: str
-    notebook: str = Field(description="relative to the folder in which the run was started")
-    notebook_sha256: str
-    parameters: dict[str, Any] = Field(description="all of them, the notebook's defaults included")
-    given: dict[str, Any] = Field(description="those that the user set, as they were set")
-    packages: dict[str, str]
-    python: str
-    platform: str
+    notebook: str
+    status: str
+    started: str
+    seconds: float | None
+    peak_memory_bytes: int | None
+    peak_cell: int | None
+    limit_bytes: int | None
+    error: str | None
+    cause: str | None
+    cell: int | None
+    given: dict[str, Any]
+    group: str | None
+    pid: int
     host: str
-    cpu_count: int | None
-    git: GitState | None
-    pid: int = Field(description="the process that supervises the run")
-    started: AwareDatetime
-    ended: AwareDatetime | None = None
-    seconds: float | None = None
-    status: Status = "running"
-    error: RunError | None = None
-    peak_memory_bytes: int | None = Field(
-        default=None,
-        description="resident memory summed over the run's processes, sampled every 0.25 s: pages "
-        "that they share count once for each, and a peak between two samples is missed",
-    )
-    files: list[str] = Field(default=[], description="names in the run's folder")
-
-    _folder: Path = PrivateAttr(default=Path())
 
     @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self._folder
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "RunRecord":
-        """Read the record in a run's folder.
-
-        A run that its record calls running while the process that supervised it is gone is shown
-        as killed; the file is left as it is.
-
-        Raises
-        ------
-        OSError
-            There is no ``run.json``.
-        pydantic.ValidationError
-            It is not a record.
-        """
-        folder = Path(folder)
-        record = cls.model_validate_json((folder / "run.json").read_bytes())
-        record._folder = folder
-        if record.status == "running" and not record._supervised():
-            message = "the process that supervised this run is gone"
-            record.status = "killed"
-            record.error = RunError(
-                type="ParentGone", message=message, cell=None, cell_source=None, traceback=""
-            )
-        return record
-
-    def save(self, folder: Path) -> None:
-        """Write ``run.json`` at once: a reader finds the old record or the new one, never half."""
-        self._folder = folder
-        write_text(folder / "run.json", self.model_dump_json(indent=1) + "\n")
-
-    def _supervised(self) -> bool:
-        if self.host != platform.node():
-            return True  # nothing can be known of another machine's processes
-        try:
-            born = psutil.Process(self.pid).create_time()
-        except psutil.Error:
-            return False
-        # A process that is younger than the run has only got the old one's number. The start of a
-        # process is known to a hundredth of a second.
-        return born < self.started.timestamp() + 1.0
+    def when(self) -> datetime:
+        """The start as a datetime."""
+        return datetime.fromisoformat(self.started)
 
 
-def read_runs(out: str | Path = "runs") -> list[RunRecord]:
-    """Return the records of all runs in a folder, newest first.
+def summaries(out: str | Path = "runs") -> list[Summary]:
+    """Return what a list shows of all runs in a folder, newest first.
+
+    A hidden index beside the runs saves reading every record anew; a record that has changed since
+    is read again, and without a right to write the index is left out.
+
+    Examples
+    --------
+    >>> summaries("no-such-folder")
+    []
+    """
+    out = Path(out)
+    index = _read_index(out)
+    fresh: dict[str, list[Any]] = {}
+    found: list[Summary] = []
+    for name, stamp in _records(out):
+        line = index.get(name)
+        if line is None or line[0] != stamp:
+            try:
+                line = [stamp, list(astuple(_summary(out / name / "run.json")))]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.warning("%s cannot be read: %r", out / name / "run.json", error)
+                continue
+        fresh[name] = line
+        found.append(Summary(*line[1]))
+    if fresh != index:
+        _write_index(out, fresh)
+    for summary in found:
+        _see_whether_running(summary)
+    return sorted(found, key=lambda summary: (summary.started, summary.id), reverse=True)
+
+
+def read_runs(out: str | Path = "runs", ids: Iterable[str] | None = None) -> "list[RunRecord]":
+    """Return the records of runs in a folder, newest first: all of them, or those with these ids.
 
     Records that cannot be read are named in a warning of the ``workbench.batch`` logger.
 
@@ -122,11 +87,120 @@ def read_runs(out: str | Path = "runs") -> list[RunRecord]:
     >>> read_runs("no-such-folder")
     []
     """
-    found = []
-    for path in Path(out).glob("*/run.json"):
-        try:
-            found.append(RunRecord.load(path.parent))
-        except (OSError, ValidationError) as error:
-            _log.warning("%s cannot be read: %s", path, str(error).partition("\n")[0])
+    from workbench.batch.record import RunRecord
 
+    names = [name for name, _ in _records(Path(out))] if ids is None else list(ids)
+    found = []
+    for name in names:
+        try:
+            found.append(RunRecord.load(Path(out) / name))
+        except (OSError, ValueError) as error:
+            path = Path(out) / name / "run.json"
+            _log.warning("%s cannot be read: %s", path, str(error).partition("\n")[0])
     return sorted(found, key=lambda record: (record.started, record.id), reverse=True)
+
+
+def find_run(out: str | Path, name: str) -> Path:
+    """Return the folder of the run whose id starts or ends with a text; ``last`` is the newest.
+
+    Raises
+    ------
+    LookupError
+        No run is called so, or several are.
+    """
+    out = Path(out)
+    if (Path(name) / "run.json").is_file():
+        return Path(name)
+    if name == "last" and (runs := summaries(out)):
+        return out / runs[0].id
+    ids = [run for run, _ in _records(out)]
+    matching = [run for run in ids if run == name] or [
+        run for run in ids if run.startswith(name) or run.endswith(name)
+    ]
+    if len(matching) != 1:
+        many = f": {', '.join(sorted(matching)[:5])}" if matching else ""
+        raise LookupError(f"{len(matching) or 'no'} runs in {out} are called {name!r}{many}")
+    return out / matching[0]
+
+
+def prune(out: str | Path, ids: Iterable[str]) -> int:
+    """Remove the folders of runs, and return how many bytes that freed.
+
+    The record goes last: what is left of an interrupted removal can be pruned again.
+    """
+    freed = 0
+    for name in ids:
+        folder = Path(out) / name
+        if not (folder / "run.json").is_file():  # never a folder that is not a run's
+            raise LookupError(f"{folder} is not the folder of a run")
+        freed += sum(p.lstat().st_size for p in folder.rglob("*") if not p.is_dir())
+        for path in folder.iterdir():
+            if path.name != "run.json":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(folder)
+    return freed
+
+
+def _records(out: Path) -> list[tuple[str, str]]:
+    """Every run's id with what tells one state of its record from another."""
+    found = []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(out) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                state = os.stat(f"{entry.path}/run.json")  # noqa: PTH116  a third of the time
+                found.append((entry.name, f"{state.st_mtime_ns}-{state.st_size}-{state.st_ino}"))
+    return found
+
+
+def _summary(path: Path) -> Summary:
+    from pydantic_core import from_json
+
+    return summary_of(from_json(path.read_bytes()))
+
+
+def summary_of(record: Mapping[str, Any]) -> Summary:
+    """Return what a list shows of a record, as JSON has it."""
+    error, memory = record["error"] or {}, record.get("memory") or {}
+    return Summary(
+        id=record["id"],
+        notebook=record["notebook"],
+        status=record["status"],
+        started=record["started"],
+        seconds=record["seconds"],
+        peak_memory_bytes=record["peak_memory_bytes"],
+        peak_cell=memory.get("peak_cell"),
+        limit_bytes=memory.get("limit_bytes"),
+        error=f"{error['type']}: {error['message']}".partition("\n")[0] if error else None,
+        cause=error.get("cause"),
+        cell=error.get("cell"),
+        given=record["given"],
+        group=record.get("group"),
+        pid=record["pid"],
+        host=record["host"],
+    )
+
+
+def _see_whether_running(summary: Summary) -> None:
+    """Show a run as killed whose supervisor is gone, as `RunRecord.load` does."""
+    if summary.status != "running":
+        return
+    from workbench.batch.processes import is_alive_since
+
+    if not is_alive_since(summary.pid, summary.host, summary.when.timestamp()):
+        summary.status = "killed"
+        summary.error = "ParentGone: the process that supervised this run is gone"
+
+
+def _read_index(out: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((out / _INDEX).read_bytes())
+        return dict(index["runs"]) if index["form"] == _FORM else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _write_index(out: Path, runs: dict[str, Any]) -> None:
+    from workbench.batch.notebook import write_text
+
+    with suppress(OSError):
+        write_text(out / _INDEX, json.dumps({"form": _FORM, "runs": runs}))

@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -17,40 +16,49 @@ from typing import Any
 import psutil
 
 from workbench.batch import processes
+from workbench.batch.limits import Group, show_size, system_kills
+from workbench.batch.memory import Samples
+from workbench.batch.outcome import Cause, blame_memory, exit_words, outcome
 
 _SAMPLE = 0.25
 _GRACE = 15.0
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take: seconds for the whole and for each cell, bytes for all its processes."""
+
+    timeout: float | None = None
+    cell_timeout: float | None = None
+    memory: int | None = None
+
+
 def follow(
     job: dict[str, Any],
     folder: Path,
-    timeout: float | None,
+    limits: Limits,
     interrupted: threading.Event,
     on_cell: Callable[[int], object] = int,
 ) -> "Child":
     """Start a worker, follow it to its end, and leave no process of it."""
-    child = Child(job, folder)
+    child = Child(job, folder, limits)
     try:
-        child.supervise(timeout, interrupted, on_cell)
+        child.supervise(interrupted, on_cell)
     finally:
         child.end()
     return child
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """Return the outcome of a run that failed for a reason outside its notebook."""
-    text = "".join(traceback.format_exception(error))[-4000:]
-    return _outcome("failed", type(error).__name__, str(error), text)
-
-
 class Child:
     """One worker process and what the parent knows of it."""
 
-    def __init__(self, job: dict[str, Any], folder: Path) -> None:
+    def __init__(self, job: dict[str, Any], folder: Path, limits: Limits) -> None:
         self.job = job
+        self.limits = limits
         self.seen: set[psutil.Process] = set()
-        self.peak = 0
+        self.memory = Samples()
+        self.system_kills = system_kills()
+        self.limit_kills = 0
         self.cell: dict[str, Any] | None = None
         self.outcome: dict[str, Any] | None = None
         self.stopped: dict[str, Any] | None = None
@@ -68,14 +76,15 @@ class Child:
                 encoding="utf-8",
                 start_new_session=True,  # Ctrl-C goes to the parent alone
             )
+        self.group = limits.memory and Group.create(job["id"], limits.memory, self.process.pid)
+        self._began = time.monotonic()
         self._send(job)
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def supervise(
-        self, timeout: float | None, interrupted: threading.Event, on_cell: Callable[[int], object]
-    ) -> None:
-        """Follow the worker to its end, or stop it at the deadline or an interruption."""
-        deadline = time.monotonic() + (timeout or float("inf"))
+    def supervise(self, interrupted: threading.Event, on_cell: Callable[[int], object]) -> None:
+        """Follow the worker to its end, or stop it at a limit or an interruption."""
+        timeout = self.limits.timeout
+        deadline = self._began + (timeout or float("inf"))
         while (event := self._next_event()) is not None:
             if event.get("event") == "cell":
                 self.cell = event
@@ -83,9 +92,12 @@ class Child:
             elif event.get("event") == "outcome":
                 self.outcome = {"status": event["status"], "error": event["error"]}
             if interrupted.is_set():
-                self._stop("interrupted", "Interrupted", "stopped by Ctrl-C or a signal")
+                self._stop(
+                    "interrupted", "Interrupted", "stopped by Ctrl-C or a signal", "interruption"
+                )
             elif time.monotonic() > deadline and not self.outcome:
-                self._stop("timed-out", "RunTimeout", f"the run took longer than {timeout:g} s")
+                message = f"the run took longer than {timeout:g} s"
+                self._stop("timed-out", "RunTimeout", message, "timeout")
         self.process.wait()
 
     def end(self) -> None:
@@ -97,26 +109,35 @@ class Child:
                 with suppress(OSError):
                     pipe.close()
         processes.end_all(self.job["id"], known=self.seen)
+        self.system_kills = system_kills() - self.system_kills
+        if self.group:
+            kills = self.group.kills
+            self.limit_kills, self.system_kills = (kills, 0) if self.group.full else (0, kills)
+            self.group.remove()
 
     def verdict(self, log: Path) -> dict[str, Any]:
         """Return how the run ended: as the worker said or, where it could not, as is known."""
-        if self.outcome:
-            return self.outcome
-        code = self.process.returncode
-        status, kind, message, tail = "failed", "WorkerError", f"the worker ended with {code}", ""
-        if self.stopped:
-            status, (kind, message) = self.stopped["status"], self.stopped["reason"]
-        elif code < 0:
-            name = signal.Signals(-code).name
-            status, kind, message = "killed", name, f"the run's process was ended by {name}"
-        else:
-            tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
-        return _outcome(status, kind, message, tail, self.cell)
+        found = self.outcome or self._from_exit(log)
+        return blame_memory(found, self.limits.memory, self.limit_kills, self.system_kills)
 
-    def _stop(self, status: str, kind: str, message: str) -> None:
+    def _from_exit(self, log: Path) -> dict[str, Any]:
+        """Return the outcome of a worker that could not say it."""
+        if self.stopped:
+            kind, message, cause = self.stopped["reason"]
+            return outcome(self.stopped["status"], kind, message, cause, cell=self.cell)
+        code = self.process.returncode
+        if code < 0:
+            words, cause = exit_words(code)
+            name = words.split()[-1]
+            return outcome("killed", name, f"the run's process {words}", cause, cell=self.cell)
+        tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
+        message = f"the worker ended with {code}"
+        return outcome("failed", "WorkerError", message, "system", tail, self.cell)
+
+    def _stop(self, status: str, kind: str, message: str, cause: Cause) -> None:
         """Ask the worker to kill its kernel and save what there is; kill it if that takes long."""
         if not self.stopped:
-            self.stopped = {"status": status, "reason": (kind, message)}
+            self.stopped = {"status": status, "reason": (kind, message, cause)}
             self._stop_sent = time.monotonic()
             self._send(self.stopped)
         elif time.monotonic() - self._stop_sent > _GRACE:
@@ -138,23 +159,26 @@ class Child:
     def _next_event(self) -> dict[str, Any] | None:
         """Wait a moment for an event, and measure; empty when there was none, None at the end."""
         if time.monotonic() - self._sampled >= _SAMPLE:
-            alive = processes.tree(self.process.pid)
-            self.seen |= alive
-            self.peak = max(self.peak, processes.resident_bytes(alive))
+            self._measure()
             self._sampled = time.monotonic()
         try:
             return self._events.get(timeout=_SAMPLE)
         except Empty:
             return {}
 
-
-def _outcome(
-    status: str, kind: str, message: str, text: str, cell: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    cell = cell or {"index": None, "source": None}
-    where = {"cell": cell["index"], "cell_source": cell["source"]}
-    error = {"type": kind, "message": message, **where, "traceback": text}
-    return {"status": status, "error": error}
+    def _measure(self) -> None:
+        """Sample the memory; without a control group, hold the run to its limit ourselves."""
+        alive = processes.tree(self.process.pid)
+        self.seen |= alive
+        size = processes.resident_bytes(alive)
+        cell = self.cell["index"] if self.cell else None
+        self.memory.add(time.monotonic() - self._began, size, cell)
+        limit = self.limits.memory
+        if self.group or not limit or size <= limit or self.outcome:
+            return
+        if processes.proportional_bytes(alive) > limit:
+            message = f"the run reached its memory limit of {show_size(limit)}"
+            self._stop("killed", "MemoryLimit", message, "memory limit")
 
 
 def _environment(run_id: str) -> dict[str, str]:

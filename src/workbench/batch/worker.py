@@ -21,10 +21,11 @@ from typing import Any
 
 from workbench._extras import need
 from workbench.batch import notebook, processes
+from workbench.batch.outcome import exit_words, failure
+from workbench.batch.outputs import clip
 from workbench.batch.results import collect
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_STATUS = {"CellTimeoutError": "timed-out", "DeadKernelError": "killed"}
 _TAIL = 4000
 _HEAD = 400
 
@@ -52,7 +53,11 @@ class Worker:
         threading.Thread(target=self.heed_parent, daemon=True).start()
         outcome = self.job["outcome"] or self.execute()
         self.executed.set()
-        document = self.save(outcome["error"])
+        try:
+            document = self.save(outcome["error"])
+        except OSError as error:  # the disk is full; that must not hide how the notebook ended
+            self.tell("outcome", **(outcome if outcome["error"] else failure(error)))
+            raise
         self.tell("outcome", **outcome)
         html = notebook.to_html(document, self.path.stem)
         notebook.write_text(self.path.with_suffix(".html"), html)
@@ -61,6 +66,7 @@ class Worker:
         """Run the notebook by papermill; the outcome is a status and an error."""
         try:
             papermill = _papermill()
+            kernel = need("workbench.batch.kernel", extra="batch")
             # papermill takes braces in a path for a template
             file = str(self.path).replace("{", "{{").replace("}", "}}")
             timeout = self.job["cell_timeout"]
@@ -75,6 +81,8 @@ class Worker:
                 execution_timeout=math.ceil(timeout) if timeout else None,
                 coalesce_streams=True,
                 on_cell_start=self.on_cell_start,
+                on_cell_executed=self.on_cell_executed,
+                kernel_manager_class=kernel.Kernel,
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except BaseException as error:  # whatever it is, the record has to name it
@@ -88,32 +96,45 @@ class Worker:
         self.cell = cell_index, cell.source
         self.tell("cell", index=cell_index, source=cell.source[:_HEAD])
 
+    def on_cell_executed(self, cell: Any, cell_index: int, **_: Any) -> None:
+        """Shorten what a cell printed before the notebook is saved again and again."""
+        clip(cell, cell_index)
+
     def explain(self, error: BaseException) -> dict[str, Any]:
         """Return the outcome that an exception of papermill stands for."""
         name = type(error).__name__
         index, source = self.cell or (None, None)
         kind, message, lines = name, str(error).strip(), traceback.format_exception(error)
-        status = _STATUS.get(name, "failed")
+        status, cause = "failed", "system"
         if self.stop:
-            status, (kind, message), lines = self.stop["status"], self.stop["reason"], []
+            status, (kind, message, cause), lines = self.stop["status"], self.stop["reason"], []
         elif name == "PapermillExecutionError":
             index, source = error.cell_index, error.source  # type: ignore[attr-defined]
             kind, message, lines = error.ename, error.evalue, error.traceback  # type: ignore[attr-defined]
-        elif name == "DeadKernelError":
-            message = "the kernel died: killed, out of memory or crashed"
-            lines = []
+            cause = "code"
+        elif name == "DeadKernelError" or "Kernel died" in message:  # the latter: as it started
+            words, cause = exit_words(self.kernel_exit())
+            status, kind, message, lines = "killed", "DeadKernelError", f"the kernel {words}", []
         elif name == "CellTimeoutError":
-            message, lines = f"the cell took longer than {self.job['cell_timeout']:g} s", []
+            status, cause, lines = "timed-out", "timeout", []
+            message = f"the cell took longer than {self.job['cell_timeout']:g} s"
         return {
             "status": status,
             "error": {
                 "type": kind,
                 "message": _COLOURS.sub("", message)[:_TAIL],
+                "cause": cause,
                 "cell": index,
                 "cell_source": source and source[:_HEAD],
                 "traceback": _COLOURS.sub("", "\n".join(lines))[-_TAIL:],
             },
         }
+
+    @staticmethod
+    def kernel_exit() -> int | None:
+        """Return the exit code of a kernel that ended before it was told to."""
+        known = sys.modules.get("workbench.batch.kernel")
+        return known.Kernel.exit_code if known else None
 
     def save(self, error: dict[str, Any] | None) -> Any:
         """Correct the executed notebook, collect its results, and return it."""
@@ -121,8 +142,11 @@ class Worker:
         try:
             document = nbformat.read(self.path, as_version=4)
         except ValueError:  # cut off while it was written: a full disk, a kill
+            self.path.unlink()  # gives back its space
             document = nbformat.reads(self.original, as_version=4)
         notebook.correct(document, error)
+        for index, cell in enumerate(document.cells):
+            clip(cell, index)  # that of a cell which did not end
         notebook.write_text(self.path, nbformat.writes(document) + "\n")
         results = json.dumps(collect(document.cells), indent=1, allow_nan=False)
         notebook.write_text(Path("results.json"), results + "\n")

@@ -1,0 +1,21 @@
+"""The command ``workbench``. Each module here is light to import, and so is ``--help``."""
+
+import typer
+
+from workbench.batch.cli.run import run
+from workbench.batch.cli.runs import runs
+
+app = typer.Typer(
+    help="Run notebooks unattended and look at what came out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich alone would double the time of --help
+    pretty_exceptions_enable=False,
+)
+for command in (run, runs):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command."""
+    app()

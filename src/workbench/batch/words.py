@@ -1,0 +1,17 @@
+"""Quantities as a reader says them."""
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a reader says them."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def megabytes(size: int | None) -> str:
+    """Return a number of bytes in MB."""
+    return f"{size / 1e6:,.0f} MB" if size else "-"

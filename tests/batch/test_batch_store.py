@@ -1,0 +1,143 @@
+"""The folder of runs: listed, filtered, shown, pruned."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.batch.record import Memory, RunError, RunRecord
+from workbench.batch.store import find_run, prune, read_runs, summaries
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields: Any) -> RunRecord:
+    record = RunRecord(
+        **{
+            "id": name,
+            "notebook": notebook,
+            "notebook_sha256": "0" * 64,
+            "parameters": {},
+            "given": {},
+            "packages": {},
+            "python": "3",
+            "platform": "",
+            "host": "elsewhere",
+            "cpu_count": 1,
+            "git": None,
+            "pid": 1,
+            "status": "succeeded",
+            "started": datetime.now(UTC) - timedelta(days=days),
+            **fields,
+        }
+    )
+    folder = Path("runs") / name
+    folder.mkdir(parents=True)
+    record.save(folder)
+    return record
+
+
+@pytest.fixture(autouse=True)
+def three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = RunError(type="MemoryLimit", message="full", cause="memory limit", cell=4,
+                     cell_source="x", traceback="")  # fmt: skip
+    make_run("one-aaa", days=30, notebook="notebooks/01_map.ipynb", peak_memory_bytes=100_000_000)
+    make_run(
+        "two-bbb", days=2, notebook="notebooks/01_map.ipynb", peak_memory_bytes=300_000_000,
+        status="killed", error=error, memory=Memory(limit_bytes=300_000_000, peak_cell=4),
+    )  # fmt: skip
+    make_run("three-ccc", notebook="notebooks/02.ipynb", peak_memory_bytes=50_000_000, seconds=3.0)
+
+
+def test_the_index_follows_the_records() -> None:
+    assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
+    before = Path("runs/.index.json").read_bytes()
+    assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
+    assert Path("runs/.index.json").read_bytes() == before
+
+    (record,) = read_runs("runs", ["one-aaa"])
+    record.status = "failed"
+    record.save(record.folder)
+    assert {s.id: s.status for s in summaries("runs")}["one-aaa"] == "failed"
+    Path("runs/.index.json").write_text("{broken")
+    assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
+
+
+def test_a_broken_record_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    for name, text in (("broken", "{"), ("empty", "{}")):
+        (Path("runs") / name).mkdir()
+        (Path("runs") / name / "run.json").write_text(text)
+    assert len(summaries("runs")) == 3
+    assert caplog.text.count("cannot be read") == 2
+    assert len(read_runs("runs")) == 3
+
+
+def test_finds_a_run_by_a_part_of_its_id() -> None:
+    assert find_run("runs", "one").name == "one-aaa"
+    assert find_run("runs", "bbb").name == "two-bbb"
+    assert find_run("runs", "last").name == "three-ccc"
+    assert find_run("elsewhere", "runs/one-aaa") == Path("runs/one-aaa")
+    for name, said in (
+        ("t", "2 runs in runs are called 't': three-ccc, two-bbb"),
+        ("x", "no runs"),
+    ):
+        with pytest.raises(LookupError, match=said):
+            find_run("runs", name)
+
+
+def test_prunes_runs_and_nothing_else() -> None:
+    Path("runs/one-aaa/deep/er").mkdir(parents=True)
+    Path("runs/one-aaa/deep/er/file").write_bytes(bytes(1000))
+    Path("kept").mkdir()
+    Path("kept/file").touch()
+    Path("runs/one-aaa/link").symlink_to(Path("kept").absolute())
+    assert prune("runs", ["one-aaa"]) > 1000
+    assert not Path("runs/one-aaa").exists()
+    assert Path("kept/file").exists()
+    Path("runs/mine").mkdir()
+    with pytest.raises(LookupError, match="not the folder of a run"):
+        prune("runs", ["mine"])
+
+
+def test_the_command_lists_filters_shows_and_prunes(start_workbench: Start) -> None:
+    def said(*arguments: str, code: int = 0) -> str:
+        process = start_workbench("runs", *arguments)
+        out, err = process.communicate()
+        assert process.returncode == code, err
+        return out + err
+
+    listed = said().splitlines()
+    assert [line.split()[-1] for line in listed] == ["three-ccc", "two-bbb", "limit)", "one-aaa"]
+    assert listed[2].strip() == "MemoryLimit: full in cells[4] (memory limit)"
+    assert "one-aaa" not in said("--newer", "7d")
+    assert said("--older", "1w", "--notebook", "01_map").split()[-1] == "one-aaa"
+    assert said("--status", "killed").count("-") >= 1
+    assert said("--status", "running").strip() == "No runs in runs"
+    assert json.loads(said("three"))["id"] == "three-ccc"
+    assert "no runs in runs are called 'nine'" in said("nine", code=2)
+    assert "an age is a number" in said("--older", "soon", code=2)
+
+    head, first, second = said("--memory").splitlines()
+    assert head.split()[0] == "highest"
+    assert first.split() == [
+        "300",
+        "MB",
+        "200",
+        "MB",
+        "2",
+        "1",
+        "cells[4]",
+        "notebooks/01_map.ipynb",
+    ]
+    assert second.split()[0] == "50"
+
+    assert "Aborted" in said("--prune", "--older", "7d", code=1)  # no answer: nothing is removed
+    assert len(list(Path("runs").iterdir())) == 4  # and the index
+    assert "Removed 1 runs" in said("--prune", "--older", "7d", "--yes")
+    assert not Path("runs/one-aaa").exists()
+    assert Path("runs/two-bbb").exists()
