@@ -1,13 +1,29 @@
 """Labels that are wrong: find them, review them, and say how many are left."""
 
+from workbench.labels.decisions import (
+    agreement,
+    apply_decisions,
+    decisions,
+    from_tags,
+    review_tags,
+)
 from workbench.labels.inputs import load_probabilities
 from workbench.labels.issues import find_issues
 from workbench.labels.noise import inject_noise
 from workbench.labels.probabilities import out_of_fold
+from workbench.labels.scripted import review_batch
+from workbench.labels.store import StoreError
 
 __all__ = [
     "out_of_fold",
     "load_probabilities",
     "find_issues",
     "inject_noise",
+    "review_batch",
+    "decisions",
+    "apply_decisions",
+    "agreement",
+    "review_tags",
+    "from_tags",
+    "StoreError",
 ]

@@ -1,0 +1,209 @@
+"""How many label errors are left: from a random audit, valid however often one looks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench._extras import need
+
+#: At most so many hypotheses on a number of errors; between them limits are rounded outwards.
+_POINTS = 2001
+#: The share of the allowed miss that goes to the flagged samples, which are soon all reviewed.
+_FLAGGED_SHARE = 0.1
+#: Weight of a score as a guess of its own error probability, against one decision.
+_GUESS_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the decisions so far say about the samples that nobody has reviewed.
+
+    Attributes
+    ----------
+    reviewed, unreviewed, found, audited
+        Samples with and without a decision, errors among the former, audit draws used.
+    estimate
+        Errors left, unbiased; NaN before the first audit draw of the part that is left.
+    low, high
+        The interval for the number of errors left.
+    level
+        Of the interval, 0.9.
+    """
+
+    reviewed: int
+    unreviewed: int
+    found: int
+    audited: int
+    estimate: float
+    low: int
+    high: int
+    level: float
+
+    @property
+    def share(self) -> tuple[float, float, float]:
+        """Estimate, low and high as shares of the whole dataset."""
+        total = max(self.reviewed + self.unreviewed, 1)
+        return self.estimate / total, self.low / total, self.high / total
+
+
+class Stratum:
+    """The errors in one part of a dataset, some of it reviewed by choice and some by lot.
+
+    An audit draw is uniform over the samples of the part that are unreviewed at that moment. If
+    the part holds K errors, f of them found and n samples unreviewed, the draw is an error with
+    probability (K - f) / n, whatever was reviewed by choice before. For every K the ratio of a
+    bet on the draws, placed before each of them, to their likelihood is a martingale that starts
+    at 1; by Ville's inequality it reaches 1 / alpha with probability alpha at most, at whatever
+    time one looks. The K whose ratio is below that are the interval (Waudby-Smith and Ramdas
+    2020, arXiv:2006.04347, section 2, with a plug-in bet that follows the review).
+
+    Parameters
+    ----------
+    size
+        Samples in the part.
+    guess
+        Errors and right labels that the bet imagines to have seen, a Beta prior. A wrong guess
+        makes the interval wider, never invalid.
+
+    Examples
+    --------
+    >>> part = Stratum(1000)
+    >>> for _ in range(400):
+    ...     part.draw(False)
+    >>> part.limits(0.1)
+    (0, 8)
+    """
+
+    def __init__(self, size: int, guess: tuple[float, float] = (0.5, 0.5)) -> None:
+        points = np.linspace(0, size, min(size + 1, _POINTS))
+        self.total: NDArray[np.float64] = np.unique(np.rint(points))
+        self.unseen, self.found, self.draws, self._hits = size, 0, 0, 0
+        self._guess = guess
+        self._log_likelihood = np.zeros(len(self.total))
+        self._log_bet = 0.0
+
+    def draw(self, error: bool) -> None:
+        """Review a sample drawn at random from the unreviewed ones."""
+        rate = (self.total - self.found) / self.unseen
+        likelihood = np.clip(rate if error else 1 - rate, 0, None)
+        with np.errstate(divide="ignore"):
+            self._log_likelihood += np.log(likelihood)
+        bet = (self._hits + self._guess[0]) / (self.draws + sum(self._guess))
+        self._log_bet += float(np.log(bet if error else 1 - bet))
+        self.draws += 1
+        self._hits += error
+        self.review(error)
+
+    def review(self, error: bool) -> None:
+        """Review a sample that was chosen, such as the next of the ranking."""
+        self.found += error
+        self.unseen -= 1
+
+    def limits(self, alpha: float) -> tuple[int, int]:
+        """The smallest and the largest number of errors left that the draws do not refute."""
+        left = self.total - self.found
+        possible = (left >= 0) & (left <= self.unseen)
+        ratio = np.where(possible, self._log_bet - self._log_likelihood, np.inf)
+        inside = np.flatnonzero(ratio < -np.log(alpha))
+        if len(inside) == 0:
+            inside = np.array([ratio.argmin()])
+        # Numbers between two hypotheses count as not refuted.
+        low = left[inside[0] - 1] + 1 if inside[0] > 0 else 0
+        high = left[inside[-1] + 1] - 1 if inside[-1] + 1 < len(left) else self.unseen
+        return int(np.clip(low, 0, self.unseen)), int(np.clip(high, 0, self.unseen))
+
+
+class Audit:
+    """The errors left in a whole dataset, while it is reviewed.
+
+    The flagged samples and the others are two strata: a ranking empties the first within the
+    first pages, and the draws from the second keep all that they tell.
+
+    Parameters
+    ----------
+    flagged
+        bool (sample,): those that are taken for errors before anybody has looked.
+    rank
+        int (sample,): 0 for the most suspicious sample. Both must not depend on the draws.
+    """
+
+    def __init__(self, flagged: NDArray[np.bool_], rank: NDArray[np.int64]) -> None:
+        self._flagged, self._rank = flagged, rank
+        several = int(flagged.sum())
+        self._strata = (Stratum(len(flagged) - several, (0.5, 50.0)), Stratum(several))
+        self._reviewed = np.zeros(len(flagged) + 1, dtype=bool)
+        self._depth = 0
+        self._drawn: list[tuple[int, bool]] = []
+
+    def review(self, position: int, error: bool, drawn: bool) -> None:
+        """Take in the decision on one more sample."""
+        part = self._strata[int(self._flagged[position])]
+        if drawn:
+            part.draw(error)
+            self._drawn.append((int(self._rank[position]), error))
+        else:
+            part.review(error)
+        self._reviewed[self._rank[position]] = True
+        while self._reviewed[self._depth]:
+            self._depth += 1
+
+    def left(self, level: float = 0.9) -> Left:
+        """The errors left, with an interval that holds at every moment of the review at once.
+
+        The estimate: behind the part that the ranking has emptied, the audit draws are a simple
+        random sample, and their share of errors is that of the samples left there.
+        """
+        allowed = 1 - level
+        rest, flagged = self._strata
+        lows, highs = zip(
+            rest.limits(allowed * (1 - _FLAGGED_SHARE)),
+            flagged.limits(allowed * _FLAGGED_SHARE),
+            strict=True,
+        )
+        behind = [error for rank, error in self._drawn if rank >= self._depth]
+        unseen = rest.unseen + flagged.unseen
+        estimate = unseen * float(np.mean(behind)) if behind else (0.0 if unseen == 0 else np.nan)
+        return Left(
+            reviewed=len(self._flagged) - unseen,
+            unreviewed=unseen,
+            found=rest.found + flagged.found,
+            audited=len(self._drawn),
+            estimate=estimate,
+            low=sum(lows),
+            high=sum(highs),
+            level=level,
+        )
+
+
+def expected_yield(
+    scores: NDArray[np.float64],
+    errors: Sequence[bool] | NDArray[np.bool_],
+    ahead: NDArray[np.float64],
+) -> float:
+    """How many errors a page is expected to hold.
+
+    The share of errors is taken to rise with the score (isotonic regression on the decisions so
+    far); each score also counts half a decision as a guess of its own.
+
+    Parameters
+    ----------
+    scores, errors
+        Score of every reviewed sample, and whether its label was wrong.
+    ahead
+        Scores of the page.
+
+    Examples
+    --------
+    >>> expected_yield(np.array([]), [], np.array([0.75, 0.25]))
+    1.0
+    """
+    if len(ahead) == 0:
+        return 0.0
+    isotonic = need("sklearn.isotonic", extra="labels")
+    x = np.concatenate([scores, ahead])
+    y = np.concatenate([np.asarray(errors, dtype=float), np.clip(ahead, 0, 1)])
+    weight = np.r_[np.ones(len(scores)), np.full(len(ahead), _GUESS_WEIGHT)]
+    fitted = isotonic.IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    return float(fitted.fit(x, y, sample_weight=weight).predict(ahead).sum())

@@ -1,0 +1,286 @@
+"""The decisions of a review, kept in SQLite: an append-only log that several people share."""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from workbench.labels.identity import dataset_hash
+
+FORMAT = "workbench label review 1"
+#: Seconds that a decision waits while others write.
+_PATIENCE = 30
+
+_SCHEMA = (
+    "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE decisions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        sample TEXT NOT NULL,
+        reviewer TEXT NOT NULL,
+        time TEXT NOT NULL,
+        action TEXT NOT NULL CHECK (action IN ('confirm', 'change', 'none', 'unclear', 'undo')),
+        label INTEGER,
+        previous INTEGER,
+        score REAL,
+        source TEXT NOT NULL,
+        undoes INTEGER UNIQUE REFERENCES decisions (id)
+    )""",
+    "CREATE INDEX by_sample ON decisions (sample, reviewer)",
+    """CREATE TRIGGER no_update BEFORE UPDATE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions are only ever added'); END""",
+    """CREATE TRIGGER no_delete BEFORE DELETE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions are only ever added'); END""",
+)
+#: What holds: the last decision of each reviewer on each sample that was not undone.
+_CURRENT = """
+SELECT * FROM decisions WHERE id IN (
+    SELECT max(id) FROM decisions
+    WHERE action != 'undo' AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
+    GROUP BY sample, reviewer
+) ORDER BY id
+"""
+_LAST = """
+SELECT * FROM decisions WHERE reviewer = ? AND action != 'undo'
+AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1
+"""
+_INSERT = """
+INSERT INTO decisions (sample, action, label, previous, score, source, reviewer, time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class StoreError(RuntimeError):
+    """A store of decisions cannot be used: what is wrong with it, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision on one sample.
+
+    Attributes
+    ----------
+    sample
+        The sample's id as text.
+    action
+        ``"confirm"``: the given label is right. ``"change"``: `label` is. ``"none"``: no class
+        fits. ``"unclear"``: nobody could tell.
+    label
+        The class number that holds from now on, -1 for none.
+    previous
+        The one that held before.
+    score
+        The issue's score when the decision was made.
+    source
+        ``"ranked"`` or ``"audit"`` for what the queue showed, else where the decision came from.
+    """
+
+    sample: str
+    action: str
+    label: int
+    previous: int
+    score: float | None = None
+    source: str = "ranked"
+
+
+class Store:
+    """A file of decisions on the labels of one dataset.
+
+    Every decision is on disk when :meth:`append` returns. Several processes may write at once.
+
+    Parameters
+    ----------
+    path
+        The file; it is made where there is none.
+    ds
+        The dataset, whose hash must be that of the store.
+    seed
+        Of the audit's lots. It is kept when the store is made; later the store's own holds.
+
+    Raises
+    ------
+    StoreError
+        The file is of another dataset, read-only, damaged, or no store at all.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], ds: xr.Dataset, seed: int = 0) -> None:
+        self.path = Path(path).expanduser()
+        # JupyterLab may deliver messages of a widget on another thread than the cells' one.
+        self._lock = threading.RLock()
+        with _explained(self.path):
+            self._connection = _connect(self.path)
+            try:
+                self.seed = int(_prepare(self._connection, self.path, ds, seed)["seed"])
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def append(self, decisions: Iterable[Decision], reviewer: str) -> None:
+        """Add decisions, all of them or none."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        rows = [(*astuple(decision), reviewer, time) for decision in decisions]
+        with self._writing() as connection:
+            connection.executemany(_INSERT, rows)
+
+    def undo(self, reviewer: str) -> str | None:
+        """Take a reviewer's last decision back; return its sample, or None where there is none."""
+        with self._writing() as connection:
+            last = connection.execute(_LAST, (reviewer,)).fetchone()
+            if last is None:
+                return None
+            time = datetime.now(UTC).isoformat(timespec="milliseconds")
+            connection.execute(
+                "INSERT INTO decisions (sample, reviewer, time, action, label, previous, source, "
+                "undoes) VALUES (?, ?, ?, 'undo', ?, ?, ?, ?)",
+                (last["sample"], reviewer, time, last["previous"], last["label"],
+                 last["source"], last["id"]),
+            )  # fmt: skip
+            return str(last["sample"])
+
+    def current(self) -> pd.DataFrame:
+        """What holds: each reviewer's last decision on each sample, oldest first."""
+        return self._read(_CURRENT)
+
+    def log(self) -> pd.DataFrame:
+        """Every decision that was ever made, and every undo, in order."""
+        return self._read("SELECT * FROM decisions ORDER BY id")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, query: str) -> pd.DataFrame:
+        with self._lock, _explained(self.path):
+            return pd.read_sql_query(query, self._connection, index_col="id")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, _explained(self.path), _transaction(self._connection):
+            yield self._connection
+
+
+@contextmanager
+def opened(store: Store | str | os.PathLike[str], ds: xr.Dataset) -> Iterator[Store]:
+    """A store by its path, which must exist, until the block ends; or one that is open already.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it cannot be used.
+    """
+    if isinstance(store, Store):
+        yield store
+        return
+    path = Path(store).expanduser()
+    if not path.is_file():
+        raise StoreError(f"there is no store of decisions at {path}; labels.review makes one")
+    with Store(path, ds) as own:
+        yield own
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} cannot be made: there is no folder {path.parent}")
+    connection = sqlite3.connect(
+        path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _prepare(
+    connection: sqlite3.Connection, path: Path, ds: xr.Dataset, seed: int
+) -> dict[str, str]:
+    """Make a new store, or check that an old one is sound and of this dataset; tell about it."""
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(problem)
+    # Readers and writers do not wait for each other. Where the file system cannot do that, such
+    # as a mounted drive, SQLite stays with its usual journal, which is as safe.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    with _transaction(connection):
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            _create(connection, ds, seed)
+        elif not {"about", "decisions"} <= tables:
+            raise StoreError(f"{path} is an SQLite file of something else; choose another name")
+        about = dict(connection.execute("SELECT key, value FROM about").fetchall())
+    _check(path, about, ds)
+    return about
+
+
+def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
+    about = {
+        "format": FORMAT,
+        "dataset": dataset_hash(ds),
+        "name": str(ds.attrs.get("name", "unnamed data")),
+        "samples": str(ds.sizes["sample"]),
+        "classes": json.dumps([str(name) for name in ds["class"].values]),
+        "seed": str(int(seed)),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+
+
+def _check(path: Path, about: dict[str, str], ds: xr.Dataset) -> None:
+    if about.get("format") != FORMAT:
+        raise StoreError(f"{path} has the format {about.get('format')!r}, not {FORMAT!r}")
+    if about["dataset"] == dataset_hash(ds):
+        return
+    own, theirs = ds.sizes["sample"], int(about["samples"])
+    raise StoreError(
+        f"{path} holds decisions on other data: {about['name']} with {theirs:,} samples, not "
+        f"{ds.attrs.get('name', 'unnamed data')} with {own:,}, or the same with other labels. "
+        "Choose another store for this dataset, or load the dataset that the store belongs to"
+    )
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that has the right to write from its start."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say what SQLite's errors mean for the one who reviews."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "readonly" in text or "unable to open" in text:
+            raise StoreError(
+                f"{path} cannot be written ({text}): its file or folder is read-only. Choose a "
+                "place where you may write"
+            ) from error
+        raise StoreError(f"{path}: {text}; nothing was lost, try again") from error
+    except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
+        raise StoreError(
+            f"{path} is damaged or not an SQLite file ({error}). Put a copy of it in its place, "
+            "or choose another name; a file beside it that ends in -wal belongs to it"
+        ) from error
