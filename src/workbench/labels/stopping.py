@@ -73,7 +73,7 @@ class Stratum:
     >>> for _ in range(400):
     ...     part.draw(False)
     >>> part.limits(0.1)
-    (0, 8)
+    (0, 11)
     """
 
     def __init__(self, size: int, guess: tuple[float, float] = (0.5, 0.5)) -> None:

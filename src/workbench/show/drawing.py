@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from workbench._pictures import picture
 from workbench.show.coloring import Groups, Values
-from workbench.show.plots import picture
 from workbench.show.style import OTHERS, UNLABELLED
 
 #: Two thumbnails on a map are nearer than this share of its range only if one is left out.

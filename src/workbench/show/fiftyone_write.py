@@ -12,8 +12,9 @@ from platformdirs import user_cache_path
 from tqdm import tqdm
 
 from workbench._extras import need
+from workbench._pictures import picture
 from workbench.show.fiftyone_app import ID_FIELD, LABEL_FIELD, connect
-from workbench.show.plots import class_names, picture
+from workbench.show.plots import class_names
 
 #: Key in a FiftyOne dataset's ``info`` that marks it as made here, and so ours to replace.
 OWNED = "workbench"

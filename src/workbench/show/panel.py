@@ -13,10 +13,11 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from workbench._extras import need
+from workbench._pictures import data_uri
 from workbench.show.coloring import Groups
 from workbench.show.plots import class_names
 from workbench.show.style import UNLABELLED
-from workbench.show.thumbnails import chips, data_uri, gallery, gradient, img, table
+from workbench.show.thumbnails import chips, gallery, gradient, img, table
 
 if TYPE_CHECKING:
     from workbench.show.interactive import Scatter
@@ -31,6 +32,8 @@ _HIDE_STILL = (
     f"<style>.jp-OutputArea-child:has(.{_LIVE}) + .jp-OutputArea-child:has(img)"
     "{display:none}</style>"
 )
+#: Larger images are reduced to so many pixels before they are sent to the browser.
+_LONGEST = 96
 #: More rows than this make the page slow; the CSV has them all.
 _MOST_ROWS = 200
 #: Pixels of the image pointed at, and of all that is beside the map but for the gallery.
@@ -132,7 +135,7 @@ class Panel:
 
     def _uris(self, positions: np.ndarray) -> list[str]:
         images = self._scatter.ds["image"].isel(sample=positions).values
-        return [data_uri(image) for image in images]
+        return [data_uri(image, _LONGEST) for image in images]
 
     def _read_uri(self, position: int) -> str:
         return self._uris(np.array([position]))[0]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from workbench._pictures import picture
 from workbench.show.style import caption, colors, finish, styled
 
 #: The white between the two images of a pair, as a share of their width.
@@ -204,17 +205,3 @@ def class_names(ds: xr.Dataset) -> list[str]:
         return [""] * ds.sizes["sample"]
     names = [*(str(name) for name in ds["class"].values), ""]
     return [names[number] for number in ds["label"].values]
-
-
-def picture(image: np.ndarray) -> np.ndarray:
-    """Make an image (y, x, channel) of any type one that matplotlib shows: uint8 RGB.
-
-    One channel becomes grey, of more than three the first three are shown; types other than
-    uint8 are stretched from their smallest to their largest finite value.
-    """
-    shown = np.asarray(image)
-    if shown.dtype != np.uint8:
-        values = np.nan_to_num(shown.astype(np.float64), posinf=0.0, neginf=0.0)
-        low, high = values.min(), values.max()
-        shown = ((values - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-    return np.repeat(shown[..., :1], 3, axis=-1) if shown.shape[-1] < 3 else shown[..., :3]

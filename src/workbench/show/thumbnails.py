@@ -3,32 +3,11 @@
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
-from io import BytesIO
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from workbench.show.plots import picture
-
-#: Larger images are reduced to so many pixels before they are sent to the browser.
-_LONGEST = 96
 _SHOWN = 56
 _CELL = "text-align:left;padding:0 12px 0 0;line-height:1.4"
-
-
-def data_uri(image: np.ndarray) -> str:
-    """An image (y, x, channel) as a PNG that stands in the page itself."""
-    small = Image.fromarray(picture(image))
-    small.thumbnail((_LONGEST, _LONGEST))
-    return png_uri(small)
-
-
-def png_uri(image: Image.Image) -> str:
-    """A PNG as text that an ``img`` takes for its address."""
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def img(uri: str, size: int = _SHOWN) -> str:
