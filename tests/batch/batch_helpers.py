@@ -12,11 +12,13 @@ def run_ids(out: Path) -> list[str]:
 
 
 def survivors(ids: list[str]) -> list[str]:
-    """Command lines of the processes whose environment names one of these runs."""
+    """Command lines of the processes that belong to one of these runs, by what they were given
+    or by where they are: a forked worker's environment is not to be seen from outside."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("WORKBENCH_RUN_ID") in ids:
+            given = process.environ().get("WORKBENCH_RUN_ID")
+            if process.status() != "zombie" and {given, Path(process.cwd()).name} & {*ids}:
                 found.append(" ".join(process.cmdline()))
         except (psutil.Error, OSError):
             continue

@@ -21,10 +21,10 @@ def saved(run_id: str) -> dict[str, object]:
 def worker_of(run_id: str) -> psutil.Process:
     for process in psutil.process_iter():
         try:
-            mine = process.environ().get("WORKBENCH_RUN_ID") == run_id
-            if mine and "workbench.batch.worker" in process.cmdline():
+            mine = Path(process.cwd()).name == run_id
+            if mine and "workbench.batch.nursery" in process.cmdline():
                 return process
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue
     raise AssertionError("no worker")
 
@@ -127,6 +127,21 @@ def test_a_killed_worker_is_recorded(make_notebook: Make, start_workbench: Start
     page = (Path("runs") / run_id / "a.html").read_text()
     assert "kept" in page
     assert "ended by SIGKILL" in page
+    assert not survivors([run_id])
+
+
+def test_a_killed_nursery_loses_no_run(make_notebook: Make, start_workbench: Start) -> None:
+    source = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(3)"
+    make_notebook("a", source)
+    process = start_workbench("run", "a.ipynb")
+    wait_for(lambda: list(Path("runs").glob("*/started")))
+    (run_id,) = run_ids(Path("runs"))
+    nursery = worker_of(run_id).parent()
+    assert nursery is not None
+    nursery.kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert saved(run_id)["status"] == "succeeded"
     assert not survivors([run_id])
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,14 @@ def correct(document: Any, error: dict[str, Any] | None) -> None:
 
 def to_html(document: Any, title: str) -> str:
     """Return an executed notebook as one HTML page that loads nothing from elsewhere."""
-    exporter = need("nbconvert.exporters.html", extra="batch").HTMLExporter(
+    resources = {"metadata": {"name": title, "path": "."}}
+    html, _ = _exporter().from_notebook_node(document, resources=resources)
+    return str(html)
+
+
+@cache
+def _exporter() -> Any:
+    return need("nbconvert.exporters.html", extra="batch").HTMLExporter(
         template_name="lab",
         embed_images=True,
         exclude_anchor_links=True,
@@ -128,6 +135,3 @@ def to_html(document: Any, title: str) -> str:
         require_js_url="",
         jquery_url="",
     )
-    resources = {"metadata": {"name": title, "path": "."}}
-    html, _ = exporter.from_notebook_node(document, resources=resources)
-    return str(html)

@@ -23,6 +23,7 @@ from workbench.batch.declarations import read_parameters
 from workbench.batch.limits import parse_size
 from workbench.batch.memory import Sample
 from workbench.batch.notebook import JobError, Notebook
+from workbench.batch.nursery import Nursery
 from workbench.batch.outcome import failure
 from workbench.batch.parameters import Parameter, check_parameters, move_paths
 from workbench.batch.progress import Progress
@@ -142,9 +143,11 @@ def run_many(
     _ensure_writable(out)
     interrupted = threading.Event()
     limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)
-    carry_out = partial(_carry_out, out=out, interrupted=interrupted, limits=limits)
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.
-    with ThreadPoolExecutor(max_workers=n_jobs) as pool:
+    with Nursery() as nursery, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+        carry_out = partial(
+            _carry_out, out=out, interrupted=interrupted, limits=limits, nursery=nursery
+        )
         futures = [pool.submit(carry_out, plan) for plan in plans]
         try:
             return [record for future in futures if (record := future.result()) is not None]
@@ -185,7 +188,7 @@ def _ensure_writable(out: Path) -> None:
 
 
 def _carry_out(
-    plan: _Plan, out: Path, interrupted: threading.Event, limits: Limits
+    plan: _Plan, out: Path, interrupted: threading.Event, limits: Limits, nursery: Nursery
 ) -> RunRecord | None:
     """Run one plan in a new folder; None if the interruption came first."""
     if interrupted.is_set():
@@ -205,7 +208,7 @@ def _carry_out(
         try:
             (folder / RESERVE).write_bytes(bytes(_RESERVED))
             (folder / f"{name}.ipynb").write_bytes(plan.notebook.content)
-            child = follow(job, folder, limits, interrupted, progress.at)
+            child = follow(nursery, job, folder, limits, interrupted, progress.at)
             outcome, unsaved = child.verdict(folder / "log.txt"), child.outcome is None
             _keep_memory(record, child, plan)
         except Exception as error:  # a full disk, no memory for another process
@@ -215,7 +218,7 @@ def _carry_out(
         _complete(record, outcome, plan)
         if unsaved:  # the worker is dead: another corrects its notebook and makes the HTML
             job["outcome"] = outcome
-            follow(job, folder, Limits(timeout=60.0), threading.Event())
+            follow(nursery, job, folder, Limits(timeout=60.0), threading.Event())
             _save(record)
         progress.ended(record.status, record.seconds)
     return record

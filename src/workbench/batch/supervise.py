@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import psutil
 from workbench.batch import processes
 from workbench.batch.limits import Group, show_size, system_kills
 from workbench.batch.memory import Samples
+from workbench.batch.nursery import Nursery
 from workbench.batch.outcome import Cause, blame_memory, exit_words, outcome
 
 _SAMPLE = 0.25
@@ -34,6 +33,7 @@ class Limits:
 
 
 def follow(
+    nursery: Nursery,
     job: dict[str, Any],
     folder: Path,
     limits: Limits,
@@ -41,7 +41,7 @@ def follow(
     on_cell: Callable[[int], object] = int,
 ) -> "Child":
     """Start a worker, follow it to its end, and leave no process of it."""
-    child = Child(job, folder, limits)
+    child = Child(nursery, job, folder, limits)
     try:
         child.supervise(interrupted, on_cell)
     finally:
@@ -52,7 +52,7 @@ def follow(
 class Child:
     """One worker process and what the parent knows of it."""
 
-    def __init__(self, job: dict[str, Any], folder: Path, limits: Limits) -> None:
+    def __init__(self, nursery: Nursery, job: dict[str, Any], folder: Path, limits: Limits) -> None:
         self.job = job
         self.limits = limits
         self.seen: set[psutil.Process] = set()
@@ -65,17 +65,7 @@ class Child:
         self._events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._sampled = self._stop_sent = 0.0
         with (folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workbench.batch.worker"],
-                cwd=folder,
-                env=_environment(job["id"]),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C goes to the parent alone
-            )
+            self.process = nursery.fork(folder, _environment(job["id"]), log.fileno())
         self.group = limits.memory and Group.create(job["id"], limits.memory, self.process.pid)
         self._began = time.monotonic()
         self._send(job)
@@ -105,9 +95,8 @@ class Child:
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
+            with suppress(OSError):
+                pipe.close()
         processes.end_all(self.job["id"], known=self.seen)
         self.system_kills = system_kills() - self.system_kills
         if self.group:
@@ -126,9 +115,9 @@ class Child:
             kind, message, cause = self.stopped["reason"]
             return outcome(self.stopped["status"], kind, message, cause, cell=self.cell)
         code = self.process.returncode
-        if code < 0:
+        if code is None or code < 0:
             words, cause = exit_words(code)
-            name = words.split()[-1]
+            name = words.split()[-1] if code else "WorkerLost"
             return outcome("killed", name, f"the run's process {words}", cause, cell=self.cell)
         tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
         message = f"the worker ended with {code}"
@@ -145,12 +134,10 @@ class Child:
 
     def _send(self, message: dict[str, Any]) -> None:
         with suppress(OSError):  # a worker that has died is found out by the end of its events
-            assert self.process.stdin is not None  # noqa: S101
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
     def _listen(self) -> None:
-        assert self.process.stdout is not None  # noqa: S101
         with suppress(OSError, ValueError):
             for line in self.process.stdout:
                 self._events.put(json.loads(line))

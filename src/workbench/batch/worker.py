@@ -1,4 +1,4 @@
-"""The process of one run: ``python -m workbench.batch.worker``, started by `supervise`.
+"""The process of one run, forked off the `nursery` when `supervise` asks for it.
 
 The first line on stdin is the job. What follows is either a line that says why to stop, or the
 end of stdin, which means that the parent is gone. Events go to stdout as JSON lines: ``cell`` when
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,15 @@ class Worker:
             time.sleep(0.1)
 
 
+def warm_up() -> None:
+    """Import and prepare, without a thread or a socket, what every worker uses."""
+    _papermill()
+    need("workbench.batch.kernel", extra="batch")
+    nbformat = need("nbformat", extra="batch")
+    notebook.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
+
+
+@cache
 def _papermill() -> Any:
     """Import papermill, so that it injects any literal as it is."""
     # jsonschema uses this package, if there is one, to check addresses that no notebook holds;
@@ -187,7 +197,3 @@ def _papermill() -> Any:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     translators.papermill_translators.register("python3", Literals)
     return papermill
-
-
-if __name__ == "__main__":
-    Worker().run()
