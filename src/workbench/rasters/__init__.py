@@ -1,9 +1,28 @@
 """Regions of large rasters as an image dataset: each block read once, in bounded memory."""
 
+from workbench.rasters.errors import (
+    BlockError,
+    FailedRegionsWarning,
+    NoOverlapError,
+    OutputError,
+    RasterError,
+    RegionError,
+)
+from workbench.rasters.plan import Plan, plan
+from workbench.rasters.regions import regions
 from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
 
 __all__ = [
+    "regions",
+    "plan",
+    "Plan",
     "pairs_within",
     "pair_blocks",
     "nearest",
+    "RasterError",
+    "RegionError",
+    "NoOverlapError",
+    "BlockError",
+    "OutputError",
+    "FailedRegionsWarning",
 ]

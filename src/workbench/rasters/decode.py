@@ -1,0 +1,274 @@
+"""Decode blocks: imagecodecs where a plain local TIFF allows it, GDAL for everything else."""
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench._extras import need
+from workbench.rasters.errors import BlockError
+from workbench.rasters.georeference import Raster
+from workbench.rasters.layout import Grid, Ints
+
+#: TIFF's numbers for no compression, LZW, Adobe's and the old deflate, and both of zstd.
+_COMPRESSIONS = {1, 5, 8, 32946, 50000, 34926}
+_PREDICTORS = {1, 2, 3}
+#: GDAL would keep 5 % of the machine's memory; every block is read once, so it needs no cache.
+_GDAL_CACHE = 32 * 2**20
+
+Span = tuple[int, int]
+
+
+class Reader(Protocol):
+    """Reads boxes of whole blocks."""
+
+    def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        """Return the pixels (row, column, band) of a box given in pixels, ends excluded."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+@contextmanager
+def opened(
+    header: Raster, bands: list[int], *, mask: bool = False, decoder: str = "auto"
+) -> Iterator[Reader]:
+    """Open a raster for reading blocks from several threads.
+
+    `decoder` is ``"auto"``, or ``"gdal"`` to leave imagecodecs out. With `mask`, GDAL's own mask
+    of the raster (nodata, alpha or a mask band) follows the bands as 0 and 1.
+    """
+    rasterio = need("rasterio", extra="rasters")
+    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE, GDAL_NUM_THREADS=1):
+        page = _plain_page(header) if decoder == "auto" and not mask else None
+        reader: Reader = (
+            GdalReader(header, bands, mask) if page is None else TiffReader(header, bands, page)
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+class GdalReader:
+    """Any raster that GDAL reads, with one handle a thread."""
+
+    def __init__(self, header: Raster, bands: list[int], mask: bool) -> None:
+        self._header, self._bands, self._mask = header, bands, mask
+        self._local = threading.local()
+        self._handles: list[Any] = []
+
+    def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        rasterio = need("rasterio", extra="rasters")
+        if not hasattr(self._local, "handle"):
+            self._local.handle = rasterio.open(self._header.path)
+            self._handles.append(self._local.handle)
+        bands = len(self._bands)
+        shape = (rows[1] - rows[0], columns[1] - columns[0], bands + self._mask)
+        pixels = np.empty(shape, self._header.dtype)
+        try:
+            # GDAL interleaves the bands on the way; the strides of out tell it to
+            out = pixels[:, :, :bands].transpose(2, 0, 1)
+            self._local.handle.read(self._bands, out=out, window=(rows, columns))
+            if self._mask:
+                pixels[:, :, bands] = self._local.handle.dataset_mask(window=(rows, columns)) > 0
+        except rasterio.errors.RasterioError as error:
+            raise BlockError(_block(self._header, rows, columns), _reason(error)) from error
+        return pixels
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.close()
+
+
+class TiffReader:
+    """A plain local TIFF: one read from the file and one call of its codec a block."""
+
+    def __init__(self, header: Raster, bands: list[int], page: Any) -> None:
+        self._header, self._page = header, page
+        self._bands = None if bands == list(range(1, header.bands + 1)) else np.array(bands) - 1
+        self._file = os.open(header.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._planar = page.planarconfig == 2 and header.bands > 1
+        self._across = -(-header.width // header.block[1])
+        self._down = -(-header.height // header.block[0])
+
+    def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        high, wide = self._header.block
+        if rows[1] - rows[0] <= high and columns[1] - columns[0] <= wide:
+            block = self._block(rows[0] // high, columns[0] // wide)
+            return block[: rows[1] - rows[0], : columns[1] - columns[0]]
+        bands = self._header.bands if self._bands is None else len(self._bands)
+        shape = (rows[1] - rows[0], columns[1] - columns[0], bands)
+        pixels = np.empty(shape, self._header.dtype)
+        for top in range(rows[0], rows[1], high):
+            for left in range(columns[0], columns[1], wide):
+                part = pixels[top - rows[0] : top - rows[0] + high,
+                              left - columns[0] : left - columns[0] + wide]  # fmt: skip
+                part[...] = self._block(top // high, left // wide)[: len(part), : part.shape[1]]
+        return pixels
+
+    def _block(self, row: int, column: int) -> NDArray[Any]:
+        at = row * self._across + column
+        try:
+            if not self._planar:
+                block = self._segment(at)
+                return block if self._bands is None else block[:, :, self._bands]
+            bands = range(self._header.bands) if self._bands is None else self._bands
+            plane = self._across * self._down
+            return np.concatenate([self._segment(at + band * plane) for band in bands], axis=2)
+        except BlockError:
+            raise
+        except Exception as error:  # whatever the codec says, of whatever type
+            raise BlockError((row, column), _reason(error)) from error
+
+    def _segment(self, at: int) -> NDArray[Any]:
+        """One compressed piece of the file: (row, column, band)."""
+        length, offset = self._page.databytecounts[at], self._page.dataoffsets[at]
+        data = os.pread(self._file, length, offset)
+        if len(data) != length:
+            raise ValueError(f"the file ends {length - len(data):,} bytes too early")
+        found, _, _ = self._page.decode(data, at)
+        # of tifffile's (depth, length, width, samples) the depth is 1
+        block: NDArray[Any] = found.reshape(found.shape[-3:])
+        return block.astype(self._header.dtype, copy=False)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _plain_page(header: Raster) -> Any | None:
+    """Return tifffile's page, if its blocks are read right without GDAL's help."""
+    if header.driver != "GTiff" or header.state is None:
+        return None
+    tifffile, codecs = need("tifffile", extra="rasters"), need("imagecodecs", extra="rasters")
+    try:
+        with tifffile.TiffFile(header.path) as file:
+            page = file.pages[0]
+            page.dataoffsets, page.databytecounts, page.decode  # noqa: B018 - loaded while it is open
+    except (tifffile.TiffFileError, ValueError, IndexError, struct.error):
+        return None
+    right = (
+        page.compression in _COMPRESSIONS
+        and page.predictor in _PREDICTORS
+        and page.fillorder == 1
+        and page.dtype is not None
+        and page.dtype.name == header.dtype
+        and page.bitspersample == np.dtype(header.dtype).itemsize * 8
+        and (page.imagelength, page.imagewidth, page.imagedepth) == (header.height, header.width, 1)
+        and page.samplesperpixel == header.bands
+        and _block_shape(page) == header.block
+        and min(page.databytecounts, default=0) > 0  # a missing block is GDAL's to fill
+        and codecs is not None
+    )
+    return page if right else None
+
+
+def _block_shape(page: Any) -> tuple[int, int]:
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
+def _block(header: Raster, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[int, int]:
+    return rows[0] // header.block[0], columns[0] // header.block[1]
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line; GDAL's own words where rasterio hides them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Decoded pixels of a cell, or of a part of it that later groups need.
+
+    ``top`` and ``left`` are the raster's row and column of its first pixel. ``bad`` holds the
+    blocks that could not be decoded: their pixels (row, row, column, column) and what was wrong.
+    """
+
+    pixels: NDArray[Any]
+    top: int
+    left: int
+    bad: tuple[tuple[tuple[int, int, int, int], BlockError], ...] = ()
+
+    def part(self, box: Ints) -> "Cell":
+        """Copy a box out of it, so that the rest can be let go."""
+        first, last, left, right = box.tolist()
+        pixels = self.pixels[first:last, left:right].copy()
+        return Cell(pixels, self.top + first, self.left + left, self.bad)
+
+
+def decode_cell(reader: Reader, grid: Grid, cell: int, needs: Ints) -> Cell:
+    """Decode those blocks of a cell that regions need; other pixels are left undefined.
+
+    Parameters
+    ----------
+    needs
+        (region, 4): first and last row, first and last column, counted from the cell's corner.
+    """
+    top, left = grid.origin(cell)
+    high, wide = grid.shape(cell)
+    pixels: NDArray[Any] | None = None
+    bad: list[tuple[tuple[int, int, int, int], BlockError]] = []
+    for rows, columns in _boxes(needs, grid.block, high, wide):
+        at = (top + rows[0], top + rows[1]), (left + columns[0], left + columns[1])
+        for there, part in _parts(reader, grid, *at):
+            if isinstance(part, BlockError):
+                bad.append(((*there[0], *there[1]), part))
+            elif part.shape[:2] == (high, wide):
+                return Cell(part, top, left)
+            else:
+                if pixels is None:
+                    pixels = np.empty((high, wide, part.shape[2]), part.dtype)
+                (first, last), (start, stop) = there
+                pixels[first - top : last - top, start - left : stop - left] = part
+    return Cell(np.empty((0, 0, 0)) if pixels is None else pixels, top, left, tuple(bad))
+
+
+def _parts(reader: Reader, grid: Grid, rows: Span, columns: Span) -> Iterator[tuple[Any, Any]]:
+    """Read a box of blocks at once or, where that fails, each block for itself."""
+    try:
+        yield (rows, columns), reader.read(rows, columns)
+    except BlockError as error:
+        high, wide = grid.block
+        if rows[1] - rows[0] <= high and columns[1] - columns[0] <= wide:
+            yield (rows, columns), error
+            return
+        for first in range(rows[0], rows[1], high):
+            for left in range(columns[0], columns[1], wide):
+                block = (first, min(first + high, rows[1])), (left, min(left + wide, columns[1]))
+                yield from _parts(reader, grid, *block)
+
+
+def _boxes(
+    needs: Ints, block: tuple[int, int], high: int, wide: int
+) -> Iterator[tuple[Span, Span]]:
+    """Cover the blocks that are needed, and no other, by few boxes of whole blocks."""
+    if block[0] >= high and block[1] >= wide:
+        yield (0, high), (0, wide)
+        return
+    marks = np.zeros((-(-high // block[0]), -(-wide // block[1])), np.bool_)
+    for first, last, left, right in np.unique(needs, axis=0).tolist():
+        marks[
+            first // block[0] : -(-last // block[0]), left // block[1] : -(-right // block[1])
+        ] = 1
+    row = 0
+    while row < len(marks):
+        stop = row + 1
+        while stop < len(marks) and (marks[stop] == marks[row]).all():
+            stop += 1
+        edges = np.flatnonzero(np.diff(marks[row].astype(np.int8), prepend=0, append=0))
+        for start, end in edges.reshape(-1, 2).tolist():
+            yield (
+                (row * block[0], min(stop * block[0], high)),
+                (start * block[1], min(end * block[1], wide)),
+            )
+        row = stop

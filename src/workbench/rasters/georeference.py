@@ -1,0 +1,185 @@
+"""What a raster's header says, and the way from map coordinates to its pixels."""
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workbench._extras import need
+from workbench.rasters.errors import RasterError
+
+#: Points on each edge of a box or a polygon's extent when it is reprojected.
+_EDGE_POINTS = 21
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A raster's header. Nothing else of the file is read.
+
+    ``transform`` are the six numbers of GDAL's geotransform (x origin, x per column, x per row,
+    y origin, y per column, y per row); ``block`` is the (height, width) of a block.
+    """
+
+    path: str
+    driver: str
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    nodata: float | None
+    crs: str | None
+    transform: tuple[float, ...]
+    block: tuple[int, int]
+    interleave: str
+    descriptions: tuple[str, ...]
+    masked: bool
+    #: size in bytes and time of the last change, where it is a file: tells that it was replaced
+    state: tuple[int, int] | None = None
+
+    def pixels(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Fractional columns and rows of map coordinates, through the inverse geotransform."""
+        x0, xc, xr, y0, yc, yr = self.transform
+        scale = xc * yr - xr * yc
+        dx, dy = np.asarray(x, float) - x0, np.asarray(y, float) - y0
+        return (yr * dx - xr * dy) / scale, (xc * dy - yc * dx) / scale
+
+    def pixel_size(self) -> tuple[float, float]:
+        """Length on the map of a pixel's (column, row) step, also where the raster is rotated."""
+        _, xc, xr, _, yc, yr = self.transform
+        return float(np.hypot(xc, yc)), float(np.hypot(xr, yr))
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top of the raster on the map."""
+        x0, xc, xr, y0, yc, yr = self.transform
+        columns = np.array([0, self.width, 0, self.width])
+        rows = np.array([0, 0, self.height, self.height])
+        x, y = x0 + columns * xc + rows * xr, y0 + columns * yc + rows * yr
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def read_header(path: str | os.PathLike[str] | Raster) -> Raster:
+    """Read a raster's header.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    RasterError
+        It is no raster, or bands differ in type, or its only georeference are ground control
+        points or rational polynomials.
+    """
+    if isinstance(path, Raster):
+        return path
+    rasterio = need("rasterio", extra="rasters")
+    name = os.fspath(path)
+    state = _state(name)
+    try:
+        with rasterio.open(name) as source:
+            return _described(source, name, state)
+    except rasterio.errors.RasterioIOError as error:
+        raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
+
+
+def _state(name: str) -> tuple[int, int] | None:
+    if name.startswith("/vsi") or "://" in name:
+        return None
+    try:
+        found = Path(name).stat()
+    except OSError as error:
+        if ":" in name or name.lstrip().startswith("<"):  # a driver's own syntax, or a VRT as text
+            return None
+        raise FileNotFoundError(f"there is no raster at {name}") from error
+    if stat.S_ISDIR(found.st_mode) and not any(Path(name).iterdir()):
+        raise RasterError(f"{name} is an empty folder, not a raster")
+    return found.st_size, found.st_mtime_ns
+
+
+def _described(source: Any, name: str, state: tuple[int, int] | None) -> Raster:
+    if source.count == 0:
+        parts = ", ".join(source.subdatasets[:3]) or "none"
+        raise RasterError(f"{name} has no bands of its own; its subdatasets: {parts}")
+    if len(set(source.dtypes)) > 1:
+        raise RasterError(f"the bands of {name} differ in type: {', '.join(source.dtypes)}")
+    if source.transform.is_identity and (source.gcps[0] or source.rpcs):
+        kind = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
+        raise RasterError(
+            f"{name} is placed on the map by {kind} only, which no affine transform expresses; "
+            "warp it first: gdalwarp, or rasterio.vrt.WarpedVRT saved as a file"
+        )
+    if source.transform.is_degenerate:
+        raise RasterError(f"the transform of {name} cannot be inverted: {source.transform!r}")
+    flags = {flag.name for band in source.mask_flag_enums for flag in band}
+    return Raster(
+        path=name,
+        driver=source.driver,
+        width=source.width,
+        height=source.height,
+        bands=source.count,
+        dtype=source.dtypes[0],
+        nodata=source.nodata,
+        crs=source.crs.to_wkt() if source.crs else None,
+        transform=tuple(float(number) for number in source.transform.to_gdal()),
+        block=(int(source.block_shapes[0][0]), int(source.block_shapes[0][1])),
+        interleave=source.interleaving.name if source.interleaving else "pixel",
+        descriptions=tuple(text or "" for text in source.descriptions),
+        masked=bool(flags & {"per_dataset", "alpha", "nodata"}),
+        state=state,
+    )
+
+
+def densified(boxes: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Points along the edges of map boxes (left, bottom, right, top): two (box, point) arrays.
+
+    Edges curve when they are reprojected, so that four corners do not bound them.
+
+    Examples
+    --------
+    >>> x, y = densified(np.array([[0.0, 0.0, 2.0, 1.0]]))
+    >>> x.shape, float(x.max()), float(y.max())
+    ((1, 84), 2.0, 1.0)
+    """
+    t = np.linspace(0, 1, _EDGE_POINTS)
+    along = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)])
+    across = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t])
+    left, bottom, right, top = boxes.T[:, :, None]
+    return left + (right - left) * along, bottom + (top - bottom) * across
+
+
+def reproject(x: NDArray[Any], y: NDArray[Any], source: Any, target: Any) -> tuple[Any, Any]:
+    """Coordinates of one CRS in another; what cannot be expressed there becomes infinite."""
+    pyproj = need("pyproj", extra="rasters")
+    one, other = pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(target)
+    if one == other:
+        return x, y
+    transformer = pyproj.Transformer.from_crs(one, other, always_xy=True)
+    return transformer.transform(x, y)
+
+
+def crs_name(crs: Any) -> str:
+    """How a person calls a CRS: its authority's code, else its name.
+
+    Examples
+    --------
+    >>> crs_name("EPSG:4326")
+    'EPSG:4326'
+    """
+    found = need("pyproj", extra="rasters").CRS.from_user_input(crs)
+    authority = found.to_authority()
+    return ":".join(authority) if authority else str(found.name)
+
+
+def extent(bounds: Sequence[float]) -> str:
+    """A bounding box in words.
+
+    Examples
+    --------
+    >>> extent((0, 0, 10, 5))
+    'x 0 to 10, y 0 to 5'
+    """
+    left, bottom, right, top = bounds
+    return f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"

@@ -1,0 +1,334 @@
+"""Tables of regions: points, boxes or geometries become integer boxes of a raster's pixels."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workbench._extras import need
+from workbench.rasters.errors import RegionError
+from workbench.rasters.georeference import (
+    Raster,
+    crs_name,
+    densified,
+    read_header,
+    reproject,
+)
+
+Kind = Literal["pixels", "points", "bounds", "geometry"]
+Units = Literal["pixels", "map"]
+BOX = ["col", "row", "width", "height"]
+BOUNDS = ["left", "bottom", "right", "top"]
+#: The columns that each kind of table is told by, in this order.
+KINDS: dict[Kind, list[str]] = {"pixels": BOX, "bounds": BOUNDS, "points": ["x", "y"]}
+#: Names that the image dataset gives to its own variables.
+RESERVED = {"image", "valid", "geotransform", "channel", "class", "polygon", "mask"}
+#: Rounding of map coordinates must not add a row or a column: a thousandth of a pixel is none.
+_TOLERANCE = 1e-3
+#: An int64 of pixels that no raster has.
+_FARTHEST = 2**31
+
+
+def regions(
+    table: pd.DataFrame,
+    raster: str | os.PathLike[str] | Raster,
+    *,
+    size: float | tuple[float, float] | None = None,
+    units: Units = "pixels",
+    crs: Any = None,
+    kind: Kind | None = None,
+    polygon_mask: bool = False,
+) -> pd.DataFrame:
+    """Turn a table of places into integer boxes of a raster's pixels.
+
+    A table may hold pixel boxes (columns ``col``, ``row``, ``width``, ``height``), map boxes
+    (``left``, ``bottom``, ``right``, ``top``), centre points (``x``, ``y``), or be a GeoDataFrame,
+    whose points are centres and whose other geometries are taken by their bounding box. Map
+    coordinates pass through the inverse of the raster's affine transform, so that rotated and
+    south-up rasters need no care.
+
+    Parameters
+    ----------
+    table
+        One region a row. A column ``sample`` or ``id``, or else the index, names the regions.
+    raster
+        A path or URL that GDAL reads. Only its header is read.
+    size
+        Of the boxes around points: one number, or (height, width). By default the table's
+        columns ``width`` and ``height``. In map units it is rounded to whole pixels, at least one.
+    units
+        Of `size`: ``"pixels"``, or ``"map"`` for the units of the raster's CRS.
+    crs
+        Of the table's map coordinates, where it is no GeoDataFrame with a CRS of its own: an EPSG
+        code, WKT, or ``"raster"`` to declare that they are the raster's.
+    kind
+        ``"pixels"``, ``"bounds"``, ``"points"`` or ``"geometry"``, where the table has the columns
+        of several.
+    polygon_mask
+        Keep the geometries' outlines, so that pixels whose centre lies outside are not `valid`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``sample``: ``col``, ``row``, ``width``, ``height`` (int64; a box may lie partly
+        or wholly outside the raster), every other column of the table, and with `polygon_mask` the
+        ``polygon`` in pixel coordinates. A point's own pixel is the box's at (height // 2,
+        width // 2); a map box or polygon gets every pixel that it touches.
+
+    Raises
+    ------
+    RegionError
+        The table is empty; columns are missing or of the wrong type; a coordinate is not a
+        number; a size is not positive; a CRS is missing; ids repeat; a column's name is taken.
+
+    Examples
+    --------
+    >>> from workbench.rasters.georeference import Raster
+    >>> raster = Raster("a.tif", "GTiff", 100, 100, 3, "uint8", None, None,
+    ...                 (0.0, 2.0, 0.0, 200.0, 0.0, -2.0), (16, 100), "pixel", ("", "", ""), False)
+    >>> towns = pd.DataFrame({"x": [21.0], "y": [179.0], "label": ["town"]})
+    >>> regions(towns, raster, size=8, crs="raster")
+            col  row  width  height label
+    sample
+    0         6    6      8       8  town
+    """  # noqa: W291 - pandas prints the blanks
+    header = read_header(raster)
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"the table must be a pandas or geopandas DataFrame, not {type(table)}")
+    if table.empty:
+        raise RegionError("the table of regions has no rows")
+    found = _kind(table, kind)
+    used, boxes, polygon = _READERS[found](table, header, size, units, crs)
+    if polygon_mask and polygon is None:
+        raise RegionError("polygon_mask=True needs a GeoDataFrame of polygons")
+    carried = table.drop(columns=[name for name in (*used, "sample", "id") if name in table])
+    if found == "geometry":
+        carried = pd.DataFrame(carried.drop(columns=table.geometry.name, errors="ignore"))
+    _check_names(carried, found)
+    result = pd.DataFrame(dict(zip(BOX, boxes, strict=True)), index=_ids(table))
+    result = pd.concat([result, carried.set_axis(result.index)], axis=1)
+    if polygon_mask:
+        result["polygon"] = polygon
+    return result
+
+
+def check_boxes(table: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the four box columns as an array (region, 4); raise ``RegionError`` naming the row."""
+    if missing := [name for name in BOX if name not in table.columns]:
+        have = ", ".join(map(str, table.columns))
+        raise RegionError(f"the table of regions has no column {missing[0]!r}; it has {have}")
+    values = _numbers(table, BOX)
+    if (off := values != np.round(values)).any():
+        name, at, value = _first(table, BOX, values, off)
+        raise RegionError(f"{name} of {at} is {value}; pixel boxes are whole numbers")
+    if (off := values[:, 2:] <= 0).any():
+        name, at, value = _first(table, BOX[2:], values[:, 2:], off)
+        raise RegionError(f"{name} of {at} is {value:g}; it must be 1 or more")
+    if (off := np.abs(values) > _FARTHEST).any():
+        name, at, value = _first(table, BOX, values, off)
+        raise RegionError(f"{name} of {at} is {value:g}, which is beyond any raster")
+    return values.astype(np.int64)
+
+
+def _kind(table: Any, kind: Kind | None) -> Kind:
+    """Tell what the table holds."""
+    if kind is not None and kind not in (*KINDS, "geometry"):
+        raise RegionError(f"kind={kind!r} is none of {', '.join((*KINDS, 'geometry'))}")
+    geometric = hasattr(table, "geom_type") and table.active_geometry_name is not None
+    fits: list[Kind] = ["geometry"] if geometric else []
+    fits += [name for name, columns in KINDS.items() if set(columns) <= set(table.columns)]
+    if kind is None and fits:
+        return fits[0]
+    if kind is not None and kind in fits:
+        return kind
+    wanted = {kind: KINDS[kind]} if kind in KINDS else KINDS
+    forms = "; or ".join(", ".join(columns) for columns in wanted.values())
+    have = ", ".join(map(str, table.columns))
+    raise RegionError(
+        f"the table has the columns {have}; regions need {forms}"
+        + ("; or a GeoDataFrame" if kind in (None, "geometry") else "")
+    )
+
+
+def _ids(table: pd.DataFrame) -> pd.Index:
+    name = next((name for name in ("sample", "id") if name in table.columns), None)
+    ids = table.index if name is None else pd.Index(table[name])
+    if isinstance(ids, pd.MultiIndex):
+        ids = pd.Index(["/".join(map(str, parts)) for parts in ids])
+    if ids.hasnans:
+        raise RegionError(f"row {int(np.argmax(ids.isna()))} (the first is 0) has no id")
+    if not ids.is_unique:
+        raise RegionError(f"ids must be unique; {ids[ids.duplicated()][0]!r} occurs twice")
+    if not pd.api.types.is_integer_dtype(ids.dtype):
+        ids = pd.Index(ids.astype(str).to_numpy(object))
+    return ids.rename("sample")
+
+
+def _check_names(carried: pd.DataFrame, kind: Kind) -> None:
+    taken = (RESERVED | set(BOX) if kind != "pixels" else RESERVED) & set(carried.columns)
+    if taken:
+        raise RegionError(
+            f"the column {min(taken)!r} would be taken for the regions' own; rename it first"
+        )
+    if not carried.columns.is_unique:
+        raise RegionError("the table has two columns of the same name")
+
+
+def _numbers(table: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:
+    """Return columns as finite floats; raise ``RegionError`` with the first cell that is none."""
+    values = np.empty((len(table), len(names)))
+    for column, name in enumerate(names):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        values[:, column] = numbers.to_numpy(float, na_value=np.nan)
+    if (off := ~np.isfinite(values)).any():
+        name, at, _ = _first(table, names, values, off)
+        row = int(np.argmax(off.any(axis=1)))
+        raise RegionError(f"{name} of {at} is {table[name].iloc[row]!r}, not a number")
+    return values
+
+
+def _first(
+    table: pd.DataFrame, names: list[str], values: NDArray[Any], off: NDArray[np.bool_]
+) -> tuple[str, str, float]:
+    row = int(np.argmax(off.any(axis=1)))
+    column = int(np.argmax(off[row]))
+    return names[column], f"region {table.index[row]!r}", float(values[row, column])
+
+
+def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
+    if size is not None:
+        raise RegionError("pixel boxes have a width and a height of their own; leave size out, "
+                          "or give it to plan() to resample to it")  # fmt: skip
+    return BOX, check_boxes(table).T, None
+
+
+def _from_points(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
+    values = _numbers(table, ["x", "y"])
+    used = ["x", "y"]
+    if size is None:
+        if not {"width", "height"} <= set(table.columns):
+            raise RegionError("points need a size, or the columns width and height")
+        used += ["width", "height"]
+        sides = _numbers(table, ["height", "width"]).T
+    else:
+        sides = np.broadcast_to(np.asarray(size, float).reshape(-1, 1), (2, len(table)))
+    x, y = _in_raster(values[:, 0], values[:, 1], table, header, crs)
+    # the points' own coordinates stay readable in the result
+    return used, _around(x, y, sides, table, header, units), None
+
+
+def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
+    values = _numbers(table, BOUNDS)
+    for low, high in ((0, 2), (1, 3)):
+        if (off := values[:, low] >= values[:, high]).any():
+            row = int(np.argmax(off))
+            raise RegionError(
+                f"{BOUNDS[low]} of region {table.index[row]!r} is {values[row, low]:g} and "
+                f"{BOUNDS[high]} {values[row, high]:g}; the first must be smaller"
+            )
+    x, y = densified(values)
+    return BOUNDS, _enclosing(*_in_raster(x, y, table, header, crs), table, header), None
+
+
+def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
+    shapely = need("shapely", extra="rasters")
+    shapes = table.geometry
+    if (off := (shapes.isna() | shapes.is_empty).to_numpy()).any():
+        raise RegionError(f"region {table.index[int(np.argmax(off))]!r} has no geometry")
+    crs = shapes.crs if crs is None else crs
+    if (shapes.geom_type == "Point").all():
+        points = pd.DataFrame({"x": shapes.x, "y": shapes.y}, index=table.index)
+        more = [name for name in ("width", "height") if name in table and size is None]
+        return _from_points(points.join(table[more]), header, size, units, crs)
+    if size is not None:
+        raise RegionError("size belongs to points; polygons and lines have their own extent")
+    bounds = shapely.bounds(shapes.array)
+    sides = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+    dense = shapely.segmentize(np.asarray(shapes.array), np.maximum(sides / 20, 1e-12))
+
+    def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = _in_raster(points[:, 0], points[:, 1], table, header, crs, whole=False)
+        return np.stack(header.pixels(x, y), axis=1)
+
+    polygon = shapely.transform(dense, to_pixels)
+    left, top, right, bottom = shapely.bounds(polygon).T
+    boxes = _outward(left, top, right, bottom, table)
+    return [], boxes, polygon
+
+
+def _in_raster(
+    x: Any, y: Any, table: Any, header: Raster, crs: Any, *, whole: bool = True
+) -> tuple[Any, Any]:
+    """Reproject to the raster's CRS; refuse what cannot be."""
+    if isinstance(crs, str) and crs == "raster":
+        return x, y
+    if crs is None:
+        raise RegionError(
+            'the table has no CRS: give crs="EPSG:...", or crs="raster" if its coordinates are '
+            "the raster's own"
+        )
+    if header.crs is None:
+        raise RegionError(
+            f'{header.path} has no CRS to reproject to: give crs="raster" if the coordinates are '
+            "the raster's own"
+        )
+    x, y = reproject(x, y, crs, header.crs)
+    bad = ~(np.isfinite(x) & np.isfinite(y))
+    if bad.any():
+        rows = bad.reshape(len(table), -1).any(axis=1) if whole else np.array([True])
+        raise RegionError(
+            f"region {table.index[int(np.argmax(rows))]!r} cannot be reprojected from "
+            f"{crs_name(crs)} to the raster's {crs_name(header.crs)}"
+        )
+    return x, y
+
+
+def _around(x: Any, y: Any, sides: Any, table: Any, header: Raster, units: Units) -> Any:
+    """Boxes around points: the point's own pixel lies at (height // 2, width // 2)."""
+    if units not in ("pixels", "map"):
+        raise RegionError(f'units={units!r} is neither "pixels" nor "map"')
+    if not np.isfinite(sides).all() or (sides <= 0).any():
+        bad = sides[(sides <= 0) | ~np.isfinite(sides)][0]
+        raise RegionError(f"a region's size must be more than 0, not {bad:g}")
+    if units == "map":
+        sides = np.maximum(1, np.round(sides / np.array(header.pixel_size())[::-1, None]))
+    elif (sides != np.round(sides)).any():
+        bad = sides[sides != np.round(sides)][0]
+        raise RegionError(f'a size of {bad:g} pixels is not whole; units="map" is for map units')
+    columns, rows = header.pixels(x, y)
+    height, width = sides
+    box = [np.floor(columns) - width // 2, np.floor(rows) - height // 2, width, height]
+    return _whole(box, table)
+
+
+def _enclosing(x: Any, y: Any, table: Any, header: Raster) -> Any:
+    columns, rows = header.pixels(x, y)
+    return _outward(columns.min(1), rows.min(1), columns.max(1), rows.max(1), table)
+
+
+def _outward(left: Any, top: Any, right: Any, bottom: Any, table: Any) -> Any:
+    col, row = np.floor(left + _TOLERANCE), np.floor(top + _TOLERANCE)
+    width = np.maximum(1, np.ceil(right - _TOLERANCE) - col)
+    height = np.maximum(1, np.ceil(bottom - _TOLERANCE) - row)
+    return _whole([col, row, width, height], table)
+
+
+def _whole(box: list[Any], table: Any) -> NDArray[np.int64]:
+    found = np.stack(box)
+    if (far := (np.abs(found) > _FARTHEST).any(axis=0)).any():
+        raise RegionError(
+            f"region {table.index[int(np.argmax(far))]!r} lies {_FARTHEST:,} pixels away from the "
+            "raster: its coordinates are hardly in the CRS that was given"
+        )
+    return found.astype(np.int64)
+
+
+_READERS: dict[Kind, Callable[..., Any]] = {
+    "pixels": _from_pixels,
+    "points": _from_points,
+    "bounds": _from_bounds,
+    "geometry": _from_geometry,
+}
