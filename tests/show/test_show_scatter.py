@@ -92,6 +92,50 @@ def test_tags_corrections_and_the_way_back(seen, ds):
     assert seen.tags == {}
 
 
+def painted(scatter):
+    """The colour of every point in the canvas, and the legend's text."""
+    drawn = canvas(scatter)
+    codes = np.rint(drawn.points[:, 2]).astype(int)
+    legend = scatter.widget.children[0].children[0].value
+    return [mpl.colors.to_hex(drawn.color[code]) for code in codes], legend
+
+
+def test_relabelled_points_take_the_colour_of_their_new_class(seen, ds):
+    before, legend = painted(seen)
+    assert "no label" not in legend
+    ant, bee, cow = (before[list(ds.label.values).index(number)] for number in range(3))
+    assert len({ant, bee, cow}) == 3
+    seen.select([100])
+    seen.relabel("cow")
+    after, _ = painted(seen)
+    assert after == [cow, *before[1:]]
+    assert canvas(seen).selection.tolist() == [0]
+    seen.relabel(-1)
+    nobody, legend = painted(seen)
+    assert nobody[0] not in (ant, bee, cow)
+    assert "no label" in legend
+    assert "no label" in [text.get_text() for text in seen.figure().legends[0].get_texts()]
+    seen.select(ds.label == 1)
+    seen.relabel("ant")
+    without_bees, legend = painted(seen)
+    assert set(without_bees) == {ant, cow, nobody[0]}
+    assert "bee" not in legend
+    for _ in range(3):
+        seen.undo()
+    assert painted(seen)[0] == before
+    assert "bee" in painted(seen)[1]
+
+
+def test_points_coloured_by_something_else_keep_their_colour(ds, xy):
+    depth = xr.DataArray(np.linspace(2, 5, 60), dims="sample", name="depth")
+    wide = show.scatter(ds, xy, depth)
+    assert wide.widget is not None
+    before = canvas(wide).points.copy()
+    wide.select([100])
+    wide.relabel("cow")
+    np.testing.assert_array_equal(canvas(wide).points, before)
+
+
 def test_buttons_do_the_same_and_say_what_does_not_work(seen):
     panel = seen._panel
     panel.buttons["tag"].click()

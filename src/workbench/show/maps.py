@@ -6,25 +6,18 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.show.coloring import Color, Group, Groups, Values, read_color, shorten
 from workbench.show.drawing import (
     add_legend,
     coordinates,
-    draw_points,
     lay_thumbnails,
     legend_handles,
-    name_clusters,
     ring,
 )
+from workbench.show.panels import grid, panel
 from workbench.show.style import UNLABELLED, caption, colors, finish, styled
-
-#: Inches that a panel takes, and about how many typographic points wide the map in it is.
-_PANEL = 3.3
-_PANEL_ACROSS = 200
-_MAP_ACROSS = 480
 
 
 def map(  # noqa: A001 - the name that design and users know
@@ -75,7 +68,7 @@ def map(  # noqa: A001 - the name that design and users know
             layout="constrained",
         )
         # Names and thumbnails would cover each other.
-        _panel(fig, ax, points, coloring, named=not images, alone=True)
+        panel(fig, ax, points, coloring, named=not images, alone=True)
         handles = legend_handles(coloring)
         if mark is not None:
             handles.append(ring(ax, points[np.asarray(mark.values, dtype=bool)]))
@@ -126,9 +119,9 @@ def map_grid(
     found = {xy.attrs.get("seed") for xy in maps.values()}
     facts = {"seed": found.pop()} if len(found) == 1 and None not in found else {}
     with styled():
-        fig, axes = _grid(len(panels), columns, title)
+        fig, axes = grid(len(panels), columns, title)
         for ax, (text, points) in zip(axes, panels.items(), strict=True):
-            _panel(fig, ax, points, coloring, named=True)
+            panel(fig, ax, points, coloring, named=True)
             ax.set_title(text, fontsize=10)
         if isinstance(coloring, Values):
             fig.colorbar(axes[0].collections[-1], ax=axes, label=coloring.title, shrink=0.6)
@@ -177,59 +170,14 @@ def map_labels(
         facts["classes"] = f"{len(shown)} of {len(names)}"
     facts |= {key: xy.attrs[key] for key in ("method", "seed") if key in xy.attrs}
     with styled():
-        fig, axes = _grid(1 + len(shown), columns, title)
+        fig, axes = grid(1 + len(shown), columns, title)
         panels = {f"all {len(points):,}": np.full(len(points), True)}
         panels |= {f"{shorten(names[i])} · {counts[i]:,}": member[:, i] for i in shown}
         for ax, (text, mask) in zip(axes, panels.items(), strict=True):
             against = _one_against_rest(mask)
-            _panel(fig, ax, points, against, named=False)
+            panel(fig, ax, points, against, named=False)
             ax.set_title(text, fontsize=10)
         return finish(fig, caption(ds, **facts))
-
-
-def _panel(
-    fig: Figure,
-    ax: Axes,
-    points: np.ndarray,
-    coloring: Groups | Values,
-    *,
-    named: bool,
-    alone: bool = False,
-) -> None:
-    """Draw one map: alone, with its colour bar, or as one of several panels."""
-    across = _MAP_ACROSS if alone else _PANEL_ACROSS
-    drawn = draw_points(ax, points, coloring, across)
-    if alone and drawn is not None and isinstance(coloring, Values):
-        fig.colorbar(drawn, ax=ax, label=coloring.title, shrink=0.6)
-    if named and isinstance(coloring, Groups):
-        name_clusters(ax, points, coloring, across)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    ax.set_aspect("equal")
-    if not alone:
-        _make_square(ax, points)
-
-
-def _make_square(ax: Axes, points: np.ndarray) -> None:
-    """Show a square of the plane, so that panels beside each other are of one size."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    reach = 0.54 * (float((high - low).max()) or 1.0)
-    x, y = (low + high) / 2
-    ax.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
-
-
-def _grid(n: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with `n` panels and no empty axes."""
-    if n == 0:
-        raise ValueError("there is nothing to show: no map was given")
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    fig, axes = plt.subplots(rows, columns, squeeze=False, layout="constrained",
-                             figsize=(_PANEL * columns + 1.2, _PANEL * rows + 0.6))  # fmt: skip
-    for ax in axes.flat[n:]:
-        ax.remove()
-    fig.suptitle(title, x=0.01, ha="left")
-    return fig, list(axes.flat[:n])
 
 
 def _timed(name: str, xy: xr.DataArray) -> str:

@@ -47,9 +47,13 @@ class Panel:
     def __init__(self, scatter: Scatter) -> None:
         self._scatter = scatter
         widgets = need("ipywidgets", extra="notebooks")
-        self._plot = _canvas(scatter)
+        self._frame = pd.DataFrame(scatter.points, columns=["x", "y"])
+        self._plot = _canvas(scatter, self._frame)
+        self._painted = dict(scatter.corrections)
         self._uri = lru_cache(maxsize=4096)(self._read_uri)
-        self._pointed, self.status, self.gallery, self._table = (widgets.HTML() for _ in range(4))
+        parts = (widgets.HTML() for _ in range(5))
+        self._heading, self._pointed, self.status, self.gallery, self._table = parts
+        self._heading.value = self._legend()
         self.gallery.layout = {
             "max_height": f"{max(scatter.height - 190, 150)}px",
             "overflow": "auto",
@@ -60,7 +64,7 @@ class Panel:
             placeholder="class", options=scatter.classes, layout={"width": "120px"}
         )
         side = [self._pointed, self._controls(widgets), self.status, self.gallery, self._table]
-        left = widgets.VBox([self._heading(widgets), self._plot.show()], layout={"flex": "3 1 0%"})
+        left = widgets.VBox([self._heading, self._plot.show()], layout={"flex": "3 1 0%"})
         right = widgets.VBox(side, layout={"flex": "2 1 0%", "padding": "0 0 0 12px"})
         self.box = widgets.HBox([left, right], layout={"width": "100%"}).add_class(_LIVE)
         self._plot.widget.observe(self._on_lasso, names="selection")
@@ -71,6 +75,8 @@ class Panel:
     def refresh(self, message: str = "") -> None:
         """Show the scatter's state, and say what was done."""
         chosen = self._scatter.positions
+        if self._scatter.corrections != self._painted:
+            self._repaint()
         if not np.array_equal(np.sort(self._plot.selection()), chosen):
             self._plot.selection(chosen)
         shown = chosen[: self._scatter.thumbnails]
@@ -107,15 +113,21 @@ class Panel:
         button.on_click(clicked)
         return button
 
-    def _heading(self, widgets: Any) -> Any:
-        """Title and legend; inside the canvas they would cover points."""
+    def _repaint(self) -> None:
+        """Give the points the colours of their corrected labels, where they are coloured by it."""
+        self._painted = dict(self._scatter.corrections)
+        self._plot.color(**_encoding(self._scatter, self._frame))
+        self._heading.value = self._legend()
+
+    def _legend(self) -> str:
+        """Title and legend as HTML; inside the canvas they would cover points."""
         title = f"<b>{escape(self._scatter.title)}</b><br>" if self._scatter.title else ""
         coloring = self._scatter.coloring
         legend = chips([(group.name, group.color) for group in coloring.groups if group.name])
         if not isinstance(coloring, Groups):
             low, high, _ = coloring.extent()
             legend = f"{low:.3g} {gradient(_ramp(32)[1:])} {high:.3g} &emsp;{legend}"
-        return widgets.HTML(f"{_HIDE_STILL}{title}{escape(coloring.title)} {legend}")
+        return f"{_HIDE_STILL}{title}{escape(coloring.title)} {legend}"
 
     def _on_lasso(self, change: Any) -> None:
         new = np.sort(np.asarray(change["new"] if change["new"] is not None else [], dtype=np.intp))
@@ -141,16 +153,14 @@ class Panel:
         return self._uris(np.array([position]))[0]
 
 
-def _canvas(scatter: Scatter) -> Any:
-    """The jupyter-scatter plot, both axes to one scale."""
+def _canvas(scatter: Scatter, frame: pd.DataFrame) -> Any:
+    """The jupyter-scatter plot, both axes to one scale; `frame` is what it goes on reading."""
     jscatter = need("jscatter", extra="notebooks")
     low, high = scatter.points.min(axis=0), scatter.points.max(axis=0)
     reach = 0.52 * (float((high - low).max()) or 1.0)
     middle = (low + high) / 2
-    frame = pd.DataFrame(scatter.points, columns=["x", "y"])
     frame["id"] = scatter.ds["sample"].values.astype(str)
-    frame["class"] = class_names(scatter.ds)
-    encoding = _encoding(scatter, frame)
+    encoding = {f"color_{key}": value for key, value in _encoding(scatter, frame).items()}
     size = float(np.clip(250 / len(frame) ** 0.5, 2, 10))
     return jscatter.Scatter(
         data=frame, x="x", y="y", size=size, height=scatter.height, axes=False,
@@ -165,7 +175,8 @@ def _canvas(scatter: Scatter) -> Any:
 
 
 def _encoding(scatter: Scatter, frame: pd.DataFrame) -> dict[str, Any]:
-    """Colours for jupyter-scatter; `frame` gets the column that they go by."""
+    """Colours for jupyter-scatter; `frame` gets the column that they go by, and the classes."""
+    frame["class"] = class_names(scatter.corrected())
     coloring = scatter.coloring
     if isinstance(coloring, Groups):
         codes = np.empty(len(frame), dtype=np.int64)
@@ -173,12 +184,12 @@ def _encoding(scatter: Scatter, frame: pd.DataFrame) -> dict[str, Any]:
             codes[group.members] = number
         palette = {str(i): group.color for i, group in enumerate(coloring.groups)}
         frame["group"] = pd.Categorical.from_codes(codes, pd.Index(list(palette)))
-        return {"color_by": "group", "color_map": palette}
+        return {"by": "group", "map": palette}
     low, high, known = coloring.extent()
     # The lowest colour is for what has no value, and no value is that low.
     step = ((high - low) or 1.0) / 255
     frame["value"] = np.where(known, coloring.values, low - step)
-    return {"color_by": "value", "color_map": _ramp(255), "color_norm": (low - step, high)}
+    return {"by": "value", "map": _ramp(255), "norm": (low - step, high)}
 
 
 def _ramp(n: int) -> list[str]:
