@@ -21,7 +21,7 @@ help:  ## show this list
 setup: $(STAMP)  ## make .venv with everything in it (fast when nothing changed)
 
 run: $(STAMP)  ## run every curated notebook in batch and write an HTML report
-	$(BIN)/workbench run --all
+	$(BIN)/workbench run --all --preset standard
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest

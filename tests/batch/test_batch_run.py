@@ -67,7 +67,14 @@ def test_a_run_leaves_everything_and_names_no_absolute_path(
         "table": {"columns": ["a"], "data": [[1.5]]},
         "loss": "nan",
     }
-    names = ["log.txt", "odd name {x}.html", "odd name {x}.ipynb", "results.json", "run.json"]
+    names = [
+        "config.yaml",
+        "log.txt",
+        "odd name {x}.html",
+        "odd name {x}.ipynb",
+        "results.json",
+        "run.json",
+    ]
     assert record.files == names
     assert sorted(p.name for p in record.folder.iterdir()) == names
     assert record.peak_memory_bytes is not None
@@ -77,13 +84,13 @@ def test_a_run_leaves_everything_and_names_no_absolute_path(
     assert record.started < record.ended
 
     saved = (record.folder / "run.json").read_text()
-    document = nbformat.read(record.folder / names[2], as_version=4)
+    document = nbformat.read(record.folder / names[3], as_version=4)
     for text in (saved, json.dumps(document.metadata)):
         assert str(tmp_path) not in text
     assert RunRecord.load(record.folder).status == "succeeded"
     assert [o.name for o in document.cells[6].outputs] == ["stdout", "stderr"]
 
-    page = (record.folder / names[1]).read_text()
+    page = (record.folder / names[2]).read_text()
     addresses = Addresses()
     addresses.feed(page)
     assert addresses.loads == []

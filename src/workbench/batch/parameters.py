@@ -39,6 +39,8 @@ class Parameter:
     def check(self, value: Any) -> Any:
         """Return the value as this parameter's type; a ValueError says what is expected."""
         tries = list(self._readings(value)) if isinstance(value, CommandLine) else [_plain(value)]
+        if isinstance(value, list):  # YAML and JSON have no tuples
+            tries.append(tuple(value))
         adapter = TypeAdapter(self.type, config=_STRICT)
         for reading in tries:
             try:

@@ -71,6 +71,7 @@ class RunRecord(BaseModel):
     group: str | None = Field(
         default=None, description="the invocation, sweep or pipeline that it was a part of"
     )
+    parent: str | None = Field(default=None, description="the run that this one repeats")
     started: AwareDatetime
     ended: AwareDatetime | None = None
     seconds: float | None = None

@@ -4,6 +4,7 @@ import typer
 
 from workbench.batch.cli.run import run
 from workbench.batch.cli.runs import runs
+from workbench.batch.cli.schema import schema
 
 app = typer.Typer(
     help="Run notebooks unattended and look at what came out.",
@@ -12,7 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich alone would double the time of --help
     pretty_exceptions_enable=False,
 )
-for command in (run, runs):
+for command in (run, runs, schema):
     app.command()(command)
 
 

@@ -20,7 +20,7 @@ Parameters = Annotated[
 
 def named_values(texts: list[str]) -> dict[str, Any]:
     """Read ``name=value`` texts; the values are still to be read as their parameters' types."""
-    from workbench.batch.parameters import CommandLine
+    from workbench.batch.sweeps import read_values
 
     given: dict[str, Any] = {}
     for text in texts:
@@ -29,7 +29,7 @@ def named_values(texts: list[str]) -> dict[str, Any]:
             refuse(f"-p takes name=value, got {text!r}")
         if name in given:
             refuse(f"parameter {name!r} is set twice")
-        given[name] = CommandLine(value)
+        given[name] = read_values(value)
     return given
 
 

@@ -1,7 +1,8 @@
 """``workbench run``."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,52 +18,90 @@ from workbench.batch.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from workbench.batch.config import RunConfig
+    from workbench.batch.jobs import Job
     from workbench.batch.record import RunRecord
-    from workbench.batch.run import Job
+
+Notebooks = Annotated[list[Path] | None, typer.Argument(metavar="NOTEBOOK...", show_default=False)]
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of notebooks/presets: smoke, standard, full.")
+]
+Config = Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="A file of your own.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override what the preset says (Hydra)."),
+]
+Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="For each run.")]
+CellTimeout = Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="For each cell.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="For each run, as 4GiB.")]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs at a time.")]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="tcp://...", help="Run on a dask cluster instead.")
+]
 
 
 def run(
-    notebooks: Annotated[
-        list[Path] | None, typer.Argument(metavar="NOTEBOOK...", show_default=False)
-    ] = None,
+    notebooks: Notebooks = None,
     parameter: Parameters = None,
     every: Annotated[bool, typer.Option("--all", help="Run notebooks/*.ipynb.")] = False,
+    preset: Preset = None,
+    config: Config = None,
+    override: Overrides = None,
     out: Out = Path("runs"),
-    timeout: Annotated[
-        float | None, typer.Option(min=0.1, metavar="SECONDS", help="For each run.")
-    ] = None,
-    cell_timeout: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="For each cell.")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="For each run, as 4GiB.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Runs at a time.")] = 1,
+    timeout: Timeout = None,
+    cell_timeout: CellTimeout = None,
+    memory: Memory = None,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run notebooks, each in a process and a folder of its own, and write an HTML report.
 
-    The exit code is 0 if every run succeeded, 1 if one did not, 2 if nothing could be started,
-    130 after Ctrl-C.
+    Several values for a parameter (-p k=7,30 -p seed=range(5)) are swept: each combination is a
+    run. The exit code is 0 if every run succeeded, 1 if one did not, 2 if nothing could be
+    started, 130 after Ctrl-C.
     """
-    from workbench.batch.notebook import JobError
-    from workbench.batch.run import Interrupted, run_many
-
     log_to_stderr()
     stop_on_signals()
-    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
-    try:
-        todo = _jobs(notebooks or [], parameter or [], every)
-        records = run_many(todo, out=out, n_jobs=jobs, **limits)  # type: ignore[arg-type]
-    except JobError as error:
-        refuse(*error.problems)
-    except (OSError, MissingExtraError) as error:  # OSError: the disk is full, or went away
-        refuse(str(error))
-    except KeyboardInterrupt as stop:
-        if isinstance(stop, Interrupted):
-            conclude(out, stop.records)
-        raise typer.Exit(130) from None
+    with Refusing(out):
+        settings = _configuration(notebooks or [], preset, config, override or [])
+        todo = _jobs(notebooks or [], parameter or [], every, settings)
+        limits = _limits(settings, timeout, cell_timeout, memory)
+        n_jobs = jobs or (settings.jobs if settings else 1)
+        if scheduler:
+            from workbench.batch.cluster import run_on_cluster
+
+            records = run_on_cluster(todo, scheduler, out=out, **limits)
+        else:
+            from workbench.batch.run import run_many
+
+            records = run_many(todo, out=out, n_jobs=n_jobs, **limits)
     conclude(out, records)
     raise typer.Exit(any(record.status != "succeeded" for record in records))
+
+
+@dataclass
+class Refusing:
+    """Turns what keeps runs from starting, or stops them, into words and exit codes."""
+
+    out: Path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if kind is None or issubclass(kind, typer.Exit):
+            return
+        from workbench.batch.notebook import JobError
+        from workbench.batch.run import Interrupted
+
+        if isinstance(error, JobError):
+            refuse(*error.problems)
+        if isinstance(error, OSError | MissingExtraError):  # the disk is full, or went away
+            refuse(str(error))
+        if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, Interrupted):
+                conclude(self.out, error.records)
+            raise typer.Exit(130) from None
 
 
 def conclude(out: Path, records: "list[RunRecord]") -> None:
@@ -78,13 +117,60 @@ def conclude(out: Path, records: "list[RunRecord]") -> None:
         typer.echo(f"error: the report cannot be written: {error}", err=True)
 
 
-def _jobs(notebooks: list[Path], parameters: list[str], every: bool) -> "list[Job]":
-    """Turn the command line into jobs."""
-    from workbench.batch.run import Job
+def _configuration(
+    notebooks: list[Path], preset: str | None, config: Path | None, overrides: list[str]
+) -> "RunConfig | None":
+    if preset and config:
+        refuse("name a preset or a file of your own; a file can build on a preset by `defaults`")
+    if not preset and not config:
+        if overrides:
+            refuse("--set changes what --preset or --config says; a parameter is set by -p")
+        return None
+    from workbench.batch.presets import compose
 
-    if every == bool(notebooks):
+    folder = notebooks[0].parent if notebooks else Path("notebooks")
+    return compose(config or str(preset), overrides, folder=folder)
+
+
+def _jobs(
+    notebooks: list[Path], parameters: list[str], every: bool, settings: "RunConfig | None"
+) -> "list[Job]":
+    """Turn the command line and the configuration into jobs."""
+    from workbench.batch.jobs import Job
+    from workbench.batch.sweeps import Sweep, combinations
+
+    if every and notebooks:
         refuse("name the notebooks to run, or say --all for notebooks/*.ipynb")
     if every and not (notebooks := sorted(Path("notebooks").glob("*.ipynb"))):
         refuse("--all runs notebooks/*.ipynb, and there are none here")
-    given = named_values(parameters)
-    return [Job(notebook, given) for notebook in notebooks]
+    if settings and not notebooks:
+        notebooks = [settings.path(name) for name in settings.notebooks]
+    if not notebooks:
+        refuse("name the notebooks to run, or say --all for notebooks/*.ipynb")
+    given, jobs = named_values(parameters), []
+    for notebook in notebooks:
+        swept: dict[str, Any] = {}
+        if settings:
+            swept = {name: Sweep.of(name, values) for name, values in settings.sweep.items()}
+            swept |= settings.parameters_of(notebook)
+        jobs += [Job(notebook, chosen) for chosen in combinations({**swept, **given})]
+    return jobs
+
+
+def _limits(
+    settings: "RunConfig | None",
+    timeout: float | None,
+    cell_timeout: float | None,
+    memory: str | None,
+) -> dict[str, Any]:
+    """What each run may take: by the configuration, unless the command line says otherwise."""
+    from workbench.batch.limits import parse_size
+
+    typed = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
+    try:
+        if memory:
+            parse_size(memory)
+    except ValueError as error:
+        refuse(f"--memory: {error}")
+    known = settings.limits.model_dump() if settings else {}
+    return known | {name: value for name, value in typed.items() if value is not None}

@@ -1,0 +1,167 @@
+"""One run: its folder, its record, and its end, whatever happens."""
+
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench.batch import provenance
+from workbench.batch.jobs import Plan
+from workbench.batch.memory import Sample
+from workbench.batch.notebook import write_text
+from workbench.batch.nursery import Nursery
+from workbench.batch.outcome import failure
+from workbench.batch.parameters import move_paths
+from workbench.batch.progress import Progress
+from workbench.batch.record import Memory, RunError, RunRecord
+from workbench.batch.supervise import Child, Limits, follow
+
+_log = logging.getLogger("workbench.batch")
+
+# Space that a run holds until it ends, so that its record can be completed on a full disk.
+RESERVE = ".reserve"
+_RESERVED = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of one invocation share."""
+
+    out: Path
+    limits: Limits
+    nursery: Nursery
+    interrupted: threading.Event
+    group: str | None = None
+
+
+def carry_out(plan: Plan, setting: Setting) -> RunRecord | None:
+    """Run one plan in a new folder; None if the interruption came first."""
+    if setting.interrupted.is_set():
+        return None
+    record = _begin(plan, setting)
+    limits, nursery = setting.limits, setting.nursery
+    name, folder = plan.notebook.path.stem, record.folder
+    values = move_paths(plan.known, plan.given, folder)
+    job: dict[str, Any] = {
+        "id": record.id,
+        "file": f"{name}.ipynb",
+        "parameters": repr(values),
+        "cell_timeout": limits.cell_timeout,
+        "outcome": None,
+    }
+    began = time.monotonic()
+    with Progress(name, record.id, len(plan.notebook.cells) + bool(values)) as progress:
+        try:
+            (folder / RESERVE).write_bytes(bytes(_RESERVED))
+            (folder / f"{name}.ipynb").write_bytes(plan.notebook.content)
+            child = follow(nursery, job, folder, limits, setting.interrupted, progress.at)
+            outcome, unsaved = child.verdict(folder / "log.txt"), child.outcome is None
+            _keep_memory(record, child, plan)
+        except Exception as error:  # a full disk, no memory for another process
+            _log.exception("%s: the run could not be supervised", name)
+            outcome, unsaved = failure(error), False
+        record.ended, record.seconds = datetime.now(UTC), round(time.monotonic() - began, 3)
+        _complete(record, outcome, plan)
+        if unsaved:  # the worker is dead: another corrects its notebook and makes the HTML
+            job["outcome"] = outcome
+            follow(nursery, job, folder, Limits(timeout=60.0), threading.Event())
+            _save(record)
+        progress.ended(record.status, record.seconds)
+    return record
+
+
+def _begin(plan: Plan, setting: Setting) -> RunRecord:
+    """Make a run's folder and write its record, before anything of it runs."""
+    started = datetime.now(UTC)
+    notebook = plan.notebook
+    stem = re.sub(r"[^\w.-]+", "-", notebook.path.stem)[:60]
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(3)}"
+    record = RunRecord(
+        id=run_id,
+        notebook=os.path.relpath(notebook.path),
+        notebook_sha256=notebook.sha256,
+        parameters=plan.parameters,
+        given=dict(plan.given),
+        pid=os.getpid(),
+        group=setting.group,
+        parent=plan.parent,
+        started=started,
+        **provenance.of(notebook.path.resolve().parent),
+    )
+    folder = setting.out / run_id
+    folder.mkdir()
+    record.save(folder)
+    write_text(folder / "config.yaml", _config(record, setting.limits))
+    return record
+
+
+def _config(record: RunRecord, limits: Limits) -> str:
+    """Return the configuration that repeats this run: ``workbench run --config``."""
+    parameters = {name: _listed(value) for name, value in record.parameters.items()}
+    content = {
+        "version": 3,
+        "notebooks": {record.notebook: parameters},
+        "limits": asdict(limits),
+    }
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _listed(value: Any) -> Any:
+    """Return a value with lists for tuples, which YAML lacks."""
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return {k: _listed(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _keep_memory(record: RunRecord, child: Child, plan: Plan) -> None:
+    """Put the course of the run's memory into its record, by cells of the notebook as given."""
+
+    def cell(index: int | None) -> int | None:
+        return index if index is None else plan.notebook.original_index(index, bool(plan.given))
+
+    def known(samples: Iterable[Sample]) -> list[Sample]:
+        return [(seconds, size, cell(index)) for seconds, size, index in samples]
+
+    seen, limit = child.memory, child.limits.memory
+    record.peak_memory_bytes = seen.peak
+    record.memory = Memory(
+        limit_bytes=limit,
+        held_by=None if not limit else "control group" if child.group else "watching",
+        killed=child.limit_kills,
+        peak_cell=cell(seen.peak_cell),
+        samples=known(seen.kept),
+        last=known(seen.last),
+    )
+
+
+def _complete(record: RunRecord, outcome: Mapping[str, Any], plan: Plan) -> None:
+    """Write how a run ended."""
+    record.status = outcome["status"]
+    if outcome["error"]:
+        record.error = RunError(**outcome["error"])
+        if record.error.cell is not None:
+            injected = bool(plan.given)
+            record.error.cell = plan.notebook.original_index(record.error.cell, injected)
+    _save(record)
+
+
+def _save(record: RunRecord) -> None:
+    """Write the record; should that fail, the earlier one stays, and the run counts as failed."""
+    with suppress(OSError):
+        (record.folder / RESERVE).unlink()
+    record.files = sorted(p.name for p in record.folder.iterdir() if not p.name.startswith("."))
+    try:
+        record.save(record.folder)
+    except OSError as error:
+        _log.error("%s/run.json cannot be completed: %s", record.folder, error)
+        record.status, record.error = "failed", RunError(**failure(error)["error"])

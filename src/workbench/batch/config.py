@@ -1,0 +1,191 @@
+"""What a batch run is configured by: a typed, versioned file, and how older versions become new.
+
+A file is read as the model of its version, and each model makes the next one, so that what runs is
+always a `RunConfig`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from workbench.batch.declarations import read_parameters
+from workbench.batch.limits import parse_size
+from workbench.batch.notebook import JobError, Notebook
+from workbench.batch.parameters import check_parameters
+from workbench.batch.sweeps import Sweep, combinations
+
+NEWEST = 3
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class LimitsConfig(_Model):
+    """What each run may take."""
+
+    timeout: float | None = Field(default=None, gt=0, description="seconds for a whole run")
+    cell_timeout: float | None = Field(default=None, gt=0, description="seconds for each cell")
+    memory: str | int | None = Field(default=None, description="bytes, or a text such as 4GiB")
+
+    @field_validator("memory")
+    @classmethod
+    def _is_a_size(cls, value: str | int | None) -> str | int | None:
+        if value is not None:
+            parse_size(value)
+        return value
+
+
+class RunConfig(_Model):
+    """Version 3: limits in a group of their own, and sweeps.
+
+    Parameters of a notebook are checked against the notebook itself.
+    """
+
+    version: Literal[3] = 3
+    folder: str = Field(default="notebooks", description="where notebooks called by name lie")
+    notebooks: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="parameters by notebook: a path, or a name with or without its number",
+    )
+    sweep: dict[str, list[Any] | str] = Field(
+        default={}, description="values, or range(...), of parameters: each combination is a run"
+    )
+    limits: LimitsConfig = LimitsConfig()
+    jobs: int = Field(default=1, ge=1, description="runs at a time")
+    values: dict[str, Any] = Field(default={}, description="for ${values.name} elsewhere")
+
+    @model_validator(mode="after")
+    def _check_notebooks(self) -> "RunConfig":
+        problems = []
+        for name, parameters in self.notebooks.items():
+            try:
+                path = self.path(name)
+                known = read_parameters(Notebook.read(path))
+                swept = {n: Sweep.of(n, values) for n, values in self.sweep.items()}
+                for chosen in combinations({**swept, **parameters}):
+                    check_parameters(known, chosen)
+            except JobError as error:
+                problems += [f"notebooks.{name}: {problem}" for problem in error.problems]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def path(self, name: str) -> Path:
+        """Return the file of a notebook that the configuration calls by a name or a path."""
+        if name.endswith(".ipynb"):
+            return Path(name)
+        found = [p for p in Path(self.folder).glob("*.ipynb") if name in (p.stem, bare_name(p))]
+        if len(found) != 1:
+            there = ", ".join(sorted(bare_name(p) for p in Path(self.folder).glob("*.ipynb")))
+            count = "several notebooks are" if found else "no notebook is"
+            raise JobError([f"{count} called so in {self.folder} (there are {there or 'none'})"])
+        return found[0]
+
+    def parameters_of(self, notebook: str | Path) -> dict[str, Any]:
+        """Return the parameters that are set for a notebook; none if it is not mentioned."""
+        path = Path(notebook).resolve()
+        for name, parameters in self.notebooks.items():
+            if self.path(name).resolve() == path:
+                return dict(parameters)
+        return {}
+
+
+class ConfigV2(_Model):
+    """Version 2: several notebooks, limits in seconds beside them."""
+
+    version: Literal[2]
+    folder: str = "notebooks"
+    notebooks: dict[str, dict[str, Any]] = {}
+    timeout: float | None = Field(default=None, gt=0)
+    cell_timeout: float | None = Field(default=None, gt=0)
+    jobs: int = Field(default=1, ge=1)
+
+    def to_next(self) -> dict[str, Any]:
+        """Gather the limits."""
+        limits = {"timeout": self.timeout, "cell_timeout": self.cell_timeout}
+        kept = self.model_dump(include={"folder", "notebooks", "jobs"})
+        return {"version": 3, "limits": limits, **kept}
+
+
+class ConfigV1(_Model):
+    """Version 1: one notebook, its time in minutes."""
+
+    version: Literal[1]
+    notebook: str
+    parameters: dict[str, Any] = {}
+    timeout_minutes: float | None = Field(default=None, gt=0)
+
+    def to_next(self) -> dict[str, Any]:
+        """Make it the only one of several, and seconds of minutes."""
+        seconds = self.timeout_minutes and self.timeout_minutes * 60
+        return {"version": 2, "notebooks": {self.notebook: self.parameters}, "timeout": seconds}
+
+
+M = TypeVar("M", bound=BaseModel)
+_MODELS: dict[int, type[ConfigV1] | type[ConfigV2]] = {1: ConfigV1, 2: ConfigV2}
+
+
+def load_config(content: Mapping[str, Any], source: str) -> RunConfig:
+    """Return the newest form of a configuration of any version.
+
+    Raises
+    ------
+    JobError
+        Names each wrong field, its value and what is allowed, and the version it was read as.
+
+    Examples
+    --------
+    >>> old = {"version": 2, "timeout": 60}
+    >>> load_config(old, "old.yaml").limits.timeout
+    60.0
+    """
+    content = dict(content)
+    version = content.get("version")
+    if version not in (*_MODELS, NEWEST):
+        known = ", ".join(map(str, (*_MODELS, NEWEST)))
+        raise JobError([f"{source}: version is one of {known}; got {version!r}"])
+    while version != NEWEST:
+        step = f"{source}, version {version} → {version + 1}"
+        content = _as(_MODELS[version], content, step).to_next()
+        version += 1
+    return _as(RunConfig, content, source)
+
+
+def _as(model: type[M], content: Mapping[str, Any], source: str) -> M:
+    try:
+        return model(**content)
+    except ValidationError as error:
+        raise JobError(list(_problems(error, model, source))) from error
+
+
+def _problems(error: ValidationError, model: type[BaseModel], source: str) -> Any:
+    """Each problem as a sentence with the field, its value and what is allowed."""
+    for found in error.errors():
+        where = ".".join(str(part) for part in found["loc"])
+        if found["type"] == "extra_forbidden":
+            allowed = ", ".join(model.model_fields)
+            yield f"{source}: there is no {where}; allowed are {allowed}"
+        elif not where:  # of the whole: what the notebooks themselves said
+            yield from (f"{source}: {line}" for line in str(found["ctx"]["error"]).splitlines())
+        elif found["type"] == "missing":
+            yield f"{source}: {where} is missing"
+        elif found["type"] == "value_error":
+            yield f"{source}: {where}: {found['ctx']['error']}"
+        else:
+            what = found["msg"].removeprefix("Input should be ")
+            yield f"{source}: {where} is {found['input']!r}; it should be {what}"
+
+
+def bare_name(path: Path) -> str:
+    """Return a notebook's name without its number, which a preset need not know.
+
+    Examples
+    --------
+    >>> bare_name(Path("notebooks/01_mnist_embeddings.ipynb"))
+    'mnist_embeddings'
+    """
+    return re.sub(r"^\d+_", "", path.stem)

@@ -1,0 +1,101 @@
+"""Sweeps: read, combined, run, here and on a cluster."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.batch import Job, JobError, read_runs
+from workbench.batch.cluster import run_on_cluster
+from workbench.batch.sweeps import Sweep, combinations, read_values
+
+Make = Callable[..., Path]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("7", "7"),
+        ("7,30, 50", ("7", "30", "50")),
+        ("range(3)", ("0", "1", "2")),
+        ("range(4, 0, -2)", ("4", "2")),
+        ("[1,2]", "[1,2]"),
+        ("[1,2],[3]", ("[1,2]", "[3]")),
+        ("{'a': (1, 2)}", "{'a': (1, 2)}"),
+        ("'a,b'", "a,b"),
+        ('"a,b",c', ("a,b", "c")),
+        ("it's,5 o'clock", ("it's", "5 o'clock")),
+        ("a=b", "a=b"),
+        ("", ""),
+        ("(1", "(1"),
+        ("range(x)", "range(x)"),
+    ],
+)
+def test_reads_one_value_or_several(text: str, values: object) -> None:
+    found = read_values(text)
+    assert found == values
+    assert isinstance(found, Sweep) == isinstance(values, tuple)
+
+
+@given(st.lists(st.integers(), min_size=2))
+def test_numbers_come_back(numbers: list[int]) -> None:
+    assert read_values(",".join(map(str, numbers))) == tuple(map(str, numbers))
+
+
+@pytest.mark.parametrize("text", ["range(0)", "range(1, 2, 0)"])
+def test_refuses_an_empty_range(text: str) -> None:
+    with pytest.raises(JobError, match="range"):
+        read_values(text)
+
+
+def test_combines_all_with_all() -> None:
+    found = combinations({"k": Sweep([1, 2]), "fixed": "x", "seed": Sweep(range(3))})
+    assert len(found) == 6
+    assert found[0] == {"k": 1, "fixed": "x", "seed": 0}
+    assert found[1] == {"k": 1, "fixed": "x", "seed": 1}
+    assert combinations({}) == [{}]
+
+
+SOURCE = "from workbench.batch import record\nrecord('score', k * 10 + seed)"
+
+
+def test_the_command_sweeps(make_notebook: Make, start_workbench: Start) -> None:
+    path = make_notebook("a", SOURCE, parameters="k: int = 1\nseed: int = 0")
+    process = start_workbench("run", path, "-p", "k=1,2", "-p", "seed=range(2)", "--jobs", 2)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    found = read_runs()
+    assert sorted((r.given["k"], r.given["seed"]) for r in found) == [
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
+    assert len({r.group for r in found}) == 1
+    assert found[0].group
+    process = start_workbench("run", path, "-p", "k=1,two", "-p", "seed=range(2)")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err == "error: a.ipynb: 'k' is int, got 'two', which is str\n"
+
+
+def test_a_cluster_runs_the_same(make_notebook: Make) -> None:
+    distributed = pytest.importorskip("distributed")
+    path = make_notebook("a", SOURCE + "\nopen('mine.txt', 'w').close()", parameters="k=1\nseed=0")
+    jobs = [Job(path, {"k": k}) for k in (1, 2)]
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address=None
+    ) as cluster:
+        found = run_on_cluster(jobs, cluster.scheduler_address, out="far", timeout=200)
+    assert [(r.status, r.parameters["k"]) for r in found] == [("succeeded", 1), ("succeeded", 2)]
+    assert {str(r.folder.parent) for r in found} == {str(Path("far").absolute())}
+    assert found[0].group == found[1].group is not None
+    assert found[0].notebook == "a.ipynb"
+    assert json.loads((found[1].folder / "results.json").read_text()) == {"score": 20}
+    with pytest.raises(JobError, match="unknown parameter 'q'"):
+        run_on_cluster([Job(path, {"q": 1})], "tcp://127.0.0.1:1")
