@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist
@@ -30,6 +30,7 @@ def as_set(table):
 
 
 class TestPairsWithin:
+    @settings(deadline=None)
     @given(points=grid_points, distance=st.integers(0, 20))
     def test_the_same_pairs_as_brute_force(self, points, distance):
         table = pairs_within(points, distance)
@@ -97,6 +98,7 @@ class TestPairsWithin:
 
 
 class TestPairBlocks:
+    @settings(deadline=None)
     @given(points=grid_points, distance=st.integers(0, 20), memory=st.integers(1, 4000))
     def test_all_pairs_once_however_small_the_parts(self, points, distance, memory):
         parts = list(pair_blocks(points, distance, memory=memory))
@@ -120,6 +122,7 @@ class TestPairBlocks:
 
 
 class TestNearest:
+    @settings(deadline=None)
     @given(points=grid_points, data=st.data())
     def test_the_same_distances_as_brute_force(self, points, data):
         if len(points) == 1:

@@ -1,5 +1,6 @@
 """Regions of large rasters as an image dataset: each block read once, in bounded memory."""
 
+from workbench.rasters.detections import Merged, merge_detections
 from workbench.rasters.errors import (
     BlockError,
     FailedRegionsWarning,
@@ -19,6 +20,8 @@ __all__ = [
     "pairs_within",
     "pair_blocks",
     "nearest",
+    "merge_detections",
+    "Merged",
     "RasterError",
     "RegionError",
     "NoOverlapError",

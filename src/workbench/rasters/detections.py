@@ -118,6 +118,8 @@ def _suppressed(at: Boxes, rank: Labels, place: Labels, kind: Labels, iou: float
     for start in range(0, len(rank), _BLOCK):
         block = rank[start : start + _BLOCK]
         alive = block[owner[block] < 0]
+        if not len(alive):
+            continue
         one, other = tree.near(alive, 0.0)
         left = (place[other] > place[one]) & (owner[other] < 0) & (kind[one] == kind[other])
         one, other = one[left], other[left]
