@@ -12,11 +12,13 @@ from workbench.rasters.errors import (
 from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import regions
 from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
+from workbench.rasters.write import Written
 
 __all__ = [
     "regions",
     "plan",
     "Plan",
+    "Written",
     "pairs_within",
     "pair_blocks",
     "nearest",

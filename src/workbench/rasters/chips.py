@@ -258,7 +258,7 @@ def report(ds: xr.Dataset, plan: "Plan", failures: crop.Failures) -> xr.Dataset:
     if failures:
         table = failed_table(plan, failures)
         warnings.warn(failed_text(table, len(plan.table)), FailedRegionsWarning, stacklevel=4)
-        ds.attrs["failed"] = table["id"].tolist()
+        ds.attrs["failed"] = table["sample"].tolist()
     return ds
 
 
@@ -268,7 +268,7 @@ def failed_table(plan: "Plan", failures: crop.Failures) -> pd.DataFrame:
     rows = sorted((int(order[position]), error) for position, error in failures.items())
     return pd.DataFrame(
         {
-            "id": [plan.table.index[row] for row, _ in rows],
+            "sample": [plan.table.index[row] for row, _ in rows],
             "block_row": [error.block[0] for _, error in rows],
             "block_column": [error.block[1] for _, error in rows],
             "error": [error.reason for _, error in rows],
@@ -278,7 +278,7 @@ def failed_table(plan: "Plan", failures: crop.Failures) -> pd.DataFrame:
 
 def failed_text(table: pd.DataFrame, total: int) -> str:
     """Say how many failed, which first, and why."""
-    first = ", ".join(map(repr, table["id"][:5].tolist()))
+    first = ", ".join(map(repr, table["sample"][:5].tolist()))
     blocks = len(table[["block_row", "block_column"]].drop_duplicates())
     return (
         f"{len(table):,} of {total:,} regions could not be read ({first}"

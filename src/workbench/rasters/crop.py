@@ -177,7 +177,7 @@ def run(
             except BaseException as error:
                 handover.fail(group, share.kept, error)
                 raise
-            return members.stop - members.start
+            return int(members.stop - members.start)
 
         workers = min(threads or plan.threads(), max(1, len(groups)))
         _all(one, groups.tolist(), workers, progress, len(plan.layout.order))

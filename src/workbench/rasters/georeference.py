@@ -157,7 +157,8 @@ def reproject(x: NDArray[Any], y: NDArray[Any], source: Any, target: Any) -> tup
     if one == other:
         return x, y
     transformer = pyproj.Transformer.from_crs(one, other, always_xy=True)
-    return transformer.transform(x, y)
+    there: tuple[Any, Any] = transformer.transform(x, y)
+    return there
 
 
 def crs_name(crs: Any) -> str:

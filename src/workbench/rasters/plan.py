@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from workbench.rasters.layout import (
 )
 from workbench.rasters.regions import check_boxes
 from workbench.rasters.schedule import Schedule
+from workbench.rasters.write import Format, Written, write
 
 Edge = Literal["pad", "clip", "skip", "raise"]
 EDGES = ("pad", "clip", "skip", "raise")
@@ -159,6 +160,58 @@ class Plan:
             A block cannot be decoded, with ``on_error="raise"``.
         """
         return chips.load(self, on_error=on_error, threads=threads, progress=progress)
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        format: Format = "zarr",  # noqa: A002 - what every writer calls it
+        *,
+        resume: bool = True,
+        on_error: crop.OnError = "list",
+        threads: int | None = None,
+        client: Any = None,
+        progress: bool = True,
+    ) -> Written:
+        """Write all chips to a folder, in bounded memory.
+
+        A run that was stopped or killed goes on from there when it is started again, reads
+        nothing for what is written, and ends with the same bytes.
+
+        Parameters
+        ----------
+        path
+            A folder of this name is made. One that holds anything else is refused.
+        format
+            ``"zarr"``: a Zarr v3 store that ``xarray.open_zarr`` opens, in read order;
+            ``ds.sortby("position")`` restores the table's. ``"geotiff"`` and ``"png"``: a file a
+            region at its own size. ``"webdataset"``: tar files.
+        resume
+            Go on with an earlier run of the same plan; False refuses a folder that holds one.
+        on_error
+            ``"list"``: regions on a block that cannot be decoded are listed in the result, with a
+            warning; in Zarr they are filled and not valid. ``"raise"`` stops at the first.
+        threads
+            By default as many as there are processors and memory for.
+        client
+            A ``distributed.Client``, whose workers see the raster and the folder under the same
+            paths: one task a group.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Written
+            False as a truth value when some region could not be read.
+
+        Raises
+        ------
+        OutputError
+            The folder holds something else, or the chips of another plan.
+        OSError
+            Such as a full disk: make room and write again.
+        """
+        return write(self, path, format, resume=resume, on_error=on_error, threads=threads,
+                     client=client, progress=progress)  # fmt: skip
 
     @property
     def fingerprint(self) -> str:

@@ -94,7 +94,7 @@ def regions(
             col  row  width  height label
     sample
     0         6    6      8       8  town
-    """  # noqa: W291 - pandas prints the blanks
+    """
     header = read_header(raster)
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"the table must be a pandas or geopandas DataFrame, not {type(table)}")

@@ -1,0 +1,212 @@
+"""Chips as files: GeoTIFF, PNG, or tar files in the form of webdataset."""
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench._extras import need
+from workbench.rasters import chips
+from workbench.rasters.errors import RegionError
+
+if TYPE_CHECKING:
+    from workbench.rasters.plan import Plan
+
+_LONGEST_NAME = 200
+
+
+class Files:
+    """One file a chip, one folder a group; a folder appears when it is complete."""
+
+    suffix = ""
+
+    def __init__(self, plan: "Plan", path: Path) -> None:
+        self._plan, self._path = plan, path
+        self.check()
+
+    def check(self) -> None:
+        """Raise where the format cannot hold the chips."""
+
+    def prepare(self, folder: Path) -> None:
+        """Check the files' names: nothing else is there before the first group."""
+        for name in chips.ids(self._plan.table.index).tolist():
+            if len(file_name(name)) > _LONGEST_NAME:
+                raise RegionError(f"the id {name!r} is too long for a file's name")
+
+    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
+        """Write a group's files."""
+        folder = self._path / f"{group:06d}"
+        partial = folder.with_name(f".{folder.name}.partial")
+        partial.mkdir()
+        names = []
+        for chip, good, region in self.members(group, image, valid):
+            name = file_name(self._plan.table.index[region]) + self.suffix
+            (partial / name).write_bytes(self.encode(chip, good, region))
+            names.append(f"{folder.name}/{name}")
+        shutil.rmtree(folder, ignore_errors=True)  # written, but not recorded any more
+        partial.replace(folder)
+        return names
+
+    def members(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> Any:
+        """Yield each chip at its own size, its validity, and its row of the table."""
+        form = self._plan.form
+        regions = self._plan.layout.order[self._plan.layout.members(group)]
+        for chip, good, region in zip(image, valid, regions.tolist(), strict=True):
+            width, height = self._plan.boxes[region, 2:].tolist()
+            if form.resampled:
+                width, height = form.width, form.height
+            yield chip[:height, :width], good[:height, :width], region
+
+    def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:
+        """Return the file's content."""
+        raise NotImplementedError
+
+    def clean(self) -> None:
+        """Remove what was not finished."""
+        for leftover in self._path.glob(".*.partial"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def file_name(identity: Any) -> str:
+    """A file's name that no file system minds and that can be read back by unquoting.
+
+    Examples
+    --------
+    >>> file_name("farm 7/b"), file_name(12), file_name("..")
+    ('farm 7%2Fb', '12', '%2E.')
+    """
+    name = quote(str(identity), safe=" ,()+=@&'#!")
+    return "%2E" + name[1:] if name.startswith(".") else name or "%00"
+
+
+class GeoTiffs(Files):
+    """GeoTIFF with the chip's own geotransform, the raster's CRS, nodata and, where some pixels
+    are not valid, a mask.
+    """
+
+    suffix = ".tif"
+
+    def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:
+        """Return a GeoTIFF."""
+        rasterio = need("rasterio", extra="rasters")
+        plan = self._plan
+        profile = {
+            "driver": "GTiff",
+            "height": chip.shape[0],
+            "width": chip.shape[1],
+            "count": plan.form.channels,
+            "dtype": plan.form.dtype,
+            "nodata": plan.raster.nodata,
+            "crs": plan.raster.crs,
+            "transform": rasterio.Affine.from_gdal(
+                *chips.geotransforms(plan, np.array([region]))[0]
+            ),
+            "compress": "deflate",
+            "zlevel": 1,
+            "interleave": "pixel",
+        }
+        if plan.form.mask:
+            valid = valid & (chip[..., plan.form.channels] != 0)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
+            with memory.open(**profile) as target:
+                target.write(chip[..., : plan.form.channels].transpose(2, 0, 1))
+                names = [plan.raster.descriptions[band - 1] or None for band in plan.bands]
+                target.descriptions = tuple(names)
+                if not valid.all():
+                    target.write_mask(valid)
+            return bytes(memory.read())
+
+
+class Pngs(Files):
+    """PNG: 8 or 16 bits, one to four bands; without a place on the map but in the manifest."""
+
+    suffix = ".png"
+
+    def check(self) -> None:
+        """Raise ``RegionError`` for other types and numbers of bands."""
+        if not fits_png(self._plan):
+            form = self._plan.form
+            raise RegionError(
+                f"PNG holds 1 to 4 bands of uint8 or uint16, not {form.channels} of {form.dtype}; "
+                'choose bands=, or format="geotiff" or "zarr"'
+            )
+
+    def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:  # noqa: ARG002
+        """Return a PNG."""
+        return as_png(chip[..., : self._plan.form.channels])
+
+
+def fits_png(plan: "Plan") -> bool:
+    """Say whether PNG can hold a plan's chips."""
+    return plan.form.dtype in ("uint8", "uint16") and plan.form.channels <= 4
+
+
+def as_png(chip: NDArray[Any]) -> bytes:
+    """Encode a chip."""
+    codecs = need("imagecodecs", extra="rasters")
+    chip = chip[..., 0] if chip.shape[2] == 1 else chip
+    return bytes(codecs.png_encode(np.ascontiguousarray(chip), level=3))
+
+
+class Tars(Files):
+    """Tar files as webdataset reads them: for each sample its pixels, ``json`` and ``cls``."""
+
+    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
+        """Write a group's tar file."""
+        target = self._path / f"{group:06d}.tar"
+        partial = target.with_name(f".{target.name}.partial")
+        png = fits_png(self._plan)
+        label, names = chips.labels(self._plan)
+        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for chip, good, region in self.members(group, image, valid):
+                # a key ends at the first dot of the file's name
+                key = file_name(self._plan.table.index[region]).replace(".", "%2E")
+                pixels = chip[..., : self._plan.form.channels]
+                _add(tar, f"{key}.png" if png else f"{key}.npy",
+                     as_png(pixels) if png else _as_npy(pixels))  # fmt: skip
+                facts = self._facts(region)
+                if label is not None:
+                    _add(tar, f"{key}.cls", str(label[region]).encode())
+                    facts["label"] = names[label[region]] if label[region] >= 0 else None
+                if not good.all():
+                    _add(tar, f"{key}.valid.npy", _as_npy(good))
+                _add(tar, f"{key}.json", json.dumps(facts).encode())
+        partial.replace(target)
+        return [target.name] * len(valid)
+
+    def _facts(self, region: int) -> dict[str, Any]:
+        plan, row = self._plan, self._plan.table.iloc[region]
+        facts = {
+            "sample": plan.table.index[region],
+            "geotransform": chips.geotransforms(plan, np.array([region]))[0].tolist(),
+            **row.drop("polygon", errors="ignore").to_dict(),
+        }
+        return {str(name): _plain(value) for name, value in facts.items()}
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if isinstance(value, int | float | str | bool | list | None) else str(value)
+
+
+def _as_npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array))
+    return buffer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))

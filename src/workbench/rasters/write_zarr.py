@@ -1,0 +1,90 @@
+"""Chips as a Zarr store, sharded along ``sample``: a shard is a group, written by one thread."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench._extras import need
+from workbench.rasters import chips
+
+if TYPE_CHECKING:
+    from workbench.rasters.plan import Plan
+
+#: Bytes of a chunk within a shard: what a reader of single chips has to decode.
+_CHUNK = 2**20
+
+
+class ZarrShards:
+    """Writes ``image``, ``valid`` and what is known of each sample, in read order."""
+
+    def __init__(self, plan: "Plan", path: Path) -> None:
+        self._plan, self._path = plan, path
+
+    def prepare(self, folder: Path) -> None:
+        """Write everything but pixels; ``position`` is each sample's place in the table."""
+        zarr = need("zarr", extra="rasters")
+        plan, layout = self._plan, self._plan.layout
+        nothing = np.empty((len(layout.order), 0, 0, plan.form.channels + plan.form.mask), "u1")
+        table = chips.dataset(plan, layout.order, nothing, nothing[..., 0])
+        table = table.drop_vars(["image", "valid", "mask"], errors="ignore")
+        table = table.assign_coords(position=("sample", layout.order))
+        with warnings.catch_warnings():
+            # fixed-length text is not yet in the format's specification; every reader has it
+            warnings.simplefilter("ignore")
+            table.to_zarr(folder, zarr_format=3, mode="w", consolidated=False)
+        root = zarr.open_group(folder, mode="a")
+        shape = (len(layout.order), plan.form.height, plan.form.width)
+        dims = ("sample", "y", "x")
+        names = [plan.form.channels]
+        self._create(root, "image", (*shape, *names), plan.form.dtype, plan.form.fill,
+                     (*dims, "channel"))  # fmt: skip
+        self._create(root, "valid", shape, "bool", True, dims)
+        if plan.form.mask:
+            self._create(root, "mask", shape, "bool", True, dims)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not in the specification either, and all read it
+            zarr.consolidate_metadata(folder)
+
+    def _create(self, root: Any, name: str, shape: tuple[int, ...], dtype: str, fill: Any,
+                dims: tuple[str, ...]) -> None:  # fmt: skip
+        codecs = need("zarr.codecs", extra="rasters")
+        size, itemsize = self._plan.layout.size, np.dtype(dtype).itemsize
+        chip = int(np.prod(shape[1:])) * itemsize
+        inner = max(
+            d for d in range(1, size + 1) if size % d == 0 and (d == 1 or d * chip <= _CHUNK)
+        )
+        root.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(inner, *shape[1:]),
+            shards=(size, *shape[1:]),
+            compressors=codecs.BloscCodec(
+                cname="lz4", clevel=3, shuffle="bitshuffle", typesize=itemsize
+            ),
+            fill_value=fill,
+            dimension_names=dims,
+        )
+
+    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
+        """Write one shard of each array; all-True shards of `valid` are left to the fill value."""
+        zarr = need("zarr", extra="rasters")
+        root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
+        members = self._plan.layout.members(group)
+        channels = self._plan.form.channels
+        root["image"][members] = image[..., :channels]
+        parts = {"valid": valid}
+        if self._plan.form.mask:
+            parts["mask"] = image[..., channels] != 0
+        for name, part in parts.items():
+            if not part.all():
+                root[name][members] = part
+        return [""] * len(valid)
+
+    def clean(self) -> None:
+        """Remove the store's own half-written files."""
+        for leftover in self._path.rglob("*.partial"):
+            leftover.unlink()
