@@ -1,5 +1,7 @@
 """Different samples on one spot of a map, and samples that are nearly the same."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -32,7 +34,8 @@ def collisions(
     xy
         float (sample, axis): the map of the same samples.
     n
-        How many pairs at most; there are fewer where the map has fewer.
+        How many pairs at most; where the map has fewer, a warning tells how far its neighbours
+        are apart.
     far
         The percentile, from 0 to 100, above which two samples count as different. At 0 all but
         exact duplicates do.
@@ -78,9 +81,17 @@ def collisions(
             "percentile": percentile,
         }
     )
-    table = table[(distance > 0) & (percentile >= far)]
+    table = table[distance > 0]
+    most = table["percentile"].max()
+    table = table[table["percentile"] >= far]
     table = table.sort_values(["map_distance", "percentile"], ascending=[True, False])
     table = _each_once(table, n)
+    if len(table) < n and far > 0 and np.isfinite(most):
+        warnings.warn(
+            f"{len(table)} of {n} pairs: no others that are near on this map reach far={far:g} by "
+            f"their features; the farthest are at percentile {most:.0f}. A lower far finds more",
+            stacklevel=2,
+        )
     if "sample" in features.coords:
         ids = features["sample"].values
         table.insert(2, "first_id", ids[table["first"]])
