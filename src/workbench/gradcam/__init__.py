@@ -4,7 +4,21 @@ from workbench._extras import need
 
 need("torch", extra="gradcam")
 
+from workbench.gradcam.baselines import (  # noqa: E402
+    centre_maps,
+    energy_inside,
+    points_inside,
+    random_maps,
+)
+from workbench.gradcam.faithfulness import Faithfulness, faithfulness  # noqa: E402
 from workbench.gradcam.probe import Probe  # noqa: E402
+from workbench.gradcam.randomization import randomization  # noqa: E402
+from workbench.gradcam.receptive_field import narrowest, receptive_field  # noqa: E402
 from workbench.gradcam.seen import METHODS, Seen, resize  # noqa: E402
 
-__all__ = ["METHODS", "Probe", "Seen", "resize"]
+__all__ = [
+    "Probe", "Seen", "METHODS", "resize",
+    "faithfulness", "Faithfulness", "randomization",
+    "random_maps", "centre_maps", "energy_inside", "points_inside",
+    "receptive_field", "narrowest",
+]  # fmt: skip

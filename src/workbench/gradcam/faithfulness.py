@@ -1,0 +1,218 @@
+"""Does a map show what the network uses? Tests with baselines beside them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from workbench.gradcam.baselines import centre_maps, energy_inside, points_inside, random_maps
+from workbench.gradcam.imputing import impute
+from workbench.gradcam.probe import Probe
+from workbench.gradcam.randomization import randomization
+from workbench.gradcam.running import images_for, logits, undisturbed
+from workbench.gradcam.seen import METHODS, resize
+from workbench.gradcam.targets import Target
+
+#: What every table shows beside the maps that it was asked about.
+BASELINES = ("random map", "centre blob", "plain gradient")
+Chance = Callable[[Tensor], Tensor]
+_ROAD_SHARES = (0.2, 0.4, 0.6, 0.8)
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """The tests' results.
+
+    Attributes
+    ----------
+    table
+        By map: ``deletion`` (area; low is good), ``insertion`` (area; high is good), ``road``
+        (high is good; 0 for a map that knows nothing), with boxes ``pointing`` and ``energy``
+        (shares; high is good), with a layer ``similarity`` and ``verdict`` of the parameter
+        randomisation.
+    curves
+        One row for each map and share of the pixels: ``map``, ``share``, ``deletion``,
+        ``insertion``, mean probabilities of the target.
+    """
+
+    table: pd.DataFrame
+    curves: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return str(self.table.style.format(precision=3).to_html())
+
+
+def faithfulness(
+    model: nn.Module,
+    x: Tensor | xr.Dataset,
+    maps: Mapping[str, Tensor],
+    *,
+    target: Target = None,
+    boxes: Tensor | Sequence[Sequence[int]] | None = None,
+    layer: str | None = None,
+    steps: int = 16,
+    seed: int = 0,
+    progress: bool = True,
+) -> Faithfulness:
+    """Test maps against the network, beside a random map, a centre blob and the plain gradient.
+
+    - *Deletion* and *insertion* (Petsiuk et al. 2018, arXiv:1806.07421, section 3.2): the most
+      important pixels first, give way to the image's mean colour, or come back into a blurred
+      image; the area below the target's probability. Equal values come in random order.
+    - *ROAD* (Rong et al. 2022, arXiv:2202.00449): pixels are replaced by linear imputation, so
+      that the hole itself tells nothing; half the difference between the probability without the
+      least and without the most important pixels, mean of 20, 40, 60 and 80 %.
+    - The *pointing game* and the *energy* inside the box, where boxes are known.
+    - *Parameter randomisation* (:func:`randomization`), where `layer` is given, of the maps whose
+      names are methods.
+
+    Parameters
+    ----------
+    model
+        Gives logits (sample, class).
+    x
+        Images (sample, channel, y, x), or an image dataset.
+    maps
+        Name to (sample, y, x) of any size, larger being more important; resampled bilinearly.
+    target
+        The class whose probability is followed: None for the predicted one, a number, or one for
+        each image.
+    boxes
+        (sample, 4): left, top, right, bottom in pixels of `x`, right and bottom excluded.
+    layer
+        Of the maps that are made anew for the randomised networks.
+    steps
+        Points of a curve after the first.
+    seed
+        Of the random map, the order of equal values and the randomised weights.
+    progress
+        Show a bar.
+
+    Raises
+    ------
+    ValueError
+        No map was given, one is not (sample, y, x) or not finite, a box lies outside.
+    """
+    images = images_for(model, x)
+    with Probe(model) as probe:
+        seen = probe.run(images, target)
+        plain = seen.map("gradient")
+    if seen.target is None:
+        raise ValueError("faithfulness follows a class's probability: give class numbers")
+    every = {**_checked(maps, images), **_baselines(maps, images, seed), "plain gradient": plain}
+    chance = partial(_chance, model, seen.target)
+    edges = None if boxes is None else torch.as_tensor(boxes, device=images.device)
+    rows, curves = {}, []
+    for name, values in tqdm(every.items(), desc="faithfulness", disable=not progress):
+        order = _order(values, seed)
+        curve = _curves(chance, images, order, steps)
+        curves.append(curve.assign(map=name))
+        rows[name] = {
+            "deletion": _area(curve["deletion"]),
+            "insertion": _area(curve["insertion"]),
+            "road": _road(chance, images, order),
+            **_located(values, edges),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("map")
+    if layer is not None:
+        methods = [name for name in every if name in METHODS]
+        found = randomization(
+            model,
+            images,
+            [*methods, "gradient"],
+            layer,
+            target=seen.target,
+            seed=seed,
+            progress=progress,
+        )
+        found = found.rename(index={"gradient": "plain gradient"})
+        table = table.join(found[["similarity", "verdict"]])
+    columns = ["map", "share", "deletion", "insertion"]
+    return Faithfulness(table, pd.concat(curves, ignore_index=True)[columns])
+
+
+def _checked(maps: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """The maps at the images' resolution."""
+    if not maps:
+        raise ValueError("there is no map to test")
+    found = {}
+    for name, values in maps.items():
+        if name in BASELINES:
+            raise ValueError(f"{name!r} is a baseline, which is there anyway")
+        if values.ndim != 3 or len(values) != len(images) or not torch.isfinite(values).all():
+            raise ValueError(f"map {name!r}, {tuple(values.shape)}, is not (sample, y, x) of "
+                             f"finite values for {len(images)} images")  # fmt: skip
+        found[name] = resize(values.to(images), (images.shape[2], images.shape[3]))
+    return found
+
+
+def _baselines(maps: Mapping[str, Tensor], images: Tensor, seed: int) -> dict[str, Tensor]:
+    """The random map is as coarse as the coarsest map."""
+    n, size = len(images), (images.shape[2], images.shape[3])
+    coarsest = min((tuple(m.shape[1:]) for m in maps.values()), key=math.prod)
+    noise = random_maps(n, size, (coarsest[0], coarsest[1]), seed)
+    return {"random map": noise.to(images), "centre blob": centre_maps(n, size).to(images)}
+
+
+def _located(values: Tensor, boxes: Tensor | None) -> dict[str, float]:
+    if boxes is None:
+        return {}
+    hits, energy = points_inside(values, boxes), energy_inside(values, boxes)
+    return {"pointing": float(hits.float().mean()), "energy": float(energy.mean())}
+
+
+def _chance(model: nn.Module, target: Tensor, x: Tensor) -> Tensor:
+    """The target's probability for each image."""
+    with undisturbed(model):
+        found = logits(model(x)).softmax(1)
+    return found[torch.arange(len(x), device=found.device), target]
+
+
+def _order(values: Tensor, seed: int) -> Tensor:
+    """Each pixel's place, 0 to 1, from the most to the least important; ties at random."""
+    flat = values.flatten(1)
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed))
+    shuffled = shuffled.to(flat.device)
+    sorting = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    place = torch.empty_like(flat)
+    steps = torch.linspace(0, 1, flat.shape[1], device=flat.device, dtype=flat.dtype)
+    return place.scatter(1, sorting, steps.expand_as(flat)).reshape(values.shape)
+
+
+def _curves(chance: Chance, x: Tensor, order: Tensor, steps: int) -> pd.DataFrame:
+    """The mean probability while pixels go and while they come back."""
+    mean = x.mean((2, 3), keepdim=True).expand_as(x)
+    # Brought to 4×4 and back: light and colour stay, things do not.
+    blurred = F.interpolate(F.adaptive_avg_pool2d(x, 4), size=x.shape[2:], mode="bilinear")
+    rows = []
+    for step in range(steps + 1):
+        first = (order < step / steps if step < steps else order >= 0)[:, None]
+        rows.append(
+            {
+                "share": step / steps,
+                "deletion": float(chance(torch.where(first, mean, x)).mean()),
+                "insertion": float(chance(torch.where(first, x, blurred)).mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _area(heights: "pd.Series[float]") -> float:
+    """Below a curve over shares from 0 to 1 in equal steps, by the trapezoidal rule."""
+    values = heights.to_numpy()
+    return float((values[1:] + values[:-1]).mean() / 2)
+
+
+def _road(chance: Chance, x: Tensor, order: Tensor) -> float:
+    found = [
+        chance(impute(x, order <= 1 - share)) - chance(impute(x, order >= share))
+        for share in _ROAD_SHARES
+    ]
+    return float(torch.stack(found).mean() / 2)
