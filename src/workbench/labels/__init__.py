@@ -11,6 +11,7 @@ from workbench.labels.inputs import load_probabilities
 from workbench.labels.issues import find_issues
 from workbench.labels.noise import inject_noise
 from workbench.labels.probabilities import out_of_fold
+from workbench.labels.review import review
 from workbench.labels.scripted import review_batch
 from workbench.labels.store import StoreError
 
@@ -19,6 +20,7 @@ __all__ = [
     "load_probabilities",
     "find_issues",
     "inject_noise",
+    "review",
     "review_batch",
     "decisions",
     "apply_decisions",

@@ -58,7 +58,7 @@ def make_queue(
     score
         (sample,): the higher, the more suspicious; ties by position.
     flagged
-        (sample,): taken for errors.
+        bool (sample,): taken for errors; they come before the others.
     audit
         Share of draws among the flagged samples, 0 (no audit at all) to 0.5.
     seed
@@ -78,7 +78,7 @@ def make_queue(
     if not 0 <= audit <= 0.5:
         raise ValueError(f"audit={audit} is the share of samples drawn by lot, from 0 to 0.5")
     n = len(score)
-    ranking = np.argsort(-score, kind="stable")
+    ranking = np.lexsort((-score, ~flagged))  # the last key is the first in rank
     rank = np.empty(n, dtype=np.int64)
     rank[ranking] = np.arange(n)
     rng = np.random.default_rng([_STREAM, seed])

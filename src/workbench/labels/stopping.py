@@ -10,8 +10,16 @@ from workbench._extras import need
 
 #: At most so many hypotheses on a number of errors; between them limits are rounded outwards.
 _POINTS = 2001
-#: The share of the allowed miss that goes to the flagged samples, which are soon all reviewed.
-_FLAGGED_SHARE = 0.1
+#: The tails of the ranking that are bounded: where each begins, from the end of the flagged part
+#: (0) to that of the ranking (1), -1 for its start; its part of the allowed miss; and the errors
+#: and right labels that its bet imagines to have seen.
+_TAILS = (
+    (-1.0, 0.1, (0.5, 2.0)),
+    (0.0, 0.5, (0.5, 50.0)),
+    (0.1, 0.15, (0.5, 50.0)),
+    (0.2, 0.15, (0.5, 50.0)),
+    (0.4, 0.1, (0.5, 50.0)),
+)
 #: Weight of a score as a guess of its own error probability, against one decision.
 _GUESS_WEIGHT = 0.5
 
@@ -118,8 +126,11 @@ class Stratum:
 class Audit:
     """The errors left in a whole dataset, while it is reviewed.
 
-    The flagged samples and the others are two strata: a ranking empties the first within the
-    first pages, and the draws from the second keep all that they tell.
+    The number is bounded in several tails of the ranking at once, the whole ranking and what
+    lies behind the flagged samples among them. What is unreviewed before a tail counts as wrong
+    altogether, so that the bound of a tail is worth something once the review has come there, and
+    then every draw that fell into it before has its full worth. The bounds share the allowed
+    miss, and hold together.
 
     Parameters
     ----------
@@ -130,22 +141,28 @@ class Audit:
     """
 
     def __init__(self, flagged: NDArray[np.bool_], rank: NDArray[np.int64]) -> None:
-        self._flagged, self._rank = flagged, rank
-        several = int(flagged.sum())
-        self._strata = (Stratum(len(flagged) - several, (0.5, 50.0)), Stratum(several))
-        self._reviewed = np.zeros(len(flagged) + 1, dtype=bool)
-        self._depth = 0
+        self._rank = rank
+        n = len(rank)
+        behind = 1 + int(rank[flagged].max(initial=-1))
+        self._tails: dict[int, tuple[float, Stratum]] = {}
+        for place, part, guess in _TAILS:
+            start = 0 if place < 0 else behind + round(place * (n - behind))
+            before = self._tails[start][0] if start in self._tails else 0.0
+            self._tails[start] = (before + part, Stratum(n - start, guess))
+        self._reviewed = np.zeros(n + 1, dtype=bool)
+        self._depth = self._found = 0
         self._drawn: list[tuple[int, bool]] = []
 
     def review(self, position: int, error: bool, drawn: bool) -> None:
         """Take in the decision on one more sample."""
-        part = self._strata[int(self._flagged[position])]
+        rank = int(self._rank[position])
+        for start, (_, tail) in self._tails.items():
+            if rank >= start:
+                (tail.draw if drawn else tail.review)(error)
         if drawn:
-            part.draw(error)
-            self._drawn.append((int(self._rank[position]), error))
-        else:
-            part.review(error)
-        self._reviewed[self._rank[position]] = True
+            self._drawn.append((rank, error))
+        self._found += error
+        self._reviewed[rank] = True
         while self._reviewed[self._depth]:
             self._depth += 1
 
@@ -155,24 +172,22 @@ class Audit:
         The estimate: behind the part that the ranking has emptied, the audit draws are a simple
         random sample, and their share of errors is that of the samples left there.
         """
-        allowed = 1 - level
-        rest, flagged = self._strata
-        lows, highs = zip(
-            rest.limits(allowed * (1 - _FLAGGED_SHARE)),
-            flagged.limits(allowed * _FLAGGED_SHARE),
-            strict=True,
-        )
+        reviewed = int(self._reviewed.sum())
+        low, high = 0, len(self._rank) - reviewed
+        unseen = high
+        for part, tail in self._tails.values():
+            least, most = tail.limits((1 - level) * part)
+            low, high = max(low, least), min(high, most + unseen - tail.unseen)
         behind = [error for rank, error in self._drawn if rank >= self._depth]
-        unseen = rest.unseen + flagged.unseen
         estimate = unseen * float(np.mean(behind)) if behind else (0.0 if unseen == 0 else np.nan)
         return Left(
-            reviewed=len(self._flagged) - unseen,
+            reviewed=reviewed,
             unreviewed=unseen,
-            found=rest.found + flagged.found,
+            found=self._found,
             audited=len(self._drawn),
             estimate=estimate,
-            low=sum(lows),
-            high=sum(highs),
+            low=min(low, high),
+            high=high,
             level=level,
         )
 

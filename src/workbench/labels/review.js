@@ -1,0 +1,399 @@
+// The grid of the label review. Python has the queue, the decisions and the images; here are the
+// keys, and the next page, which is loaded before it is needed.
+
+const KEYS = [
+  ["Space", "given is right", " "],
+  ["Enter", "take suggestion", "Enter"],
+  ["0–9", "class by number", null],
+  ["/", "search a class", "/"],
+  ["u", "unclear", "u"],
+  ["x", "no class fits", "x"],
+  ["z", "undo", "z"],
+  ["n", "neighbours", "n"],
+];
+const ALL_RIGHT = [".", "all others are right", "."];
+const PATIENCE = 4000; // milliseconds until an unsaved decision is spoken of
+
+function make(tag, className, parent, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  if (parent) parent.append(element);
+  return element;
+}
+
+function render({ model, el }) {
+  const view = Math.random().toString(36).slice(2);
+  const options = model.get("options");
+  const { classes } = options;
+  const pages = []; // arrays of cards; an empty one is the queue's end
+  const unsaved = new Map(); // seq -> when it was sent, and for which cards
+  let here = 0;
+  let focused = 0;
+  let seq = 0;
+  let asked = false; // for one more page
+
+  const root = make("div", "wb-review", el);
+  root.tabIndex = 0;
+  root.dataset.lmSuppressShortcuts = "true";
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", "Label review");
+  const status = make("div", "wb-status", root);
+  const grid = make("div", "wb-grid", root);
+  grid.style.gridTemplateColumns = `repeat(${options.columns}, minmax(0, 1fr))`;
+  const near = make("div", "wb-near", root);
+  const search = make("div", "wb-search", root);
+  search.hidden = near.hidden = true;
+  const keys = make("div", "wb-keys", root);
+  const said = make("div", "wb-said", root);
+  said.setAttribute("role", "status");
+
+  const send = (message) => model.send({ ...message, view });
+  const page = () => pages[here] || [];
+  const card = () => page()[focused];
+
+  // Drawing -------------------------------------------------------------------------------------
+
+  function drawCard(item, index) {
+    const box = make("figure", "wb-card");
+    box.dataset.at = item.at;
+    box.title = `sample ${item.sample}, score ${item.score}`;
+    box.addEventListener("mousedown", () => focusOn(index));
+    const frame = make("div", "wb-frame", box);
+    const image = make("img", "", frame);
+    image.src = item.image;
+    image.alt = `sample ${item.sample}`;
+    image.draggable = false;
+    make("div", "wb-decision", box);
+    const text = make("figcaption", "", box);
+    const labels = make("div", "wb-labels", text);
+    labels.append("given ");
+    make("b", "wb-given", labels, item.given);
+    labels.append(" suggested ");
+    make("b", "wb-suggested", labels, item.suggested);
+    make("div", "wb-why", text, item.why.join(" · "));
+    return box;
+  }
+
+  function drawDecision(item) {
+    const box = grid.querySelector(`[data-at="${item.at}"]`);
+    if (!box) return;
+    box.dataset.action = item.held ? item.held.action : "";
+    const signs = { confirm: "✓ ", change: "→ ", none: "✕ ", unclear: "? " };
+    const text = item.held ? signs[item.held.action] + item.held.name : "";
+    box.querySelector(".wb-decision").textContent = text;
+  }
+
+  function drawPage() {
+    const cards = pages[here];
+    near.hidden = true;
+    if (cards === undefined) {
+      said.textContent = "Loading the next images …";
+      return;
+    }
+    const boxes = cards.map(drawCard);
+    if (!cards.length) {
+      boxes.push(make("p", "wb-end", null, "Every image has been reviewed. z takes the last decision back."));
+    }
+    grid.replaceChildren(...boxes);
+    grid.dataset.page = here;
+    cards.forEach(drawDecision);
+    const first = cards.findIndex((item) => !item.held);
+    focusOn(first < 0 ? 0 : first);
+    said.textContent = "";
+    send({ do: "status", at: cards.map((item) => item.at) });
+  }
+
+  function focusOn(index) {
+    focused = Math.max(0, Math.min(index, page().length - 1));
+    grid.querySelectorAll(".wb-card").forEach((box, i) => box.classList.toggle("wb-focused", i === focused));
+    if (!near.hidden) showNeighbors();
+  }
+
+  // Deciding ------------------------------------------------------------------------------------
+
+  function nameOf(item, answer) {
+    if (answer === "given") return item.given;
+    if (answer === "suggested") return item.suggested;
+    if (answer === "none") return "no class";
+    return answer === "unclear" ? "unclear" : classes[answer];
+  }
+
+  function decide(items, answer) {
+    const answers = {};
+    for (const item of items) {
+      const name = nameOf(item, answer);
+      const special = { none: "none", unclear: "unclear" }[answer];
+      item.held = { action: special || (name === item.given ? "confirm" : "change"), name };
+      answers[item.at] = answer;
+      drawDecision(item);
+    }
+    seq += 1;
+    unsaved.set(seq, { time: Date.now(), items });
+    send({ do: "decide", seq, answers });
+    goOn();
+  }
+
+  function decideOne(answer) {
+    const item = card();
+    if (!item) return;
+    if (answer === "suggested" && item.suggested === "none") {
+      said.textContent = "There is no suggestion for this image; choose a class.";
+    } else if (answer === "given" && item.given === "no class") {
+      said.textContent = "This image was given no class; choose one, or x for none.";
+    } else {
+      said.textContent = "";
+      decide([item], answer);
+    }
+  }
+
+  function goOn() {
+    const open = page().map((item, i) => (item.held ? -1 : i)).filter((i) => i >= 0);
+    if (open.length) {
+      focusOn(open.find((i) => i > focused) ?? open[0]);
+      return;
+    }
+    here += 1;
+    while (pages[here] && pages[here].length && pages[here].every((item) => item.held)) here += 1;
+    drawPage();
+    prefetch();
+  }
+
+  function prefetch() {
+    if (asked || here + 1 < pages.length) return;
+    if (pages.length && pages[pages.length - 1].length === 0) return;
+    asked = true;
+    const skip = pages.flat().filter((item) => !item.held).map((item) => item.at);
+    send({ do: "page", skip });
+  }
+
+  function preload(cards) {
+    for (const item of cards) {
+      const image = new Image();
+      image.src = item.image;
+      image.decode().catch(() => {});
+    }
+  }
+
+  // Search and neighbours -----------------------------------------------------------------------
+
+  function matches(text) {
+    const wanted = text.trim().toLowerCase();
+    const found = classes.map((name, number) => ({ name, number })).filter(
+      ({ name, number }) => name.toLowerCase().includes(wanted) || String(number) === wanted);
+    const rank = ({ name, number }) =>
+      (String(number) === wanted || name.toLowerCase() === wanted ? 0 : name.toLowerCase().startsWith(wanted) ? 1 : 2);
+    return found.sort((a, b) => rank(a) - rank(b)).slice(0, 12);
+  }
+
+  function openSearch(text) {
+    if (!card()) return;
+    search.hidden = false;
+    const input = make("input", "");
+    input.value = text;
+    input.placeholder = "class";
+    input.setAttribute("aria-label", "Search a class");
+    const list = make("div", "wb-found");
+    let chosen = 0;
+    const close = () => {
+      search.hidden = true;
+      root.focus({ preventScroll: true });
+    };
+    const take = (number) => {
+      close();
+      decideOne(number);
+    };
+    const update = () => {
+      const found = matches(input.value);
+      chosen = Math.max(0, Math.min(chosen, found.length - 1));
+      list.replaceChildren(...found.map(({ name, number }, i) => {
+        const button = make("button", i === chosen ? "wb-chosen" : "", null, `${number} ${name}`);
+        if (String(number) === name) button.textContent = name;
+        button.addEventListener("mousedown", (event) => { event.preventDefault(); take(number); });
+        return button;
+      }));
+      if (!found.length) list.textContent = "no such class";
+      return found;
+    };
+    input.addEventListener("input", () => { chosen = 0; update(); });
+    input.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key === "Escape") close();
+      else if (event.key === "ArrowDown" || event.key === "ArrowRight") chosen += 1;
+      else if (event.key === "ArrowUp" || event.key === "ArrowLeft") chosen -= 1;
+      else if (event.key === "Enter") {
+        const found = update();
+        if (found.length) take(found[chosen].number);
+      } else return;
+      event.preventDefault();
+      if (!search.hidden) update();
+    });
+    search.replaceChildren(input, list);
+    update();
+    input.focus({ preventScroll: true });
+  }
+
+  function showNeighbors() {
+    const item = card();
+    if (!item) return;
+    near.hidden = false;
+    near.replaceChildren(make("span", "", null, "nearest neighbours …"));
+    if (item.near) drawNeighbors(item);
+    else send({ do: "neighbors", at: item.at });
+  }
+
+  function drawNeighbors(item) {
+    if (near.hidden || item !== card()) return;
+    near.replaceChildren(make("span", "", null, "nearest neighbours and their labels"));
+    for (const other of item.near) {
+      const box = make("figure", "", near);
+      make("img", "", box).src = other.image;
+      make("figcaption", other.given === item.given ? "" : "wb-other", box, other.given);
+    }
+  }
+
+  // Keys ----------------------------------------------------------------------------------------
+
+  function press(key) {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -options.columns, ArrowDown: options.columns };
+    if (key in moves) {
+      const to = focused + moves[key];
+      if (to >= 0 && to < page().length) focusOn(to);
+    } else if (key === " ") decideOne("given");
+    else if (key === "Enter") decideOne("suggested");
+    else if (key === "u") decideOne("unclear");
+    else if (key === "x") decideOne("none");
+    else if (key === "z" || key === "Backspace") send({ do: "undo" });
+    else if (key === "/") openSearch("");
+    else if (key === "n" && options.neighbors) {
+      if (near.hidden) showNeighbors();
+      else near.hidden = true;
+    } else if (key === "." && options.viewedAsDone) {
+      const open = page().filter((item) => !item.held);
+      if (open.length) decide(open, "given");
+    } else if (/^[0-9]$/.test(key) && classes.length > 10) openSearch(key);
+    else if (/^[0-9]$/.test(key) && Number(key) < classes.length) decideOne(Number(key));
+    else return false;
+    return true;
+  }
+
+  root.addEventListener("keydown", (event) => {
+    const undo = (event.ctrlKey || event.metaKey) && event.key === "z";
+    if ((event.ctrlKey || event.metaKey || event.altKey) && !undo) return;
+    if (event.key === "Escape") root.blur();
+    else if (event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key)) { /* a click */ }
+    else if (event.key === "Tab") return;
+    else if (press(event.key)) event.preventDefault();
+    event.stopPropagation();
+  });
+
+  function drawKeys() {
+    const shown = [...KEYS, ...(options.viewedAsDone ? [ALL_RIGHT] : [])];
+    for (const [key, text, does] of shown) {
+      if (does === "n" && !options.neighbors) continue;
+      const button = make("button", "", keys);
+      make("kbd", "", button, key);
+      button.append(` ${text}`);
+      button.tabIndex = -1;
+      if (does === null) button.disabled = true;
+      // Not a click, which would take the focus from the grid.
+      button.addEventListener("mousedown", (event) => {
+        event.preventDefault();
+        root.focus({ preventScroll: true });
+        if (does) press(does);
+      });
+    }
+    make("span", "wb-hint", keys, "Click the images to use the keys; Esc leaves.");
+  }
+
+  // Messages from Python ------------------------------------------------------------------------
+
+  function undone({ at, card: fresh }) {
+    if (at === null) {
+      said.textContent = "There is nothing to take back.";
+      return;
+    }
+    const index = pages.findIndex((cards) => cards.some((item) => item.at === at));
+    if (index < 0) pages.splice(here, 0, [fresh]);
+    else {
+      const item = pages[index].find((other) => other.at === at);
+      item.held = fresh.held;
+      here = index;
+    }
+    drawPage();
+    focusOn(page().findIndex((item) => item.at === at));
+    said.textContent = `The decision on sample ${fresh.sample} is taken back.`;
+  }
+
+  const answers = {
+    pages(message) {
+      pages.splice(0, pages.length, ...message.pages);
+      here = 0;
+      pages.forEach(preload);
+      drawPage();
+    },
+    page(message) {
+      asked = false;
+      pages.push(message.cards);
+      preload(message.cards);
+      if (here === pages.length - 1) {
+        drawPage();
+        prefetch();
+      }
+    },
+    saved(message) {
+      unsaved.delete(message.seq);
+      if (!unsaved.size && said.classList.contains("wb-failed")) {
+        said.classList.remove("wb-failed");
+        said.textContent = "Saved.";
+      }
+      drawUnsaved();
+    },
+    failed(message) {
+      const items = (unsaved.get(message.seq) || { items: [] }).items;
+      unsaved.delete(message.seq);
+      for (const item of items) item.held = null;
+      if (items.length) {
+        here = pages.findIndex((cards) => cards.includes(items[0]));
+        drawPage();
+      }
+      said.classList.add("wb-failed");
+      said.textContent = `Not saved: ${message.why}`;
+    },
+    undone,
+    neighbors(message) {
+      const item = pages.flat().find((other) => other.at === message.at);
+      if (!item) return;
+      item.near = message.cards;
+      drawNeighbors(item);
+    },
+    status(message) {
+      status.replaceChildren(...message.parts.map((part) => make("span", "", null, part)));
+      make("span", "wb-who", status, options.reviewer);
+    },
+  };
+
+  function drawUnsaved() {
+    const late = [...unsaved.values()].some(({ time }) => Date.now() - time > PATIENCE);
+    root.dataset.unsaved = unsaved.size;
+    if (late) {
+      said.classList.add("wb-failed");
+      said.textContent = `${unsaved.size} decisions are not saved yet: the kernel is busy or gone.`;
+    }
+  }
+
+  const onMessage = (message) => {
+    if (message.view === view && answers[message.do]) answers[message.do](message);
+  };
+  model.on("msg:custom", onMessage);
+  const timer = setInterval(drawUnsaved, 1000);
+  drawKeys();
+  said.textContent = "Loading …";
+  send({ do: "open" });
+  return () => {
+    clearInterval(timer);
+    model.off("msg:custom", onMessage);
+  };
+}
+
+export default { render };

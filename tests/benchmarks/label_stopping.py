@@ -1,0 +1,194 @@
+"""When to stop a label review: does the interval hold, and is stopping right?
+
+    python tests/benchmarks/label_stopping.py --seeds 200
+
+A scripted reviewer who knows the true labels goes through the queue page by page and looks at the
+interval after every page, which is what makes ordinary intervals fail. It stops when at most 1 %
+of the dataset is still wrong by the interval's upper end. Cases: the share of wrong labels, and
+the skill of the ranking, from blind (0) to one that misses little (4), the distance in standard
+deviations between the scores' logits of right and wrong labels. With `--data digits` the labels,
+noise and scores are real: injected noise, out-of-fold probabilities, find_issues.
+
+Columns: `fixed` is the coverage after 5, 10, 20 and 30 % of the samples, `every page` the share of
+runs whose interval held at every look until the stop, `right` the share of stops at which at most
+1 % of the dataset (in brackets: of the unreviewed part) was wrong, `bias` the mean of estimate
+less truth over all fixed looks in percent of the dataset, with its standard error, `yield` the
+errors expected on all pages over those found, `single look` the coverage and the share of right
+stops of the hypergeometric (Clopper-Pearson) interval for one look, for comparison.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from scipy.stats import hypergeom
+
+from workbench.labels.queueing import make_queue
+from workbench.labels.stopping import Audit, expected_yield
+
+LOOKS = (0.05, 0.1, 0.2, 0.3)
+PAGE = 6
+TARGET = 0.01
+
+
+def population(n, rate, skill, rng):
+    """Which labels are wrong, and scores that are their posterior probability."""
+    wrong = np.zeros(n, dtype=bool)
+    wrong[rng.choice(n, round(rate * n), replace=False)] = True
+    seen = rng.normal(size=n) + skill * wrong
+    logit = np.log(rate / (1 - rate)) + skill * seen - skill**2 / 2
+    return wrong, 1 / (1 + np.exp(-logit))
+
+
+def simulate(n, rate, skill, seed):
+    """One run with made scores."""
+    wrong, score = population(n, rate, skill, np.random.default_rng([1, seed]))
+    return review(wrong, score, score > 0.5, seed)
+
+
+def review(wrong, score, flagged, seed):
+    """Go through the queue until 30 % are seen and the review may stop."""
+    n, total = len(wrong), int(wrong.sum())
+    queue = make_queue(score, flagged, seed=seed)
+    audit = Audit(queue.flagged, queue.rank)
+    marks = [max(int(share * n) // PAGE, 1) * PAGE for share in LOOKS]
+    run = {"fixed": [], "error": [], "every": True, "stop": None, "single": None, "n": n}
+    run |= {"expected": 0.0, "found": 0}
+    for seen in range(0, n, PAGE):
+        page = queue.order[seen : seen + PAGE]
+        if seen < marks[0]:
+            before = queue.order[:seen]
+            run["expected"] += expected_yield(score[before], wrong[before], score[page])
+            run["found"] += int(wrong[page].sum())
+        for position in page.tolist():
+            audit.review(position, bool(wrong[position]), bool(queue.audit[position]))
+        if run["stop"] is None or seen + len(page) in marks:
+            look(run, audit, total, seen + len(page) in marks)
+        if run["stop"] and run["single"] and seen + len(page) >= marks[-1]:
+            break
+    return run
+
+
+def look(run, audit, total, marked):
+    """Compare the interval with the truth."""
+    left, n = audit.left(), run["n"]
+    truth = total - left.found
+    covers = left.low <= truth <= left.high
+    if marked:
+        run["fixed"].append(covers)
+        run["error"].append((left.estimate - truth) / n)
+    if run["stop"] is None:
+        run["every"] &= covers
+        if left.share[2] <= TARGET:
+            run["stop"] = stop(left, truth, n, covers)
+    if run["single"] is None and (high := single_look(audit, left)) <= TARGET * n:
+        run["single"] = stop(left, truth, n, truth <= high)
+
+
+def stop(left, truth, n, covers):
+    return {
+        "covers": covers,
+        "right": truth <= TARGET * n,
+        "right of rest": truth <= TARGET * max(left.unreviewed, 1),
+        "reviewed": left.reviewed / n,
+        "audited": left.audited,
+    }
+
+
+def single_look(audit, left):
+    """The upper end of the two-sided 90 % interval that would do for one look."""
+    behind = [error for rank, error in audit._drawn if rank >= audit._depth]
+    if not behind:
+        return left.unreviewed
+    size, hits = left.unreviewed + len(behind), sum(behind)
+    low, high = hits, left.unreviewed + hits
+    while low < high:  # the largest number of errors under which so few would not surprise
+        middle = (low + high + 1) // 2
+        if hypergeom.cdf(hits, size, middle, len(behind)) > 0.05:
+            low = middle
+        else:
+            high = middle - 1
+    return low - hits
+
+
+def summary(runs):
+    """What the runs of one case come to."""
+    stops = [run["stop"] for run in runs if run["stop"]]
+    singles = [run["single"] for run in runs if run["single"]]
+    error = np.array([run["error"] for run in runs])
+    # The looks of one run share its draws: the runs are what is independent.
+    by_run = np.nanmean(error, axis=1)
+    return {
+        "stopped": len(stops) / len(runs),
+        "covers at fixed looks": np.mean([run["fixed"] for run in runs], axis=0),
+        "covers on every page": np.mean([run["every"] for run in runs]),
+        "covers at the stop": np.mean([stop["covers"] for stop in stops]),
+        "right to stop": np.mean([stop["right"] for stop in stops]),
+        "right of the rest": np.mean([stop["right of rest"] for stop in stops]),
+        "reviewed": np.median([stop["reviewed"] for stop in stops]),
+        "audited": np.median([stop["audited"] for stop in stops]),
+        "bias": (by_run.mean(), by_run.std() / np.sqrt(len(runs))),
+        "yield": sum(run["expected"] for run in runs) / max(sum(run["found"] for run in runs), 1),
+        "single right": np.mean([stop["right"] for stop in singles]) if singles else np.nan,
+        "single reviewed": np.median([s["reviewed"] for s in singles]) if singles else np.nan,
+    }
+
+
+def digits(kind, rate, seed):
+    """One run on scikit-learn's digits with noise, and our own queue."""
+    from workbench import datasets, labels
+
+    ds = datasets.load("digits")
+    clean = labels.out_of_fold(ds, ds.label, progress=False)
+    noisy = labels.inject_noise(ds.label, kind, rate, seed, probabilities=clean)
+    probabilities = labels.out_of_fold(ds, noisy.label, seed=seed, progress=False)
+    issues = labels.find_issues(noisy.label, probabilities).sort_index()
+    return review(
+        noisy.is_wrong.values, issues["score"].to_numpy(), issues["is_issue"].to_numpy(), seed
+    )
+
+
+def report(name, runs, seconds):
+    table = summary(runs)
+    fixed = " ".join(f"{share:.2f}" for share in table["covers at fixed looks"])
+    print(
+        f"{name:<34} fixed {fixed}  every page {table['covers on every page']:.3f}  "
+        f"at stop {table['covers at the stop']:.3f}  right {table['right to stop']:.3f} "
+        f"({table['right of the rest']:.2f})  reviewed {table['reviewed']:.0%}  "
+        f"audited {table['audited']:.0f}  bias {table['bias'][0]:+.3%} ± {table['bias'][1]:.3%}  "
+        f"yield {table['yield']:.2f}  single look: right {table['single right']:.3f}, "
+        f"reviewed {table['single reviewed']:.0%}  [{seconds:.0f} s]",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 10_000])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.005, 0.05, 0.2])
+    parser.add_argument("--skills", type=float, nargs="+", default=[4.0, 2.5, 0.0])
+    parser.add_argument("--data", choices=["made", "digits"], default="made")
+    options = parser.parse_args()
+    if options.data == "digits":
+        cases = {
+            f"digits, {kind}, {rate:.0%}": (digits, (kind, rate))
+            for kind in ("uniform", "pair", "confusion", "annotator")
+            for rate in (0.05, 0.2)
+            if not (kind == "confusion" and rate > 0.1)
+        }
+    else:
+        cases = {
+            f"{n} samples, {rate:.1%}, skill {skill:g}": (simulate, (n, rate, skill))
+            for n in options.sizes
+            for rate in options.rates
+            for skill in options.skills
+        }
+    for name, (make, arguments) in cases.items():
+        started = time.perf_counter()
+        runs = [make(*arguments, seed) for seed in range(options.seeds)]
+        report(name, runs, time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The log of decisions: nothing is lost, nothing is changed, nothing foreign gets in."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.labels.identity import dataset_hash
+from workbench.labels.store import Decision, Store, StoreError, opened
+
+
+@pytest.fixture
+def ds():
+    rng = np.random.default_rng(0)
+    return xr.Dataset(
+        {
+            "image": (("sample", "y", "x", "channel"),
+                      rng.integers(0, 256, (30, 6, 6, 1), dtype=np.uint8)),
+            "label": ("sample", np.arange(30) % 3),
+        },
+        coords={"sample": np.arange(100, 130), "class": ["ant", "bee", "cow"]},
+        attrs={"name": "toys"},
+    )  # fmt: skip
+
+
+def change(sample, label=1):
+    return Decision(str(sample), "change", label, 0, 0.5)
+
+
+def test_what_was_decided_is_there_with_all_that_belongs_to_it(ds, tmp_path):
+    with Store(tmp_path / "a.db", ds) as store:
+        store.append([Decision("100", "change", 2, 0, 0.75, "audit")], "anna")
+        row = store.log().iloc[0]
+    assert row[["sample", "action", "label", "previous"]].tolist() == ["100", "change", 2, 0]
+    assert row[["score", "source", "reviewer"]].tolist() == [0.75, "audit", "anna"]
+    assert row["time"].endswith("+00:00")
+    with opened(tmp_path / "a.db", ds) as again:
+        assert len(again.current()) == 1
+
+
+def test_the_log_only_grows(ds, tmp_path):
+    with Store(tmp_path / "a.db", ds) as store:
+        store.append([change(100)], "anna")
+        store.append([change(100, 2)], "anna")
+        assert store.current()["label"].tolist() == [2]
+        assert store.undo("anna") == "100"
+        assert store.current()["label"].tolist() == [1]
+        assert store.undo("anna") == "100"
+        assert store.undo("anna") is None
+        assert store.current().empty
+        assert store.log()["action"].tolist() == ["change", "change", "undo", "undo"]
+    for statement in ("UPDATE decisions SET label = 0", "DELETE FROM decisions"):
+        with closing(sqlite3.connect(tmp_path / "a.db")) as connection:  # noqa: SIM117
+            with pytest.raises(sqlite3.IntegrityError, match="only ever added"):
+                connection.execute(statement)
+
+
+def test_undo_is_each_reviewers_own(ds, tmp_path):
+    with Store(tmp_path / "a.db", ds) as store:
+        store.append([change(100)], "anna")
+        store.append([change(101)], "ben")
+        assert store.undo("anna") == "100"
+        assert store.undo("anna") is None
+        assert store.current()["reviewer"].tolist() == ["ben"]
+
+
+def test_several_decisions_are_saved_together_or_not_at_all(ds, tmp_path):
+    with Store(tmp_path / "a.db", ds) as store:
+        with pytest.raises(sqlite3.IntegrityError):
+            store.append([change(100), Decision("101", "guess", 1, 0)], "anna")
+        assert store.log().empty
+
+
+def write(path, ds, reviewer):
+    with Store(path, ds) as store:
+        for sample in ds.sample.values:
+            store.append([change(sample)], reviewer)
+
+
+def test_processes_that_write_at_once_lose_nothing(ds, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [
+        spawn.Process(target=write, args=(tmp_path / "a.db", ds, name)) for name in ("anna", "ben")
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    with Store(tmp_path / "a.db", ds) as store:
+        current = store.current()
+    assert current.groupby("reviewer").size().to_dict() == {"anna": 30, "ben": 30}
+
+
+def test_a_killed_process_keeps_what_it_had_called_saved(tmp_path):
+    code = textwrap.dedent("""
+        import sys, numpy as np, xarray as xr
+        from workbench.labels.store import Decision, Store
+        ds = xr.Dataset({"image": (("sample", "y", "x", "channel"), np.zeros((9, 2, 2, 1), "u1")),
+                         "label": ("sample", np.zeros(9, int))},
+                        coords={"sample": range(9), "class": ["a", "b"]})
+        store = Store(sys.argv[1], ds)
+        for i in range(9):
+            store.append([Decision(str(i), "change", 1, 0)], "anna")
+            print(i, flush=True)
+            if i == 4:
+                import time; time.sleep(60)
+    """)
+    command = [sys.executable, "-c", code, str(tmp_path / "a.db")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.strip() == "4":
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(60)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM decisions").fetchone() == (5,)
+
+
+def test_a_store_of_another_dataset_is_refused(ds, tmp_path):
+    Store(tmp_path / "a.db", ds).close()
+    other = ds.isel(sample=slice(20)).assign_attrs(name="other toys")
+    with pytest.raises(StoreError, match="toys with 30 samples, not other toys with 20"):
+        Store(tmp_path / "a.db", other)
+    relabelled = ds.assign(label=("sample", np.zeros(30, dtype=int)))
+    with pytest.raises(StoreError, match="or the same with other labels"):
+        Store(tmp_path / "a.db", relabelled)
+
+
+def test_the_hash_is_of_images_ids_labels_and_classes(ds):
+    same = dataset_hash(ds.copy(deep=True))
+    assert dataset_hash(ds) == same == dataset_hash(ds.chunk({"sample": 7}))
+    images = ds.image.copy()
+    images[3, 0, 0, 0] ^= 1
+    others = [
+        ds.assign(image=images),
+        ds.assign_coords(sample=np.arange(30)),
+        ds.assign(label=("sample", np.roll(ds.label.values, 1))),
+        ds.assign_coords({"class": ["ant", "bee", "cat"]}),
+        ds.assign_attrs(sha256="abc"),
+    ]
+    assert len({same, *map(dataset_hash, others)}) == 6
+    corrected = ds.assign(label=("sample", np.zeros(30, int)), label_given=ds.label)
+    assert dataset_hash(corrected) == same
+
+
+def test_what_is_no_store_is_refused_and_left_as_it_is(ds, tmp_path):
+    text = tmp_path / "notes.db"
+    text.write_text("these are my notes, not a database, and longer than a page header is" * 20)
+    before = text.read_bytes()
+    with pytest.raises(StoreError, match="damaged or not an SQLite file"):
+        Store(text, ds)
+    assert text.read_bytes() == before
+    with closing(sqlite3.connect(tmp_path / "else.db")) as connection:
+        connection.execute("CREATE TABLE birds (name TEXT)")
+    with pytest.raises(StoreError, match="SQLite file of something else"):
+        Store(tmp_path / "else.db", ds)
+    with pytest.raises(StoreError, match=r"no folder .*nowhere"):
+        Store(tmp_path / "nowhere" / "a.db", ds)
+    with pytest.raises(StoreError, match="there is no store of decisions"):
+        opened(tmp_path / "missing.db", ds).__enter__()
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_a_damaged_store_is_named(ds, tmp_path):
+    path = tmp_path / "a.db"
+    with Store(path, ds) as store:
+        store.append([change(sample) for sample in ds.sample.values] * 40, "anna")
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 : 4096 * 6] = os.urandom(4096 * 3)
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"a\.db is damaged"):
+        Store(path, ds)
+
+
+def test_a_read_only_store_is_named(ds, tmp_path):
+    path = tmp_path / "place" / "a.db"
+    path.parent.mkdir()
+    Store(path, ds).close()
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    if os.geteuid():
+        with pytest.raises(StoreError, match="read-only"):
+            Store(path, ds)
+        return
+    # root may write everything: ask as somebody else, in a process that has loaded all before
+    for folder in path.parents:
+        if folder.is_relative_to("/tmp") and folder != folder.parent and str(folder) != "/tmp":
+            folder.chmod(folder.stat().st_mode | 0o055)
+    path.parent.chmod(0o555)
+    fork = multiprocessing.get_context("fork")
+    said = fork.Queue()
+    process = fork.Process(target=open_as_nobody, args=(path, ds, said))
+    process.start()
+    assert "read-only" in said.get(timeout=60)
+    process.join(60)
+
+
+def open_as_nobody(path, ds, said):
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        Store(path, ds)
+    except StoreError as error:
+        said.put(str(error))
+    else:
+        said.put("opened")
