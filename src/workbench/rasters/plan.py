@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from dask.utils import parse_bytes
+from matplotlib.figure import Figure
 
 from workbench.rasters import chips, crop
 from workbench.rasters.chips import Form
@@ -24,6 +25,7 @@ from workbench.rasters.layout import (
     make_grid,
     make_layout,
 )
+from workbench.rasters.preview import preview
 from workbench.rasters.regions import check_boxes
 from workbench.rasters.schedule import Schedule
 from workbench.rasters.write import Format, Written, write
@@ -160,6 +162,21 @@ class Plan:
             A block cannot be decoded, with ``on_error="raise"``.
         """
         return chips.load(self, on_error=on_error, threads=threads, progress=progress)
+
+    def preview(self, *, side: int = 1000) -> Figure:
+        """Draw the regions over the raster.
+
+        Parameters
+        ----------
+        side
+            The picture's longer side in pixels; an overview serves it where the raster has some.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Outlines, coloured by the table's ``label``; above 3,000 regions their density.
+        """
+        return preview(self, side)
 
     def write(
         self,
