@@ -63,11 +63,8 @@ def receptive_field(
     Examples
     --------
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.MaxPool2d(3, 2, 1))
-    >>> receptive_field(model, (3, 32, 32), confirm=True)
-           size  stride  padding    output  measured
-    layer
-    0         7       2        3  (16, 16)         7
-    1        11       4        5    (8, 8)        11
+    >>> receptive_field(model, (3, 32, 32), confirm=True)[["size", "measured"]].values.tolist()
+    [[7, 7], [11, 11]]
     """
     every = [name for name, _ in model.named_modules() if name]
     modules = find_layers(model, every if layers is None else layers)

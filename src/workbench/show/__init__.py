@@ -1,5 +1,6 @@
 """Pictures: static figures, an interactive map, and the FiftyOne App where it is installed."""
 
+from workbench.show.cams import cams
 from workbench.show.fiftyone_app import app_link, fiftyone_ready
 from workbench.show.fiftyone_read import from_fiftyone
 from workbench.show.fiftyone_write import to_fiftyone
@@ -10,10 +11,14 @@ from workbench.show.maps import (
     map_labels,
 )
 from workbench.show.plots import curve, pairs, samples
+from workbench.show.rasters import regions_over
+from workbench.show.receptive import receptive_field
 from workbench.show.style import caption
 
 __all__ = [
     "samples", "pairs", "map", "map_grid", "map_labels", "curve", "caption",
+    "regions_over",
+    "cams", "receptive_field",
     "scatter", "Scatter",
     "to_fiftyone", "from_fiftyone", "fiftyone_ready", "app_link",
 ]  # fmt: skip
