@@ -1,23 +1,31 @@
 """Run notebooks unattended: checked parameters, one process each, a record that tells the truth.
 
-In a notebook, ``record`` keeps a result; outside, ``run_notebook`` and ``run_many`` do what the
-command ``workbench run`` does.
+In a notebook, ``record`` keeps a result and ``record_file`` a file; outside, ``run_notebook`` and
+``run_many`` do what the command ``workbench run`` does.
 """
 
 from importlib import import_module
 from typing import Any
 
 from workbench.batch.claims import check
-from workbench.batch.results import record
+from workbench.batch.results import input_file, record, record_file
 
 __all__ = [
     "check",
     "record",
+    "record_file",
+    "input_file",
     "run_notebook",
     "run_many",
     "Job",
     "RunConfig",
     "compose",
+    "compare",
+    "trace",
+    "verify",
+    "rerun",
+    "export_crate",
+    "run_pipeline",
     "RunRecord",
     "read_runs",
     "write_report",
@@ -32,6 +40,12 @@ _HOME = {
     "Interrupted": "run",
     "RunConfig": "config",
     "compose": "presets",
+    "trace": "lineage",
+    "verify": "verification",
+    "rerun": "repetition",
+    "export_crate": "crate",
+    "compare": "comparison",
+    "run_pipeline": "pipeline",
     "RunRecord": "record",
     "read_runs": "store",
     "write_report": "report",

@@ -21,9 +21,10 @@ from workbench.batch.memory import Sample
 from workbench.batch.notebook import write_text
 from workbench.batch.nursery import Nursery
 from workbench.batch.outcome import failure
-from workbench.batch.parameters import move_paths
+from workbench.batch.parameters import move_paths, named_paths
 from workbench.batch.progress import Progress
 from workbench.batch.record import Memory, RunError, RunRecord
+from workbench.batch.states import HashedInputs, declared, outputs
 from workbench.batch.supervise import Child, Limits, follow
 
 _log = logging.getLogger("workbench.batch")
@@ -60,6 +61,8 @@ def carry_out(plan: Plan, setting: Setting) -> RunRecord | None:
         "outcome": None,
     }
     began = time.monotonic()
+    hashed = HashedInputs(named_paths(plan.known, plan.parameters))
+    child: Child | None = None
     with Progress(name, record.id, len(plan.notebook.cells) + bool(values)) as progress:
         try:
             (folder / RESERVE).write_bytes(bytes(_RESERVED))
@@ -67,15 +70,17 @@ def carry_out(plan: Plan, setting: Setting) -> RunRecord | None:
             child = follow(nursery, job, folder, limits, setting.interrupted, progress.at)
             outcome, unsaved = child.verdict(folder / "log.txt"), child.outcome is None
             _keep_memory(record, child, plan)
+            record.inputs = [*hashed.states(), *declared(child.files, folder)]
         except Exception as error:  # a full disk, no memory for another process
             _log.exception("%s: the run could not be supervised", name)
             outcome, unsaved = failure(error), False
         record.ended, record.seconds = datetime.now(UTC), round(time.monotonic() - began, 3)
-        _complete(record, outcome, plan)
+        _complete(record, outcome, plan, child.files if child else [])
         if unsaved:  # the worker is dead: another corrects its notebook and makes the HTML
             job["outcome"] = outcome
-            follow(nursery, job, folder, Limits(timeout=60.0), threading.Event())
-            _save(record)
+            child = follow(nursery, job, folder, Limits(timeout=60.0), threading.Event())
+            record.inputs += declared(child.files, folder)
+            _save(record, child.files)
         progress.ended(record.status, record.seconds)
     return record
 
@@ -95,6 +100,7 @@ def _begin(plan: Plan, setting: Setting) -> RunRecord:
         pid=os.getpid(),
         group=setting.group,
         parent=plan.parent,
+        seeds={name: value for name, value in plan.parameters.items() if "seed" in name},
         started=started,
         **provenance.of(notebook.path.resolve().parent),
     )
@@ -144,7 +150,9 @@ def _keep_memory(record: RunRecord, child: Child, plan: Plan) -> None:
     )
 
 
-def _complete(record: RunRecord, outcome: Mapping[str, Any], plan: Plan) -> None:
+def _complete(
+    record: RunRecord, outcome: Mapping[str, Any], plan: Plan, files: list[dict[str, Any]]
+) -> None:
     """Write how a run ended."""
     record.status = outcome["status"]
     if outcome["error"]:
@@ -152,14 +160,15 @@ def _complete(record: RunRecord, outcome: Mapping[str, Any], plan: Plan) -> None
         if record.error.cell is not None:
             injected = bool(plan.given)
             record.error.cell = plan.notebook.original_index(record.error.cell, injected)
-    _save(record)
+    _save(record, files)
 
 
-def _save(record: RunRecord) -> None:
+def _save(record: RunRecord, files: list[dict[str, Any]]) -> None:
     """Write the record; should that fail, the earlier one stays, and the run counts as failed."""
     with suppress(OSError):
         (record.folder / RESERVE).unlink()
     record.files = sorted(p.name for p in record.folder.iterdir() if not p.name.startswith("."))
+    record.outputs = outputs(record.folder, record.files, files)
     try:
         record.save(record.folder)
     except OSError as error:

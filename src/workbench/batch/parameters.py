@@ -116,15 +116,25 @@ def move_paths(parameters: Mapping[str, Parameter], values: Mapping[str, Any], f
     A string is taken for a path if it contains a separator or ends in a suffix and such a file
     exists; one whose annotation says ``Path`` if it exists.
     """
-    moved = dict(values)
+    paths = {
+        name: os.path.relpath(path, folder)
+        for name, path in named_paths(parameters, values).items()
+    }
+    relative = {name: path for name, path in paths.items() if not Path(values[name]).is_absolute()}
+    return {**values, **relative}
+
+
+def named_paths(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files and folders that exist and that values name, as `move_paths` finds them."""
+    found = {}
     for name, value in values.items():
-        if not isinstance(value, str) or Path(value).is_absolute():
+        if not isinstance(value, str):
             continue
         named = "Path" in parameters[name].annotation
         looks = os.sep in value or "/" in value or Path(value).suffix
         if value and (named or looks) and os.path.exists(value):  # noqa: PTH110  never raises
-            moved[name] = os.path.relpath(value, folder)
-    return moved
+            found[name] = Path(value)
+    return found
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -41,11 +41,23 @@ class Memory(BaseModel):
     last: list[Sample] = Field(default=[], description="the last ones, none left out")
 
 
+class FileState(BaseModel):
+    """A file or folder as it was; a folder's hash is that of its files' names and hashes."""
+
+    path: str
+    size: int
+    sha256: str
+    name: str | None = Field(
+        default=None, description="the parameter that names it, or as it was recorded"
+    )
+
+
 class GitState(BaseModel):
     """The repository that the notebook lies in."""
 
     commit: str
     dirty: bool
+    diff_sha256: str | None = Field(default=None, description="of `git diff HEAD` when dirty")
 
 
 class RunRecord(BaseModel):
@@ -66,6 +78,10 @@ class RunRecord(BaseModel):
     platform: str
     host: str
     cpu_count: int | None
+    gpus: list[str] = Field(default=[], description="name, memory and driver of each")
+    threads: int | None = Field(default=None, description="processors that the run may use")
+    seeds: dict[str, Any] = Field(default={}, description="parameters that are called seeds")
+    environment: dict[str, str] = Field(default={}, description="variables that bear on results")
     git: GitState | None
     pid: int = Field(description="the process that supervises the run")
     group: str | None = Field(
@@ -79,6 +95,8 @@ class RunRecord(BaseModel):
     error: RunError | None = None
     peak_memory_bytes: int | None = Field(default=None, description="as `memory` explains")
     memory: Memory = Memory()
+    inputs: list[FileState] = Field(default=[], description="paths from where the run was started")
+    outputs: list[FileState] = Field(default=[], description="paths in the run's folder")
     files: list[str] = Field(default=[], description="names in the run's folder")
 
     _folder: Path = PrivateAttr(default=Path())

@@ -1,13 +1,19 @@
-"""Results that a notebook records, and how they are collected from its outputs."""
+"""Results and files that a notebook records, and how they are collected from its outputs."""
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import date
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+from workbench.batch.files import measure
+
 MIME = "application/vnd.workbench.result+json"
+FILE_MIME = "application/vnd.workbench.file+json"
 MAX_BYTES = 64 * 1024
 _MAX_ITEMS = 20_000
 
@@ -46,6 +52,83 @@ def record(name: str, value: Any) -> None:
     keep(name, to_plain(value, name), {"text/plain": f"{name} = {value}"})
 
 
+def record_file(name: str, path: str | PathLike[str]) -> Path:
+    """Declare a file or folder that this notebook has written as one of its results.
+
+    A batch run notes its size and SHA-256, by which later runs that read it are traced back, and
+    a pipeline hands it to the stages that ask for it by name.
+
+    Parameters
+    ----------
+    name
+        What the result is called.
+    path
+        A file or folder in the run's folder, which is the working directory of a batch run.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        In a batch run: it lies outside the run's folder.
+
+    Examples
+    --------
+    >>> record_file("this folder", ".")
+    PosixPath('.')
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"result {name!r} is to be the file {path}, which does not exist")
+    if in_batch() and not path.resolve().is_relative_to(Path.cwd()):
+        raise ValueError(f"result {name!r} is outside the run's folder: write {path.name} here")
+    _declare("output", name, path)
+    return path
+
+
+def input_file(path: str | PathLike[str]) -> Path:
+    """Declare a file or folder that this notebook reads, and return its path.
+
+    A batch run notes its size and SHA-256. Files that are named by a parameter are noted anyway.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+
+    Examples
+    --------
+    >>> input_file(".")
+    PosixPath('.')
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"the input {path} does not exist")
+    _declare("input", path.name, path)
+    return path
+
+
+def in_batch() -> bool:
+    """Whether this notebook runs in batch."""
+    return "WORKBENCH_RUN_ID" in os.environ
+
+
+def _declare(role: str, name: str, path: Path) -> None:
+    if _in_ipython():
+        from IPython.display import display
+
+        size, digest = measure(path)
+        relative = os.path.relpath(path)
+        file = {"role": role, "name": name, "path": relative, "size": size, "sha256": digest}
+        shown = f"{role} {name}: {relative}, {size:,} bytes"
+        display({FILE_MIME: file, "text/plain": shown}, raw=True)  # type: ignore[no-untyped-call]
+
+
 def keep(name: str, plain: Any, shown: Mapping[str, str]) -> None:
     """Display a result that is plain already, as `shown` (MIME type to text) says."""
     size = len(json.dumps(plain))
@@ -70,6 +153,12 @@ def collect(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             if result:
                 found[result["name"]] = result["value"]
     return found
+
+
+def collect_files(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the files declared in the outputs of an executed notebook's cells."""
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    return [file for o in outputs if (file := o.get("data", {}).get(FILE_MIME))]
 
 
 def to_plain(value: Any, name: str) -> Any:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from workbench.batch import provenance
 from workbench.batch.attempt import Setting, carry_out
 from workbench.batch.jobs import Job, check_jobs
 from workbench.batch.limits import parse_size
@@ -107,6 +108,7 @@ def run_many(
     plans = check_jobs(jobs)
     out = Path(out)
     ensure_writable(out)
+    provenance.look_again()
     interrupted = threading.Event()
     limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.

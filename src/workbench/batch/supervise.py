@@ -59,6 +59,7 @@ class Child:
         self.memory = Samples()
         self.system_kills = system_kills()
         self.limit_kills = 0
+        self.files: list[dict[str, Any]] = []
         self.cell: dict[str, Any] | None = None
         self.outcome: dict[str, Any] | None = None
         self.stopped: dict[str, Any] | None = None
@@ -81,6 +82,7 @@ class Child:
                 on_cell(event["index"])
             elif event.get("event") == "outcome":
                 self.outcome = {"status": event["status"], "error": event["error"]}
+                self.files = event.get("files", [])
             if interrupted.is_set():
                 self._stop(
                     "interrupted", "Interrupted", "stopped by Ctrl-C or a signal", "interruption"

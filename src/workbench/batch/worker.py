@@ -24,7 +24,7 @@ from workbench._extras import need
 from workbench.batch import notebook, processes
 from workbench.batch.outcome import exit_words, failure
 from workbench.batch.outputs import clip
-from workbench.batch.results import collect
+from workbench.batch.results import collect, collect_files
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TAIL = 4000
@@ -59,7 +59,7 @@ class Worker:
         except OSError as error:  # the disk is full; that must not hide how the notebook ended
             self.tell("outcome", **(outcome if outcome["error"] else failure(error)))
             raise
-        self.tell("outcome", **outcome)
+        self.tell("outcome", **outcome, files=collect_files(document.cells))
         html = notebook.to_html(document, self.path.stem)
         notebook.write_text(self.path.with_suffix(".html"), html)
 

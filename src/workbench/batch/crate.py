@@ -1,0 +1,114 @@
+"""A run as an RO-Crate: a folder or archive that others' tools understand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workbench._extras import need
+from workbench.batch.record import FileState, RunRecord
+from workbench.batch.store import find_run
+
+_PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+_STATUS = {"succeeded": "CompletedActionStatus", "running": "ActiveActionStatus"}
+
+
+def export_crate(
+    run: str | Path, to: str | Path, out: str | Path = "runs", *, copy_inputs: bool = True
+) -> Path:
+    """Write a run as an RO-Crate of the Process Run profile, and return its path.
+
+    Parameters
+    ----------
+    run
+        The run's folder, its id or a part of it, or ``"last"``.
+    to
+        A new folder, or a file that ends in ``.zip``.
+    out
+        The folder of runs.
+    copy_inputs
+        Put the files that the run read into the crate too; otherwise only what they were.
+
+    Raises
+    ------
+    LookupError
+        There is no such run.
+    FileExistsError
+        There is something at `to` already.
+    """
+    record, to = RunRecord.load(find_run(out, str(run))), Path(to)
+    if to.exists():
+        raise FileExistsError(f"{to} exists already: a crate is written to a new place")
+    crate = need("rocrate.rocrate", extra="batch").ROCrate()
+    crate.name = f"Run of {Path(record.notebook).name}, {record.id}"
+    crate.description = f"{record.status}; parameters {json.dumps(record.parameters)}"
+    crate.root_dataset["conformsTo"] = _add(
+        crate, _PROFILE, "CreativeWork", name="Process Run Crate"
+    )
+    crate.license = "unspecified"
+    _describe(crate, record, copy_inputs)
+    crate.write_zip(to) if to.suffix == ".zip" else crate.write(to)
+    return to
+
+
+def _describe(crate: Any, record: RunRecord, copy_inputs: bool) -> None:
+    """Add the run, what it ran, what it read and what it left."""
+    place = record.folder
+    tool = _add(
+        crate,
+        f"#notebook-{record.notebook_sha256[:12]}",
+        "SoftwareApplication",
+        name=record.notebook,
+        sha256=record.notebook_sha256,
+        version=record.git.commit if record.git else record.notebook_sha256[:12],
+        softwareRequirements=[f"Python {record.python}"]
+        + [f"{name}=={version}" for name, version in record.packages.items()],
+    )
+    values = [
+        _add(crate, f"#parameter-{name}", "PropertyValue", name=name, value=json.dumps(value))
+        for name, value in record.parameters.items()
+    ]
+    inputs = [_input(crate, file, copy_inputs) for file in record.inputs]
+    outputs = [
+        _entity(crate, place / file.path, f"outputs/{file.path}", file)
+        for file in record.outputs
+        if (place / file.path).exists()
+    ]
+    crate.add_file(place / "run.json", "run.json", properties={"name": "the runner's record"})
+    status = _STATUS.get(record.status, "FailedActionStatus")
+    action = {
+        "name": f"Run {record.id}",
+        "startTime": record.started.isoformat(),
+        "endTime": record.ended.isoformat() if record.ended else None,
+        "actionStatus": f"http://schema.org/{status}",
+        "error": f"{record.error.type}: {record.error.message}" if record.error else None,
+        "instrument": tool,
+        "object": inputs + values,
+        "result": outputs,
+    }
+    run = _add(crate, f"#{record.id}", "CreateAction", **action)
+    crate.root_dataset["mentions"] = run
+
+
+def _input(crate: Any, file: FileState, copy: bool) -> Any:
+    path = Path(file.path)
+    if copy and path.exists():
+        return _entity(crate, path, f"inputs/{file.sha256[:8]}/{path.name}", file)
+    about = {"name": path.name, "sha256": file.sha256, "contentSize": str(file.size)}
+    return _add(crate, f"#input-{file.sha256[:12]}", "CreativeWork", **about)
+
+
+def _entity(crate: Any, path: Path, place: str, file: FileState) -> Any:
+    about = {"name": file.name or path.name, "sha256": file.sha256, "contentSize": str(file.size)}
+    add = crate.add_directory if path.is_dir() else crate.add_file
+    return add(path, place, properties=about)
+
+
+def _add(crate: Any, identifier: str, kind: str, **properties: Any) -> Any:
+    model = need("rocrate.model.contextentity", extra="batch").ContextEntity
+    said = {name: value for name, value in properties.items() if value is not None}
+    entities = {n: v for n, v in said.items() if n in ("instrument", "object", "result")}
+    plain = {n: v for n, v in said.items() if n not in entities}
+    entity = crate.add(model(crate, identifier, properties={"@type": kind, **plain}))
+    for name, value in entities.items():
+        entity[name] = value
+    return entity
