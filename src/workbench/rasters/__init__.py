@@ -12,6 +12,7 @@ from workbench.rasters.errors import (
 from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import regions
 from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
+from workbench.rasters.splitting import Split, split_regions
 from workbench.rasters.write import Written
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "nearest",
     "merge_detections",
     "Merged",
+    "split_regions",
+    "Split",
     "RasterError",
     "RegionError",
     "NoOverlapError",

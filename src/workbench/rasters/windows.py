@@ -30,12 +30,14 @@ class Source:
 
     @property
     def clipped(self) -> Ints:
+        """Left, top, right, bottom of each box, as far as it is in the image."""
         high, wide = self.pixels.shape[:2]
         low, end = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
         return np.hstack([low.clip(0), np.minimum(end, [wide, high])])
 
 
 def annotated(images: xr.Dataset | NDArray[Any], boxes: pd.DataFrame) -> Iterator[Source]:
+    """Each image with its own boxes; raise ``RegionError`` where they do not belong to it."""
     at = check_boxes(boxes)
     if isinstance(images, xr.Dataset):
         if "sample" not in boxes:
@@ -44,7 +46,7 @@ def annotated(images: xr.Dataset | NDArray[Any], boxes: pd.DataFrame) -> Iterato
         rows = known.get_indexer(pd.Index(boxes["sample"]))
         if (rows < 0).any():
             missing = boxes["sample"].iloc[int(np.argmin(rows))]
-            raise RegionError(f"a box is of the image {missing!r}, which the dataset does not hold")
+            raise RegionError(f"a box is of the image {missing}, which the dataset does not hold")
         for position, name in enumerate(known):
             mine = rows == position
             pixels = np.asarray(images["image"].isel(sample=position).values)
@@ -70,19 +72,17 @@ def _source(name: str, pixels: NDArray[Any], table: pd.DataFrame, at: Ints) -> S
 def make_windows(
     source: Source, size: int, scale: float | None, cover: str, background: int, dice: Any
 ) -> pd.DataFrame:
-    """Windows of one image, indexed by their ids: ``col``, ``row``, ``side``, ``source``, and the
-    ``label`` of the object in the middle where there are labels.
+    """Windows of one image, indexed by their ids: ``col``, ``row``, ``side`` and ``source``.
+
+    Where objects are labelled, ``label`` is that of the object in the middle.
     """
-    if cover == "grid":
-        table = _grid(source, size)
-    else:
-        table = _around(source, size, scale)
+    table = _grid(source, size) if cover == "grid" else _around(source, size, scale)
     usual = int(table["side"].median()) if len(table) else size
     empty = pd.DataFrame(_background(source, usual, background, dice), columns=["col", "row"])
     empty = empty.assign(side=usual, name=[f"background {i}" for i in range(len(empty))])
     table = pd.concat([table, empty], ignore_index=True).assign(source=source.name)
     prefix = f"{source.name}/" if source.name else ""
-    return table.set_index(prefix + table.pop("name"))
+    return table.set_axis([f"{prefix}{name}" for name in table.pop("name")])
 
 
 def _around(source: Source, size: int, scale: float | None) -> pd.DataFrame:
