@@ -7,6 +7,7 @@ from workbench.labels.decisions import (
     from_tags,
     review_tags,
 )
+from workbench.labels.export import export
 from workbench.labels.inputs import load_probabilities
 from workbench.labels.issues import find_issues
 from workbench.labels.noise import inject_noise
@@ -24,6 +25,7 @@ __all__ = [
     "review_batch",
     "decisions",
     "apply_decisions",
+    "export",
     "agreement",
     "review_tags",
     "from_tags",

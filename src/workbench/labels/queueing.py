@@ -128,11 +128,11 @@ def queue_of(ds: xr.Dataset, issues: pd.DataFrame, audit: float, seed: int) -> Q
     if (at < 0).any():
         raise ValueError(
             f"{(at < 0).sum()} of {len(issues)} samples in issues are not in the dataset; the "
-            f"first is {issues.index[int(np.argmax(at < 0))]!r}"
+            f"first is {str(issues.index[int(np.argmax(at < 0))])!r}"
         )
     if issues.index.has_duplicates:
         twice = issues.index[issues.index.duplicated()][0]
-        raise ValueError(f"issues has more than one row for sample {twice!r}")
+        raise ValueError(f"issues has more than one row for sample {str(twice)!r}")
     score = np.full(ds.sizes["sample"], -np.inf)
     score[at] = issues["score"].to_numpy(dtype=np.float64)
     flagged = np.zeros(len(score), dtype=bool)

@@ -92,7 +92,7 @@ def _located(session: Session, answers: pd.Series | Mapping[Any, Any]) -> dict[i
     if (at < 0).any():
         raise ValueError(
             f"{(at < 0).sum()} of {len(at)} answers are about samples that are not in the "
-            f"dataset; the first is {table.index[int(np.argmax(at < 0))]!r}"
+            f"dataset; the first is {str(table.index[int(np.argmax(at < 0))])!r}"
         )
     return dict(zip(at.tolist(), table.tolist(), strict=True))
 
