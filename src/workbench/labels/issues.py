@@ -1,5 +1,6 @@
 """Which labels are probably wrong."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,53 @@ from workbench._extras import need
 from workbench.embeddings.collisions import duplicates
 from workbench.embeddings.outliers import outliers
 from workbench.embeddings.votes import votes_of
-from workbench.labels.inputs import Source, class_numbers, load_probabilities, same_length
+from workbench.labels.cut import Cut, fit_cut
+from workbench.labels.hypotheses import smoothed
+from workbench.labels.inputs import (
+    BLOCK,
+    Source,
+    blocks,
+    class_numbers,
+    load_probabilities,
+    same_length,
+)
+from workbench.labels.summary import Joint, imbalances
+
+#: The models of the noise are fitted on so many samples, or so many a class.
+FITTED_ON, FITTED_ON_CLASS, MOST_FITTED_ON = 5_000, 100, 20_000
 
 
 def find_issues(
     labels: ArrayLike | xr.DataArray,
     probabilities: Source,
     neighbors: xr.Dataset | None = None,
+    *,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Rank the samples by how probably their given label is wrong, and cut.
+
+    Two accounts of how labels go wrong are fitted and weighed against each other.
+
+    *By class*: the label was drawn from row k of a transition matrix where k is the true class.
+    The matrix and the sharpness of the probabilities are estimated together by maximum
+    likelihood (expectation and maximisation, the labels held to be right at first), because
+    probabilities learnt from noisy labels are too soft, and those of a network too sharp.
+
+    *Absorbed*: the probabilities have learnt the errors, or the errors lie on hard images as an
+    annotator's do. Then nothing in the labels contradicts the probabilities, and the issues are
+    where another class is more probable than the given one. If however a model in which the
+    probabilities themselves look like a class's row of the matrix finds many errors where the
+    prediction agrees with the label, that model takes over: heavy noise from one class to another.
+
+    The evidence for the first is how surely it names its errors, times how often it names them
+    among the 30% of the samples with the most confident predictions: noise by class hits easy
+    samples as well. ``score`` is the mixture of both, and the cut lies between the one of the
+    largest expected F1 (where the class account is evident) and one half.
+
+    Assumptions: the probabilities are of samples that their model did not see; most labels of
+    each class are right; the noise is mostly of one kind. Probabilities alone cannot tell the
+    errors of a weak model from those of an annotator on the same hard images: where the noise is
+    not evidently by class, the cut trusts the model.
 
     Parameters
     ----------
@@ -27,43 +66,126 @@ def find_issues(
         int (sample,): the given class numbers.
     probabilities
         (sample, class): what a model that did not see the sample holds of it, as
-        :func:`out_of_fold` returns it, or anything that :func:`load_probabilities` takes.
+        :func:`out_of_fold` returns it, or anything that :func:`load_probabilities` takes. dask
+        arrays, memory maps and ``.npy`` files are read in blocks.
     neighbors
         A graph over features, as :func:`workbench.embeddings.neighbors` returns it.
+    seed
+        Fixes the samples on which the models are fitted, where there are more than 5,000 (or 100
+        a class, up to 20,000).
 
     Returns
     -------
     pandas.DataFrame
-        One row a sample, worst first, indexed by ``sample``: ``given``, ``suggested``,
-        ``self_confidence``, ``normalized_margin`` and ``cleanlab_flag`` (cleanlab's),
-        ``neighbor_vote`` (-1 for none), ``ood_score`` (NaN without neighbours),
-        ``duplicate_group`` (-1 for none), ``score`` in [0, 1] and ``is_issue``.
+        One row a sample, worst first, indexed by ``sample``:
+
+        ``given``, ``suggested``: class numbers; where ``is_issue``, the best other class.
+        ``self_confidence``, ``normalized_margin``: cleanlab's, low is bad.
+        ``cleanlab_flag``: cleanlab's default filter; above 8 million probabilities its filter in
+        batches, which keeps to one threshold.
+        ``neighbor_vote``: the class of most neighbours, -1 for none.
+        ``ood_score``: how lonely the sample is, about 1 inside a cluster and larger outside
+        (:func:`workbench.embeddings.outliers`); NaN without neighbours.
+        ``duplicate_group``: the group of near-duplicates, -1 for none.
+        ``score``: in [0, 1], high is bad. ``is_issue``: the score is above the cut.
+
+        ``attrs``, in plain numbers, lists and dicts: ``n_errors`` with ``n_errors_low`` and
+        ``n_errors_high`` (what the accounts allow; a range of models, not of chance),
+        ``threshold``, ``class_noise_evidence`` (0: absorbed, 1: by class), ``temperature``,
+        ``noise_matrix`` (P(given | true), a list a true class), ``noisiest_pairs`` (``true``,
+        ``given``, ``expected`` samples) and ``warnings`` on classes.
+
+    Raises
+    ------
+    ValueError
+        Labels that are no class of the probabilities, another number of samples, or
+        probabilities that are none (see :func:`load_probabilities`).
 
     Examples
     --------
     >>> found = find_issues([0, 0, 1, 1], [[.9, .1], [.8, .2], [.1, .9], [.7, .3]])
-    >>> int(found.index[0])
-    3
+    >>> int(found.index[0]), found.columns[-2:].tolist()
+    (3, ['score', 'is_issue'])
     """
     found = load_probabilities(probabilities)
     given = class_numbers(labels, found.sizes["class"])
     same_length(given, found, "probabilities")
-    p = np.asarray(found.values, dtype=np.float64)
-    rank = need("cleanlab.rank", extra="labels")
-    suggested = p.argmax(axis=1)
-    margin = rank.get_normalized_margin_for_each_label(given, p)
-    table = {
+    cut = _fit(found, given, seed)
+    joint = Joint(found.sizes["class"])
+    parts = [_block(given[rows], p, cut, joint) for rows, p in blocks(found)]
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    is_issue = table["score"] > cut.threshold
+    columns = {
         "given": given,
+        "suggested": np.where(is_issue, table["other"], table["suggested"]),
+        "self_confidence": table["self_confidence"],
+        "normalized_margin": table["normalized_margin"],
+        "cleanlab_flag": _cleanlab_flags(found, given),
+        **_around(given, neighbors),
+        "score": table["score"],
+        "is_issue": is_issue,
+    }
+    order = np.argsort(-table["score"], kind="stable")
+    index = pd.Index(_ids(labels, found, neighbors)[order], name="sample")
+    frame = pd.DataFrame({name: values[order] for name, values in columns.items()}, index=index)
+    frame.attrs.update(joint.summary(), warnings=imbalances(given, joint.predicted))
+    frame.attrs.update(
+        threshold=cut.threshold,
+        class_noise_evidence=cut.evidence,
+        temperature=cut.temperature,
+    )
+    return frame
+
+
+def _fit(found: xr.DataArray, given: NDArray[np.int64], seed: int) -> Cut:
+    """Fit the models of the noise on some of the samples."""
+    n, k = found.shape
+    wanted = min(max(FITTED_ON, FITTED_ON_CLASS * k), MOST_FITTED_ON)
+    chosen = np.arange(n)
+    if n > wanted:
+        chosen = np.sort(np.random.default_rng(seed).choice(n, wanted, replace=False))
+    return fit_cut(smoothed(np.asarray(found.data[chosen])), given[chosen])
+
+
+def _block(
+    given: NDArray[np.int64], p: NDArray[np.floating[Any]], cut: Cut, joint: Joint
+) -> dict[str, NDArray[Any]]:
+    """The columns that come from the probabilities, for a run of samples."""
+    rank = need("cleanlab.rank", extra="labels")
+    rows = np.arange(len(given))
+    smooth = smoothed(p)
+    score = cut.scores(smooth, given)
+    joint.add(smooth, given, score, cut.expected(smooth, given))
+    suggested = p.argmax(axis=1)
+    columns = {
         "suggested": suggested,
         "self_confidence": rank.get_self_confidence_for_each_label(given, p),
-        "normalized_margin": margin,
-        "cleanlab_flag": need("cleanlab.filter", extra="labels").find_label_issues(given, p),
-        **_around(given, neighbors),
-        "score": 1 - margin,
-        "is_issue": suggested != given,
+        "normalized_margin": rank.get_normalized_margin_for_each_label(given, p),
+        "score": score,
     }
-    index = pd.Index(_ids(labels, found, neighbors), name="sample")
-    return pd.DataFrame(table, index=index).sort_values("score", ascending=False, kind="stable")
+    smooth[rows, given] = -1
+    return {**columns, "other": smooth.argmax(axis=1)}
+
+
+def _cleanlab_flags(found: xr.DataArray, given: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Flags of cleanlab's default filter, or of its filter in batches where the table is large."""
+    if found.size <= BLOCK:
+        search = need("cleanlab.filter", extra="labels").find_label_issues
+        with warnings.catch_warnings():
+            # cleanlab says that a class without labels may be a mistake; our own warnings do.
+            warnings.simplefilter("ignore")
+            # Starting processes takes longer than what they would do.
+            flags: NDArray[np.bool_] = search(given, np.asarray(found.data), n_jobs=1)
+        return flags
+    batched = need("cleanlab.experimental.label_issues_batched", extra="labels")
+    inspector = batched.LabelInspector(num_class=found.sizes["class"], verbose=False, n_jobs=1)
+    for rows, p in blocks(found):
+        inspector.update_confident_thresholds(given[rows], p)
+    for rows, p in blocks(found):
+        inspector.score_label_quality(given[rows], p)
+    flags = np.zeros(len(given), dtype=bool)
+    flags[inspector.get_label_issues()] = True
+    return flags
 
 
 def _ids(*sources: Any) -> NDArray[Any]:

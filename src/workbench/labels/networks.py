@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
-from workbench.models.activations import batches, evaluating
+from workbench.models.batching import batches, evaluating
 from workbench.models.training import Recipe, train
 
 

@@ -1,0 +1,143 @@
+"""How probably each label is wrong, and where to cut: models of the noise, weighed by evidence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.labels.hypotheses import (
+    AbsorbedModel,
+    ClassModel,
+    Floats,
+    Numbers,
+    calibrating_temperature,
+    fit_absorbed_model,
+    fit_class_model,
+)
+
+#: Evidence of class noise from which on the class model gets a say, and at which it has all of it.
+EVIDENCE = (0.35, 0.55)
+#: Share of the absorbed model's errors that "prediction differs" cannot see, from which on that
+#: model replaces the pairwise comparison, and at which it has done so.
+UNSEEN = (0.07, 0.13)
+#: What the class model yields to the absorbed model where class noise is evident.
+HEDGE = 0.35
+#: The most confident share of the samples: noise that depends on the class alone hits them too.
+EASY = 0.3
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Fitted on some of the samples; tells of any how probably its label is wrong."""
+
+    temperature: float
+    class_model: ClassModel
+    absorbed: AbsorbedModel
+    firmly_absorbed: AbsorbedModel
+    evidence: float
+    unseen: float
+    threshold: float
+
+    def scores(self, p: Floats, given: Numbers) -> Floats:
+        """In [0, 1], (sample,); above `threshold` is an issue."""
+        return self._blend(*self.hypotheses(p, given))
+
+    def hypotheses(self, p: Floats, given: Numbers) -> tuple[Floats, Floats]:
+        """P(wrong) where the noise depends on the class, and where it was absorbed."""
+        firm = self.firmly_absorbed.wrong(p, given)
+        by_class = (1 - HEDGE) * self.class_model.wrong(p, given)
+        by_class += HEDGE * self.absorbed.wrong(p, given)
+        absorbed = (1 - self.unseen) * against_best_other(p, given, self.temperature)
+        return by_class, absorbed + self.unseen * firm
+
+    def expected(self, p: Floats, given: Numbers) -> tuple[float, float, float]:
+        """The number of errors: estimate, and the least and most that the models allow."""
+        by_class = float(self.class_model.wrong(p, given).sum())
+        absorbed = float(self.absorbed.wrong(p, given).sum())
+        differs = np.count_nonzero(p.argmax(axis=1) != given)
+        e = self.evidence
+        low = (1 - e / 4) * by_class
+        high = max(e * max(by_class, absorbed) + (1 - e) * 1.35 * differs, 1.2 * by_class)
+        middle = e * by_class + (1 - e) * (self.unseen * absorbed + (1 - self.unseen) * differs)
+        return min(max(middle, low), high), low, high
+
+    def _blend(self, by_class: Floats, absorbed: Floats) -> Floats:
+        return self.evidence * by_class + (1 - self.evidence) * absorbed
+
+
+def fit_cut(p: Floats, given: Numbers) -> Cut:
+    """Fit the models of :func:`workbench.labels.find_issues` and weigh them.
+
+    Parameters
+    ----------
+    p
+        float64 (sample, class), none of them zero.
+    given
+        int64 (sample,).
+    """
+    temperature = calibrating_temperature(p, given)
+    class_model = fit_class_model(p, given, temperature)
+    absorbed, firm = (fit_absorbed_model(p, given, weight) for weight in (3.0, 10.0))
+    evidence = _ramp(_evidence(p, class_model.wrong(p, given)), EVIDENCE)
+    unseen = _ramp(_unseen(p, given, firm.wrong(p, given)), UNSEEN)
+    cut = Cut(temperature, class_model, absorbed, firm, evidence, unseen, 0.5)
+    by_class, _ = cut.hypotheses(p, given)
+    # Half-way between the cut that is best if the model is right, and the one that never errs by
+    # much if it is not.
+    by_class_cut = (best_f1_cut(by_class) + 0.5) / 2
+    threshold = evidence * by_class_cut + (1 - evidence) * 0.5
+    return Cut(temperature, class_model, absorbed, firm, evidence, unseen, threshold)
+
+
+def against_best_other(p: Floats, given: Numbers, temperature: float) -> NDArray[np.float64]:
+    """P(the best other class, if it is that or the given one), calibrated; 0.5 is a tie."""
+    rows = np.arange(len(given))
+    others = p.copy()
+    others[rows, given] = 0
+    odds = (p[rows, given] / others.max(axis=1)) ** (1 / temperature)
+    found: Floats = 1 / (1 + odds)
+    return found
+
+
+def best_f1_cut(wrong: Floats) -> float:
+    """The probability down to which to flag for the largest expected F1.
+
+    Expected true positives are the sum of the flagged probabilities; F1 is taken as the ratio of
+    expectations, 2 TP / (flagged + wrong).
+
+    Examples
+    --------
+    >>> best_f1_cut(np.array([0.9, 0.8, 0.1, 0.1]))
+    0.8
+    """
+    ordered = np.sort(wrong)[::-1]
+    total = ordered.cumsum()
+    f1 = 2 * total / (np.arange(1, len(wrong) + 1) + total[-1])
+    return float(ordered[int(np.argmax(f1))])
+
+
+def _evidence(p: Floats, wrong: Floats) -> float:
+    """How surely the class model names its errors, times how often it names them on easy samples.
+
+    Errors that depend on the class alone are named with certainty and are as frequent among the
+    samples that the model is sure of. Where the probabilities have learnt the errors of an
+    annotator, the class model finds few, is unsure of each, and finds them on hard samples.
+    """
+    if wrong.sum() < TINY:
+        return 0.0
+    confidence = p.max(axis=1)
+    easy = confidence >= np.quantile(confidence, 1 - EASY)
+    sureness = (wrong**2).sum() / wrong.sum()
+    return float(sureness * min(wrong[easy].mean() / wrong.mean(), 1.2))
+
+
+def _unseen(p: Floats, given: Numbers, wrong: Floats) -> float:
+    """Share of the errors that lie where the prediction agrees with the label."""
+    agrees = p.argmax(axis=1) == given
+    return float(wrong[agrees].sum() / max(wrong.sum(), TINY))
+
+
+def _ramp(value: float, ends: tuple[float, float]) -> float:
+    """0 below the first end, 1 above the second, straight between."""
+    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0, 1))
