@@ -169,6 +169,8 @@ def _block(
 
 def _cleanlab_flags(found: xr.DataArray, given: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Flags of cleanlab's default filter, or of its filter in batches where the table is large."""
+    if (given == given[0]).all():
+        return np.zeros(len(given), dtype=bool)  # cleanlab refuses labels of one class only
     if found.size <= BLOCK:
         search = need("cleanlab.filter", extra="labels").find_label_issues
         with warnings.catch_warnings():
