@@ -10,8 +10,14 @@ from workbench.labels.decisions import (
 from workbench.labels.export import export
 from workbench.labels.inputs import load_probabilities
 from workbench.labels.issues import find_issues
+from workbench.labels.multilabel import (
+    find_multilabel_issues,
+    multilabel_joint,
+    multilabel_out_of_fold,
+)
 from workbench.labels.noise import inject_noise
 from workbench.labels.probabilities import out_of_fold
+from workbench.labels.ranking import losses, method_agreement
 from workbench.labels.review import review
 from workbench.labels.scripted import review_batch
 from workbench.labels.store import StoreError
@@ -21,6 +27,11 @@ __all__ = [
     "load_probabilities",
     "find_issues",
     "inject_noise",
+    "losses",
+    "multilabel_out_of_fold",
+    "find_multilabel_issues",
+    "multilabel_joint",
+    "method_agreement",
     "review",
     "review_batch",
     "decisions",

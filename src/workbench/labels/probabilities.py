@@ -84,7 +84,7 @@ def out_of_fold(
     k = classes or named or int(given.max()) + 1
     found = np.zeros((len(given), k))
     parts = list(_parts(given, folds, seed))
-    make = _logistic if model == "logistic" else model
+    make = logistic if model == "logistic" else model
     for train, test in tqdm(parts, desc="folds", unit="fold", disable=not progress):
         found[test] = _predict(make, features_or_ds, given, train, test, (k, seed, recipe))
     found /= found.sum(axis=1, keepdims=True)
@@ -122,7 +122,8 @@ def _parts(
         yield from splitter.split(np.zeros(len(given)), given)
 
 
-def _logistic() -> Any:
+def logistic() -> Any:
+    """Make a multinomial logistic regression on standardised features."""
     linear = need("sklearn.linear_model", extra="images")
     pipeline = need("sklearn.pipeline", extra="images")
     scale = need("sklearn.preprocessing", extra="images").StandardScaler()
@@ -141,7 +142,7 @@ def _predict(
     k, seed, recipe = options
     model = make()
     if hasattr(model, "predict_proba"):
-        values = _rows(source)
+        values = rows_of(source)
         model.fit(values[train], given[train])
         found = np.zeros((len(test), k))
         found[:, model.classes_] = model.predict_proba(values[test])
@@ -160,7 +161,7 @@ def _predict(
     return train_and_predict(model, ds.isel(sample=train), ds.isel(sample=test), seed, recipe)
 
 
-def _rows(source: xr.DataArray | xr.Dataset) -> NDArray[Any]:
+def rows_of(source: xr.DataArray | xr.Dataset) -> NDArray[Any]:
     """The features, or the pixels of the images, one row a sample."""
     if isinstance(source, xr.DataArray):
         return np.asarray(source.transpose("sample", ...).values)

@@ -1,0 +1,256 @@
+"""Wrong and missing labels where an image has several."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from workbench._extras import need
+from workbench.labels.cut import fit_cut
+from workbench.labels.hypotheses import smoothed
+from workbench.labels.probabilities import Factory, logistic, rows_of
+from workbench.labels.ranking import losses
+
+#: cleanlab's filters that are compared; the first is its default.
+FILTERS = ("prune_by_noise_rate", "prune_by_class", "confident_learning", "predicted_neq_given")
+QUALITIES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+
+
+def multilabel_out_of_fold(
+    features_or_ds: xr.DataArray | xr.Dataset,
+    labels: ArrayLike | xr.DataArray,
+    model: Factory = logistic,
+    folds: int = 5,
+    seed: int = 0,
+    *,
+    progress: bool = True,
+) -> xr.DataArray:
+    """Probability of every class in every sample, by models that never saw the sample.
+
+    One model a class and fold, of that class against the rest.
+
+    Parameters
+    ----------
+    features_or_ds
+        Feature vectors (sample, feature), or an image dataset, whose pixels are then the features.
+    labels
+        bool (sample, class).
+    model
+        Makes a scikit-learn classifier with ``predict_proba``; by default logistic regression.
+    folds
+        How many parts the samples are dealt into.
+    seed
+        Fixes the parts.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    xarray.DataArray
+        float64 (sample, class), each in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        `labels` are not 0 and 1 in the shape (sample, class), or belong to other samples.
+
+    Examples
+    --------
+    >>> x = xr.DataArray(np.arange(8.0)[:, None], dims=("sample", "feature"))
+    >>> y = np.arange(8)[:, None] > [3, 8]
+    >>> multilabel_out_of_fold(x, y, folds=2, progress=False).values[7].round().tolist()
+    [1.0, 0.0]
+    """
+    given = _flags(labels, features_or_ds.sizes["sample"])
+    values = rows_of(features_or_ds)
+    splitter = need("sklearn.model_selection", extra="images").KFold(
+        folds, shuffle=True, random_state=seed
+    )
+    found = np.zeros(given.shape)
+    with tqdm(
+        total=folds * given.shape[1], desc="folds", unit="class", disable=not progress
+    ) as bar:
+        for train, test in splitter.split(values):
+            for k in range(given.shape[1]):
+                found[test, k] = _binary(model, values[train], given[train, k], values[test])
+                bar.update()
+    coords = {"sample": features_or_ds["sample"]} if "sample" in features_or_ds.coords else {}
+    return xr.DataArray(found, dims=("sample", "class"), coords=coords, name="probabilities")
+
+
+def find_multilabel_issues(
+    labels: ArrayLike | xr.DataArray, probabilities: ArrayLike | xr.DataArray
+) -> pd.DataFrame:
+    """Rank the samples by how probably one of their labels is wrong or missing.
+
+    Each class is taken against the rest, with the models and the cut of
+    :func:`workbench.labels.find_issues`. Confident learning's theory is of one class becoming
+    another; a label that was simply forgotten is none of that. So what is missing is scored apart
+    from what is wrong: an object that is there and not named, and a name without the object.
+
+    Parameters
+    ----------
+    labels
+        bool (sample, class), as ``ds.labels``.
+    probabilities
+        (sample, class), each in [0, 1], rows of any sum, of models that did not see the sample.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a sample, worst first, indexed by ``sample``: ``given``, ``wrong`` and
+        ``missing``, tuples of class numbers; ``self_confidence``, ``normalized_margin`` and
+        ``confidence_weighted_entropy``, cleanlab's scores of all labels of a sample together
+        (low is bad); ``loss``, the mean cross-entropy of the classes; one ``flag_...`` for each
+        of cleanlab's filters, the first its default; ``wrong_score`` and ``missing_score``, the
+        worst class of each kind; ``score``, the larger, and ``is_issue``.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, a label is neither 0 nor 1, a probability is NaN or outside [0, 1].
+
+    Examples
+    --------
+    >>> labels = [[1, 0], [1, 1], [0, 1], [1, 0]]
+    >>> found = find_multilabel_issues(labels, [[.9, .1], [.9, .8], [.2, .9], [.1, .2]])
+    >>> int(found.index[0]), found.wrong.iloc[0]
+    (3, (0,))
+    """
+    p = _shares(probabilities)
+    given = _flags(labels, len(p))
+    if given.shape != p.shape:
+        raise ValueError(f"labels of shape {given.shape}, probabilities of shape {p.shape}")
+    score, issue = _by_class(given, p)
+    wrong, missing = np.where(given, score, 0.0), np.where(given, 0.0, score)
+    table: dict[str, Any] = {
+        "given": _tuples(given),
+        "wrong": _tuples(issue & given),
+        "missing": _tuples(issue & ~given),
+        **_cleanlab(given, p),
+        "loss": losses(given, p),
+        "wrong_score": wrong.max(axis=1),
+        "missing_score": missing.max(axis=1),
+        "score": score.max(axis=1),
+        "is_issue": issue.any(axis=1),
+    }
+    named = (s for s in (labels, probabilities) if isinstance(s, xr.DataArray))
+    ids = next((s["sample"].values for s in named if "sample" in s.coords), np.arange(len(p)))
+    frame = pd.DataFrame(table, index=pd.Index(ids, name="sample"))
+    return frame.sort_values("score", ascending=False, kind="stable")
+
+
+def multilabel_joint(
+    labels: ArrayLike | xr.DataArray, probabilities: ArrayLike | xr.DataArray
+) -> xr.DataArray:
+    """How many samples of each class were given it and have it: cleanlab's joint, one-versus-rest.
+
+    A single table of class against class would count which objects appear together, not which
+    are mistaken for one another.
+
+    Returns
+    -------
+    xarray.DataArray
+        float64 (class, given, true), a 2 × 2 table of samples for each class, whose sums by
+        ``given`` are those of the labels; ``given`` and ``true`` are 0 (without) and 1 (with).
+
+    Examples
+    --------
+    >>> labels = [[1, 0], [1, 1], [0, 1], [0, 0]]
+    >>> joint = multilabel_joint(labels, [[.9, .1], [.9, .8], [.2, .9], [.1, .2]])
+    >>> joint.sel({"class": 0}).values.tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    """
+    p = _shares(probabilities)
+    given = _flags(labels, len(p))
+    count = need("cleanlab.count", extra="labels")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        joint = count.compute_confident_joint(_lists(given), p, multi_label=True)
+    coords: dict[str, Any] = {"given": [0, 1], "true": [0, 1]}
+    for source in (labels, probabilities):
+        if isinstance(source, xr.DataArray) and "class" in source.coords:
+            coords.setdefault("class", source["class"].values)
+    coords.setdefault("class", np.arange(p.shape[1]))
+    return xr.DataArray(
+        np.asarray(joint, dtype=np.float64), dims=("class", "given", "true"), coords=coords
+    )
+
+
+def _binary(
+    model: Factory, train: NDArray[Any], given: NDArray[np.bool_], test: NDArray[Any]
+) -> NDArray[np.float64]:
+    """P(class) of the test rows; a class that no or every training sample has is not learnt."""
+    if given.all() or not given.any():
+        return np.full(len(test), float(given.all()))
+    found: NDArray[np.float64] = model().fit(train, given).predict_proba(test)[:, 1]
+    return found
+
+
+def _by_class(
+    given: NDArray[np.bool_], p: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Score and cut of every label, each class against the rest."""
+    score, issue = np.zeros(p.shape), np.zeros(p.shape, dtype=bool)
+    for k in range(p.shape[1]):
+        pair = smoothed(np.column_stack([1 - p[:, k], p[:, k]]))
+        own = given[:, k].astype(np.int64)
+        cut = fit_cut(pair, own)
+        score[:, k] = cut.scores(pair, own)
+        issue[:, k] = score[:, k] > cut.threshold
+    return score, issue
+
+
+def _cleanlab(given: NDArray[np.bool_], p: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Scores and flags by cleanlab's multi-label functions."""
+    rank = need("cleanlab.multilabel_classification.rank", extra="labels")
+    search = need("cleanlab.multilabel_classification.filter", extra="labels").find_label_issues
+    lists = _lists(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = {name: rank.get_label_quality_scores(lists, p, method=name) for name in QUALITIES}
+        flags = {
+            f"flag_{name}": search(lists, p, filter_by=name, n_jobs=1).astype(bool)
+            for name in FILTERS
+        }
+    return scores | flags
+
+
+def _flags(labels: ArrayLike | xr.DataArray, samples: int) -> NDArray[np.bool_]:
+    found = np.asarray(labels)
+    if found.ndim != 2 or len(found) != samples or found.shape[1] == 0:
+        raise ValueError(
+            f"labels must be 0 or 1 in the shape (sample, class), for {samples} samples; got the "
+            f"shape {found.shape}"
+        )
+    odd = ~np.isin(found, (0, 1))
+    if odd.any():
+        row = int(odd.any(axis=1).argmax())
+        raise ValueError(f"labels must be 0 or 1; position {row} holds {found[row][odd[row]][0]}")
+    return found.astype(bool)
+
+
+def _shares(probabilities: ArrayLike | xr.DataArray) -> NDArray[np.float64]:
+    found = np.asarray(probabilities, dtype=np.float64)
+    if found.ndim != 2 or found.size == 0:
+        raise ValueError(f"probabilities must have the shape (sample, class), not {found.shape}")
+    odd = ~((found >= 0) & (found <= 1))  # NaN is neither
+    if odd.any():
+        row = int(odd.any(axis=1).argmax())
+        raise ValueError(
+            f"{np.count_nonzero(odd.any(axis=1))} rows of the probabilities hold NaN or values "
+            f"outside [0, 1], the first at position {row}: {found[row]}"
+        )
+    return found
+
+
+def _lists(given: NDArray[np.bool_]) -> list[list[int]]:
+    return [np.flatnonzero(row).tolist() for row in given]
+
+
+def _tuples(flags: NDArray[np.bool_]) -> list[tuple[int, ...]]:
+    return [tuple(np.flatnonzero(row).tolist()) for row in flags]
