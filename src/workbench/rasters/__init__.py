@@ -9,6 +9,7 @@ from workbench.rasters.errors import (
     RasterError,
     RegionError,
 )
+from workbench.rasters.example import write_example
 from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import regions
 from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
@@ -27,6 +28,7 @@ __all__ = [
     "Merged",
     "split_regions",
     "Split",
+    "write_example",
     "RasterError",
     "RegionError",
     "NoOverlapError",
