@@ -187,7 +187,7 @@ def test_a_sweep_is_compared(make_notebook: Make, start_workbench: Start) -> Non
     assert table.attrs["swept"] == ["k", "seed"]
     assert table[["k", "seed"]].to_numpy().tolist() == [[1, 0], [1, 1], [3, 0], [3, 1]]
     assert list(table["q.recall"]) == pytest.approx([0.1, 0.101, 0.3, 0.301])
-    assert list(table.columns[2:]) == ["status", "seconds", "peak_memory_bytes", "q.recall", "q.n",
+    assert list(table.columns[2:]) == ["status", "seconds", "peak_memory_bytes", "q.n", "q.recall",
                                        "word"]  # fmt: skip
     files = ["t.csv", "t.parquet", "t.html", "t.png"]
     process = start_workbench("compare", *[a for f in files for a in ("--to", f)])

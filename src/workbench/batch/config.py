@@ -5,7 +5,7 @@ always a `RunConfig`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -159,11 +159,15 @@ def _as(model: type[M], content: Mapping[str, Any], source: str) -> M:
     try:
         return model(**content)
     except ValidationError as error:
-        raise JobError(list(_problems(error, model, source))) from error
+        raise JobError(problems_of(error, model, source)) from error
 
 
-def _problems(error: ValidationError, model: type[BaseModel], source: str) -> Any:
-    """Each problem as a sentence with the field, its value and what is allowed."""
+def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
+    """Return each problem as a sentence with the field, its value and what is allowed."""
+    return list(_problems(error, model, source))
+
+
+def _problems(error: ValidationError, model: type[BaseModel], source: str) -> Iterator[str]:
     for found in error.errors():
         where = ".".join(str(part) for part in found["loc"])
         if found["type"] == "extra_forbidden":

@@ -23,6 +23,11 @@ def of(folder: Path) -> dict[str, Any]:
     return {**_machine(), "environment": _environment(), "git": _git_state(folder)}
 
 
+def packages() -> dict[str, str]:
+    """Return the versions of all installed distributions."""
+    return dict(_machine()["packages"])
+
+
 def look_again() -> None:
     """Forget what git said: the files may have changed since the last invocation."""
     _git_state.cache_clear()
