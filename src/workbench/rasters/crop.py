@@ -2,29 +2,21 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from workbench.rasters.decode import Cell, Reader, decode_cell, opened
-from workbench.rasters.errors import BlockError
+from workbench.rasters.decode import Cell, opened
+from workbench.rasters.job import Cells, Failures, Job, local
 from workbench.rasters.layout import Ints
-from workbench.rasters.schedule import Share
 
 if TYPE_CHECKING:
     from workbench.rasters.plan import Plan
 
 OnError = Literal["list", "raise"]
-#: Read position and what was wrong, for each region that could not be read.
-Failures = dict[int, BlockError]
-
-#: Cuts a group's regions onto the canvases that it is given.
-Cut = Callable[[Callable[[int], NDArray[Any]]], Failures]
 
 
 class Handover:
@@ -63,67 +55,6 @@ class Handover:
         return cell
 
 
-@dataclass
-class Cutter:
-    """Cuts one plan's regions; reads through one reader."""
-
-    plan: "Plan"
-    reader: Reader
-
-    def cells(self, share: Share, give: Callable[[int, Cell, int], None],
-              take: Callable[[int, int], Cell]) -> Iterator[tuple[int, Cell]]:  # fmt: skip
-        """Yield the cells of a share, those first that others wait for."""
-        for number in sorted(share.owned, key=lambda number: number not in share.kept):
-            cell = decode_cell(self.reader, self.plan.layout.grid, number, share.owned[number])
-            if number in share.kept:
-                box, users = share.kept[number]
-                give(number, cell if not cell.pixels.size else cell.part(box), users)
-            yield number, cell
-        for number, owner in share.handed.items():
-            yield number, take(owner, number)
-
-    def cut(self, cells: Iterable[tuple[int, Cell]], share: Share, start: int,
-            canvas: Callable[[int], NDArray[Any]]) -> Failures:  # fmt: skip
-        """Copy what each region needs of each cell onto its canvas.
-
-        Parameters
-        ----------
-        start
-            Read position of the group's first region.
-        canvas
-            From a position in the group to where its pixels go, (row, column, band).
-        """
-        layout, boxes = self.plan.layout, self.plan.unit_boxes
-        failures: Failures = {}
-        for number, cell in cells:
-            positions = share.cuts[number]
-            inside, box = layout.inside[positions], boxes[layout.order[positions]]
-            if cell.bad:
-                failures |= _touching(cell, positions, inside)
-            high, wide = cell.pixels.shape[:2]
-            rows = np.clip(inside[:, :2], cell.top, cell.top + high)
-            columns = np.clip(inside[:, 2:], cell.left, cell.left + wide)
-            cuts = np.concatenate(
-                [rows - cell.top, columns - cell.left, rows - box[:, 1:2], columns - box[:, :1]], 1
-            )
-            pixels = cell.pixels
-            for at, (a, b, c, d, p, q, r, s) in zip(
-                (positions - start).tolist(), cuts.tolist(), strict=True
-            ):
-                if at + start not in failures:
-                    canvas(at)[p:q, r:s] = pixels[a:b, c:d]
-        return failures
-
-
-def _touching(cell: Cell, positions: Ints, inside: Ints) -> Failures:
-    found: Failures = {}
-    for (first, last, left, right), error in cell.bad:
-        hit = (inside[:, 0] < last) & (inside[:, 1] > first)
-        hit &= (inside[:, 2] < right) & (inside[:, 3] > left)
-        found |= dict.fromkeys(positions[hit].tolist(), error)
-    return found
-
-
 def cores() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -134,7 +65,7 @@ def cores() -> int:
 def run(
     plan: "Plan",
     groups: Ints,
-    work: Callable[[int, Callable[[Callable[[int], NDArray[Any]]], Failures]], None],
+    work: Callable[[Job, Cells], Failures],
     *,
     on_error: OnError = "list",
     threads: int | None = None,
@@ -145,42 +76,33 @@ def run(
     Parameters
     ----------
     work
-        Called in a thread with a group and a function that cuts the group's regions onto the
-        canvases that it is given, and returns the failures.
+        Called in a thread with a job and its cells; returns the regions that failed.
     on_error
         ``"raise"`` stops at the first block that cannot be decoded.
     """
     if on_error not in ("list", "raise"):
         raise ValueError(f'on_error={on_error!r} is neither "list" nor "raise"')
-    schedule = plan.schedule(groups)
-    handover, failures = Handover(), Failures()
+    schedule, failures = plan.schedule(groups), Failures()
     with opened(plan.raster, plan.bands, mask=plan.mask, decoder=plan.decoder) as reader:
-        cutter = Cutter(plan, reader)
+        handover = Handover()
 
         def one(group: int) -> int:
-            share = schedule.share(group)
-            members = plan.layout.members(group)
-
-            def cut(canvas: Callable[[int], NDArray[Any]]) -> Failures:
-                def give(number: int, cell: Cell, users: int) -> None:
-                    handover.give(group, number, cell, users)
-
-                cells = cutter.cells(share, give, handover.take)
-                failed = cutter.cut(cells, share, members.start, canvas)
+            job = plan.job(schedule, group)
+            give = partial(handover.give, group)
+            try:
+                failed = work(job, local(job, reader, give, handover.take))
                 if failed and on_error == "raise":
                     raise next(iter(failed.values()))
-                failures.update(failed)
-                return failed
-
-            try:
-                work(group, cut)
             except BaseException as error:
-                handover.fail(group, share.kept, error)
+                handover.fail(group, job.share.kept, error)
                 raise
-            return int(members.stop - members.start)
+            failures.update(failed)
+            return len(job.boxes)
 
         workers = min(threads or plan.threads(), max(1, len(groups)))
-        _all(one, groups.tolist(), workers, progress, len(plan.layout.order))
+        total = sum(plan.layout.members(group).stop - plan.layout.members(group).start
+                    for group in groups.tolist())  # fmt: skip
+        _all(one, groups.tolist(), workers, progress, total)
     return failures
 
 

@@ -145,10 +145,10 @@ def make_layout(grid: Grid, boxes: Ints, chip_bytes: int, pixel_bytes: int, memo
 
 
 def rows_of_piece(height: int, row_bytes: int, memory: int) -> int:
-    """Rows of a chip that are read at a time: all of them, unless it takes much of the memory."""
-    return (
-        height if height * row_bytes <= memory // _PIECE else max(1, memory // _CHIPS // row_bytes)
-    )
+    """Rows of a chip to read at a time: all of them, unless it takes much of the memory."""
+    if height * row_bytes <= memory // _PIECE:
+        return height
+    return max(1, min(height, memory // _CHIPS // row_bytes))
 
 
 def clipped(boxes: Ints, height: int, width: int) -> Ints:

@@ -18,7 +18,7 @@ import pandas as pd
 from workbench.rasters.errors import OutputError
 
 if TYPE_CHECKING:
-    from workbench.rasters.crop import Failures
+    from workbench.rasters.job import Failures
     from workbench.rasters.plan import Plan
 
 PLAN, MANIFEST, PARTS = "plan.json", "manifest.parquet", "manifest"
@@ -101,12 +101,13 @@ class Place:
 
     def _rows(self, group: int, failures: "Failures", paths: list[str]) -> pd.DataFrame:
         members = self.plan.layout.members(group)
-        regions = self.plan.layout.order[members]
+        regions = self.plan.layout.order[members] // self.plan.form.pieces
         errors = [failures.get(position) for position in range(members.start, members.stop)]
         table = self.plan.table.drop(columns="polygon", errors="ignore").rename_axis("sample")
         rows = table.iloc[regions].reset_index()
         rows.insert(1, "position", regions)
-        rows.insert(2, "stored", np.arange(members.start, members.stop))
+        stored = np.arange(members.start, members.stop)
+        rows.insert(2, "stored", regions if self.plan.form.pieces > 1 else stored)
         rows.insert(3, "path", paths)
         rows["error"] = [error.reason if error else "" for error in errors]
         rows["block_row"] = [error.block[0] if error else -1 for error in errors]
@@ -123,6 +124,9 @@ class Place:
         if not self.complete:
             parts = sorted((self.path / PARTS).glob("[0-9]*.parquet"))
             rows = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-            self._replace(self.path / MANIFEST, rows.sort_values("position", ignore_index=True))
+            # of a region in pieces one that failed, if any did
+            rows = rows.sort_values(["position", "error"], ascending=[True, False])
+            rows = rows.drop_duplicates("position", ignore_index=True)
+            self._replace(self.path / MANIFEST, rows)
         shutil.rmtree(self.path / PARTS, ignore_errors=True)
         return pd.read_parquet(self.path / MANIFEST)

@@ -14,9 +14,10 @@ from dask.utils import parse_bytes
 from matplotlib.figure import Figure
 
 from workbench.rasters import chips, crop
-from workbench.rasters.chips import Form
 from workbench.rasters.errors import NoOverlapError, RegionError
+from workbench.rasters.form import Form, make_form
 from workbench.rasters.georeference import Raster, crs_name, extent, read_header
+from workbench.rasters.job import Job, Settings
 from workbench.rasters.layout import (
     Ints,
     Layout,
@@ -69,17 +70,47 @@ class Plan:
         return self.form.mask
 
     @cached_property
-    def layout(self) -> Layout:
-        """Regions in the order in which they are read."""
-        grid = make_grid(self.raster, self.form.pixel_bytes, self.memory)
-        largest = int((self.unit_boxes[:, 2] * self.unit_boxes[:, 3]).max())
-        chip = max(largest, self.form.height * self.form.width) * self.form.pixel_bytes
-        return make_layout(grid, self.unit_boxes, chip, self.form.pixel_bytes, self.memory)
-
-    @property
-    def unit_boxes(self) -> Ints:
+    def units(self) -> Ints:
         """Boxes that are read at a time: the regions', or pieces of them where they are large."""
-        return self.boxes
+        form = self.form
+        if form.pieces == 1:
+            return self.boxes
+        units = np.repeat(self.boxes, form.pieces, axis=0)
+        first = np.tile(np.arange(form.pieces) * form.rows, len(self.boxes))
+        height = np.clip(units[:, 3] - first, 0, form.rows)
+        units[:, 1] += first
+        units[:, 3] = height
+        return units
+
+    def slot(self, unit: int) -> Any:
+        """Where in the array of all chips a unit's pixels go."""
+        form = self.form
+        if form.pieces == 1:
+            return unit
+        first = unit % form.pieces * form.rows
+        return unit // form.pieces, slice(first, first + form.rows)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Units in the order in which they are read."""
+        form = self.form
+        grid = make_grid(self.raster, form.pixel_bytes, self.memory)
+        largest = int((self.units[:, 2] * self.units[:, 3]).max())
+        chip = max(largest, form.rows * form.width) * (form.pixel_bytes + 1)
+        if form.pieces > 1:  # a shard is a piece, so that none is written by two
+            chip = self.memory
+        return make_layout(grid, self.units, chip, form.pixel_bytes, self.memory)
+
+    def job(self, schedule: Schedule, group: int) -> Job:
+        """One group's work, complete in itself."""
+        members = self.layout.members(group)
+        units = self.layout.order[members]
+        polygons = None
+        if "polygon" in self.table:
+            polygons = self.table["polygon"].iloc[units // self.form.pieces].tolist()
+        settings = Settings(self.raster, self.bands, self.form, self.layout.grid, self.decoder)
+        return Job(settings, group, members.start, schedule.share(group), self.units[units],
+                   self.layout.inside[members], polygons)  # fmt: skip
 
     def schedule(self, groups: Ints | None = None) -> Schedule:
         """Who decodes which cell, if these groups are to be read; all by default."""
@@ -92,7 +123,7 @@ class Plan:
 
     def _thread_bytes(self) -> int:
         cell = self.layout.grid.cell
-        group = self.layout.size * self.form.chip_bytes
+        group = self.layout.size * self.form.rows * self.form.width * (self.form.pixel_bytes + 1)
         return 2 * group + 2 * cell[0] * cell[1] * self.form.pixel_bytes
 
     def stats(self) -> pd.Series:
@@ -316,8 +347,7 @@ def plan(
         raise ValueError(f"memory={memory!r} is too little to work with; give 16MiB or more")
     chosen = _bands(bands, header)
     table, skipped, boxes = _at_edges(header, regions, check_boxes(regions), edge)
-    form = Form.of(header, boxes, size, len(chosen), fill, resampling, mask,
-                   regions.get("polygon") is not None)  # fmt: skip
+    form = make_form(header, boxes, size, len(chosen), fill, resampling, mask, budget)
     return Plan(header, table, skipped, form, chosen, budget, decoder, boxes)
 
 

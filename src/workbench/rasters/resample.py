@@ -1,15 +1,14 @@
 """Bring a region's pixels to the size of a chip."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench._extras import need
+from workbench.rasters.form import Form
+from workbench.rasters.georeference import Raster
 from workbench.rasters.layout import Ints, clipped
-
-if TYPE_CHECKING:
-    from workbench.rasters.plan import Plan
 
 
 def sampled(length: Any, size: int) -> Any:
@@ -23,35 +22,40 @@ def sampled(length: Any, size: int) -> Any:
     return np.floor((np.arange(size) + 0.5) * length / size + 1e-10).astype(np.int64)
 
 
-def resample(plan: "Plan", box: Ints, canvas: NDArray[Any], chip: NDArray[Any]) -> None:
+def resample(
+    form: Form, raster: Raster, box: Ints, canvas: NDArray[Any], chip: NDArray[Any]
+) -> None:
     """Fill a chip from a region's full pixels.
 
     Pixels outside the raster, and nodata, take no part in averages: GDAL's warper weighs what is
     left. A mask is always sampled by the nearest pixel.
     """
-    form = plan.form
     rows = sampled(canvas.shape[0], form.height)
     columns = sampled(canvas.shape[1], form.width)
     if form.resampling == "nearest":
         chip[...] = canvas[rows[:, None], columns[None, :]]
         return
-    first, last, left, right = clipped(box[None], plan.raster.height, plan.raster.width)[0]
+    first, last, left, right = clipped(box[None], raster.height, raster.width)[0]
     col, row = box[:2]
     inside = canvas[first - row : last - row, left - col : right - col, : form.channels]
     chip[..., : form.channels] = form.fill
     if inside.size:
         scale = (canvas.shape[1] / form.width, canvas.shape[0] / form.height)
-        warped = _warped(plan, inside, (left - col, first - row), scale)
+        warped = _warped(form, raster.nodata, inside, (left - col, first - row), scale)
         chip[..., : form.channels] = warped.transpose(1, 2, 0)
     if form.mask:
         chip[..., form.channels :] = canvas[rows[:, None], columns[None, :], form.channels :]
 
 
 def _warped(
-    plan: "Plan", inside: NDArray[Any], offset: tuple[int, int], scale: tuple[float, float]
+    form: Form,
+    nodata: float | None,
+    inside: NDArray[Any],
+    offset: tuple[int, int],
+    scale: tuple[float, float],
 ) -> NDArray[Any]:
     """Warp pixels whose first lies at `offset` (column, row) of the region's box."""
-    warp, form = need("rasterio.warp", extra="rasters"), plan.form
+    warp = need("rasterio.warp", extra="rasters")
     rasterio = need("rasterio", extra="rasters")
     target = np.full((form.channels, form.height, form.width), form.fill, form.dtype)
     warp.reproject(
@@ -62,7 +66,7 @@ def _warped(
         # any CRS serves: both sides have the same, and rasterio asks for one
         src_crs="EPSG:3857",
         dst_crs="EPSG:3857",
-        src_nodata=plan.raster.nodata,
+        src_nodata=nodata,
         dst_nodata=form.fill,
         resampling=rasterio.enums.Resampling[form.resampling],
         init_dest_nodata=True,

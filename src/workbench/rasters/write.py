@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from workbench.rasters import chips, crop
 from workbench.rasters.errors import FailedRegionsWarning
+from workbench.rasters.job import Cells, Failures, Job
 from workbench.rasters.manifest import Place
 from workbench.rasters.write_files import GeoTiffs, Pngs, Tars
 from workbench.rasters.write_zarr import ZarrShards
@@ -95,7 +96,7 @@ def write(
     if not place.complete:
         writer.clean()
         try:
-            crop.run(plan, place.missing(), Work(plan, writer, place), on_error=on_error,
+            crop.run(plan, place.missing(), Work(writer, place, on_error), on_error=on_error,
                      threads=threads, progress=progress)  # fmt: skip
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -118,16 +119,15 @@ def write(
 class Work:
     """Cuts one group, writes it and records it."""
 
-    plan: "Plan"
     writer: Writer
     place: Place
+    on_error: crop.OnError
 
-    def __call__(self, group: int, cut: crop.Cut) -> None:
+    def __call__(self, job: Job, cells: Cells) -> Failures:
         """Do one group."""
-        form, members = self.plan.form, self.plan.layout.members(group)
-        count = members.stop - members.start
-        shape = (count, form.height, form.width)
-        image = np.empty((*shape, form.channels + form.mask), form.dtype)
-        valid = np.empty(shape, np.bool_)
-        failures = chips.fill_group(self.plan, group, cut, image, valid, np.arange(count))
-        self.place.commit(group, failures, self.writer.write(group, image, valid))
+        pixels, valid = job.new()
+        failures = job.fill(cells, list(pixels), list(valid))
+        if failures and self.on_error == "raise":
+            raise next(iter(failures.values()))
+        self.place.commit(job.group, failures, self.writer.write(job.group, pixels, valid))
+        return failures

@@ -26,17 +26,19 @@ class ZarrShards:
     def prepare(self, folder: Path) -> None:
         """Write everything but pixels; ``position`` is each sample's place in the table."""
         zarr = need("zarr", extra="rasters")
-        plan, layout = self._plan, self._plan.layout
-        nothing = np.empty((len(layout.order), 0, 0, plan.form.channels + plan.form.mask), "u1")
-        table = chips.dataset(plan, layout.order, nothing, nothing[..., 0])
+        plan, total = self._plan, len(self._plan.table)
+        # pieces of very large chips are written where they belong, in the table's order
+        order = plan.layout.order if plan.form.pieces == 1 else np.arange(total)
+        nothing = np.empty((total, 0, 0, plan.form.channels + plan.form.mask), "u1")
+        table = chips.dataset(plan, order, nothing, nothing[..., 0])
         table = table.drop_vars(["image", "valid", "mask"], errors="ignore")
-        table = table.assign_coords(position=("sample", layout.order))
+        table = table.assign_coords(position=("sample", order))
         with warnings.catch_warnings():
             # fixed-length text is not yet in the format's specification; every reader has it
             warnings.simplefilter("ignore")
             table.to_zarr(folder, zarr_format=3, mode="w", consolidated=False)
         root = zarr.open_group(folder, mode="a")
-        shape = (len(layout.order), plan.form.height, plan.form.width)
+        shape = (total, plan.form.height, plan.form.width)
         dims = ("sample", "y", "x")
         names = [plan.form.channels]
         self._create(root, "image", (*shape, *names), plan.form.dtype, plan.form.fill,
@@ -60,8 +62,8 @@ class ZarrShards:
             name,
             shape=shape,
             dtype=dtype,
-            chunks=(inner, *shape[1:]),
-            shards=(size, *shape[1:]),
+            chunks=(inner, *chip),
+            shards=(size, *chip),
             compressors=codecs.BloscCodec(
                 cname="lz4", clevel=3, shuffle="bitshuffle", typesize=itemsize
             ),
@@ -73,15 +75,20 @@ class ZarrShards:
         """Write one shard of each array; all-True shards of `valid` are left to the fill value."""
         zarr = need("zarr", extra="rasters")
         root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
-        members = self._plan.layout.members(group)
+        where: Any = self._plan.layout.members(group)
+        if self._plan.form.pieces > 1:
+            region, rows = self._plan.slot(int(self._plan.layout.order[where.start]))
+            rows = slice(rows.start, min(rows.stop, self._plan.form.height))
+            where = slice(region, region + 1), rows
+            image, valid = image[:, : rows.stop - rows.start], valid[:, : rows.stop - rows.start]
         channels = self._plan.form.channels
-        root["image"][members] = image[..., :channels]
+        root["image"][where] = image[..., :channels]
         parts = {"valid": valid}
         if self._plan.form.mask:
             parts["mask"] = image[..., channels] != 0
         for name, part in parts.items():
             if not part.all():
-                root[name][members] = part
+                root[name][where] = part
         return [""] * len(valid)
 
     def clean(self) -> None:

@@ -1,0 +1,172 @@
+"""One group's work, with all that it takes: small enough to send to another process."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench._extras import need
+from workbench.rasters.decode import Cell, Reader, decode_cell
+from workbench.rasters.errors import BlockError
+from workbench.rasters.form import Form
+from workbench.rasters.georeference import Raster
+from workbench.rasters.layout import Grid, Ints
+from workbench.rasters.resample import resample, sampled
+from workbench.rasters.schedule import Share
+
+#: Read position and what was wrong, for each region that could not be read.
+Failures = dict[int, BlockError]
+Cells = Iterable[tuple[int, Cell]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all groups of a plan have in common."""
+
+    raster: Raster
+    bands: list[int]
+    form: Form
+    grid: Grid
+    decoder: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One group of a plan.
+
+    ``start`` is the read position of its first region; ``boxes`` (column, row, width, height) and
+    ``inside`` (rows and columns in the raster) are of its regions, in read order.
+    """
+
+    settings: Settings
+    group: int
+    start: int
+    share: Share
+    boxes: Ints
+    inside: Ints
+    polygons: list[Any] | None
+
+    def new(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Empty arrays for the group's pixels, mask included, and their validity."""
+        form = self.settings.form
+        shape = (len(self.boxes), form.rows, form.width)
+        pixels = np.empty((*shape, form.channels + form.mask), form.dtype)
+        return pixels, np.empty(shape, np.bool_)
+
+    def decoded(self, reader: Reader, numbers: Iterable[int]) -> Iterator[tuple[int, Cell]]:
+        """Decode some of the cells that are the group's to decode."""
+        for number in numbers:
+            yield number, decode_cell(reader, self.settings.grid, number, self.share.owned[number])
+
+    def part(self, number: int, cell: Cell) -> Cell:
+        """What later groups need of a cell."""
+        return cell.part(self.share.kept[number][0]) if cell.pixels.size else cell
+
+    def fill(
+        self, cells: Cells, chips: list[NDArray[Any]], valid: list[NDArray[np.bool_]]
+    ) -> Failures:
+        """Cut the group's regions.
+
+        Parameters
+        ----------
+        cells
+            Every cell of the share, in any order; each is let go when the next is asked for.
+        chips, valid
+            For each region the array (row, column, band) and (row, column) to fill.
+        """
+        form, good = self.settings.form, self._validity()
+        whole = good.all(axis=(1, 2))
+        for i, part in enumerate(valid):
+            part[...] = good[i, : len(part)]
+        if form.resampled:
+            depth = chips[0].shape[2]
+            canvases = [np.empty((h, w, depth), form.dtype) for w, h in self.boxes[:, 2:].tolist()]
+            blank = canvases
+        else:
+            sides = self.boxes[:, 2:].tolist()
+            canvases = [chip[:h, :w] for chip, (w, h) in zip(chips, sides, strict=True)]
+            blank = [chip for chip, full in zip(chips, whole, strict=True) if not full]
+        for chip in blank:
+            form.blank(chip)
+        failures = self._cut(cells, canvases)
+        if form.resampled:
+            for i, chip in enumerate(chips):
+                resample(form, self.settings.raster, self.boxes[i], canvases[i], chip)
+        for position in failures:
+            form.blank(chips[position - self.start])
+            valid[position - self.start][...] = False
+        return failures
+
+    def _cut(self, cells: Cells, canvases: list[NDArray[Any]]) -> Failures:
+        """Copy what each region needs of each cell onto its canvas."""
+        failures: Failures = {}
+        for number, cell in cells:
+            mine = self.share.cuts[number] - self.start
+            inside, box = self.inside[mine], self.boxes[mine]
+            if cell.bad:
+                failures |= _touching(cell, mine + self.start, inside)
+            high, wide = cell.pixels.shape[:2]
+            rows = np.clip(inside[:, :2], cell.top, cell.top + high)
+            columns = np.clip(inside[:, 2:], cell.left, cell.left + wide)
+            cuts = np.concatenate(
+                [rows - cell.top, columns - cell.left, rows - box[:, 1:2], columns - box[:, :1]], 1
+            )
+            pixels = cell.pixels
+            # the one loop over regions; its copies release the interpreter's lock
+            for i, (a, b, c, d, p, q, r, s) in zip(mine.tolist(), cuts.tolist(), strict=True):
+                if not failures or i + self.start not in failures:
+                    canvases[i][p:q, r:s] = pixels[a:b, c:d]
+        return failures
+
+    def _validity(self) -> NDArray[np.bool_]:
+        """Which pixels lie in the raster, and in their polygon if they have one."""
+        form, boxes, inside = self.settings.form, self.boxes, self.inside
+        down = _within(inside[:, :2] - boxes[:, 1:2], boxes[:, 3], form.rows, form.resampled)
+        across = _within(inside[:, 2:] - boxes[:, :1], boxes[:, 2], form.width, form.resampled)
+        valid: NDArray[np.bool_] = down[:, :, None] & across[:, None, :]
+        for i, polygon in enumerate(self.polygons or ()):
+            valid[i] &= _rasterized(polygon, boxes[i].tolist(), form)
+        return valid
+
+
+def _touching(cell: Cell, positions: Ints, inside: Ints) -> Failures:
+    found: Failures = {}
+    for (first, last, left, right), error in cell.bad:
+        hit = (inside[:, 0] < last) & (inside[:, 1] > first)
+        hit &= (inside[:, 2] < right) & (inside[:, 3] > left)
+        found |= dict.fromkeys(positions[hit].tolist(), error)
+    return found
+
+
+def _within(span: Ints, length: Ints, size: int, resampled: bool) -> NDArray[np.bool_]:
+    """Which of a chip's rows (or columns) come from the span of its box that is in the raster."""
+    at = sampled(length[:, None], size) if resampled else np.arange(size)[None, :]
+    marks: NDArray[np.bool_] = (at >= span[:, :1]) & (at < span[:, 1:])
+    return marks
+
+
+def _rasterized(polygon: Any, box: list[int], form: Form) -> NDArray[np.bool_]:
+    """Pixels of a chip whose centre lies in a polygon."""
+    rasterio = need("rasterio", extra="rasters")
+    features = need("rasterio.features", extra="rasters")
+    col, row, width, height = box
+    high, wide = (form.rows, form.width) if form.resampled else (height, width)
+    transform = rasterio.Affine(width / wide, 0, col, 0, height / high, row)
+    marks = np.zeros((form.rows, form.width), np.bool_)
+    marks[:high, :wide] = features.geometry_mask([polygon], (high, wide), transform, invert=True)
+    return marks
+
+
+def local(job: Job, reader: Reader, give: Callable[[int, Cell, int], None],
+          take: Callable[[int, int], Cell]) -> Cells:  # fmt: skip
+    """The cells of a job among threads: first those that others wait for, last those of others."""
+    share = job.share
+    mine = sorted(share.owned, key=lambda number: number not in share.kept)
+    for number, cell in job.decoded(reader, mine):
+        if number in share.kept:
+            give(number, job.part(number, cell), share.kept[number][1])
+        yield number, cell
+    for number, owner in share.handed.items():
+        yield number, take(owner, number)
