@@ -5,6 +5,7 @@ from workbench.show.fiftyone_app import app_link, fiftyone_ready
 from workbench.show.fiftyone_read import from_fiftyone
 from workbench.show.fiftyone_write import to_fiftyone
 from workbench.show.interactive import Scatter, scatter
+from workbench.show.label_figures import errors_left
 from workbench.show.maps import (
     map,  # noqa: A004 - the name that design and users know
     map_grid,
@@ -16,7 +17,7 @@ from workbench.show.receptive import receptive_field
 from workbench.show.style import caption
 
 __all__ = [
-    "samples", "pairs", "map", "map_grid", "map_labels", "curve", "caption",
+    "samples", "pairs", "map", "map_grid", "map_labels", "curve", "errors_left", "caption",
     "regions_over",
     "cams", "receptive_field",
     "scatter", "Scatter",

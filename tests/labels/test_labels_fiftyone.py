@@ -1,0 +1,56 @@
+"""There and back: what a review came to as tags in FiftyOne, what is decided there in the store."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from workbench import labels, show
+
+fo = pytest.importorskip("fiftyone")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _database():
+    """Skip where a minimal system lacks what MongoDB is linked with; in CI that is a failure."""
+    if not os.environ.get("CI") and not show.fiftyone_ready():
+        pytest.skip("FiftyOne's database does not start here")
+
+
+def test_decisions_go_to_the_app_and_come_back_into_the_same_store(tmp_path):
+    ds = xr.Dataset(
+        {
+            "image": (("sample", "y", "x", "channel"), np.zeros((12, 8, 8, 1), np.uint8)),
+            "label": ("sample", np.arange(12) % 3),
+        },
+        coords={"sample": np.arange(100, 112), "class": ["ant", "bee", "cow"]},
+        attrs={"name": "toys", "sha256": "abc"},
+    )
+    issues = pd.DataFrame(
+        {"suggested": np.arange(12) % 3, "score": np.linspace(1, 0, 12)},
+        index=pd.Index(ds.sample.values, name="sample"),
+    )
+    store = tmp_path / "review.db"
+    first = {100: "cow", 101: "given"}
+    labels.review_batch(ds, issues, first, store, reviewer="anna", progress=False)
+    made = show.to_fiftyone(ds, "round-trip", tags=labels.review_tags(ds, store), progress=False)
+    assert made.match_tags("changed").values("workbench_id") == ["100"]
+    assert made.match_tags("confirmed").values("workbench_id") == ["101"]
+
+    edited = made.match(fo.ViewField("workbench_id") == "105").first()
+    edited["ground_truth"] = fo.Classification(label="ant")
+    edited.save()
+    made.match(fo.ViewField("workbench_id") == "106").tag_samples("none")
+    found = labels.from_tags(show.from_fiftyone(made, ds, progress=False))
+    assert found.to_dict() == {101: "given", 105: 0, 106: "none"}
+    labels.review_batch(ds, issues, found, store, reviewer="ben", source="fiftyone", progress=False)
+    table = labels.decisions(ds, store)
+    assert table["status"].to_dict() == {
+        100: "changed", 101: "confirmed", 105: "changed", 106: "none",
+    }  # fmt: skip
+    assert table.loc[101, "reviewers"] == 2
+    assert labels.apply_decisions(ds, store).label.sel(sample=[100, 105, 106]).values.tolist() == [
+        2, 0, -1,
+    ]  # fmt: skip
