@@ -9,11 +9,13 @@ from workbench.datasets.errors import (
     StandInWarning,
 )
 from workbench.datasets.loading import load, splits
+from workbench.datasets.mlrsnet import load_mlrsnet
 from workbench.datasets.named import NAMES
 
 __all__ = [
     "NAMES",
     "load",
+    "load_mlrsnet",
     "splits",
     "subset",
     "BadDataError",
