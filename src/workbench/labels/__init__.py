@@ -17,6 +17,7 @@ from workbench.labels.multilabel import (
 )
 from workbench.labels.noise import inject_noise
 from workbench.labels.probabilities import out_of_fold
+from workbench.labels.published import published_errors
 from workbench.labels.ranking import losses, method_agreement
 from workbench.labels.review import review
 from workbench.labels.scripted import review_batch
@@ -40,5 +41,6 @@ __all__ = [
     "agreement",
     "review_tags",
     "from_tags",
+    "published_errors",
     "StoreError",
 ]
