@@ -140,8 +140,11 @@ def make_layout(grid: Grid, boxes: Ints, chip_bytes: int, pixel_bytes: int, memo
     order = np.argsort(key, kind="stable")
     distinct = max(1, len(np.unique(key)))
     decoded = distinct * cell_bytes / len(boxes)
-    size = min(memory // _CHIPS // max(1, chip_bytes), int(memory / _DECODED / max(decoded, 1)))
-    return Layout(grid, order, max(1, size), inside[order], cells[order])
+    # groups much smaller than a cell would all share it
+    chips = max(memory // _CHIPS, min(cell_bytes, memory // _CHIPS * 4))
+    size = min(chips // max(1, chip_bytes), int(memory / _DECODED / max(decoded, 1)))
+    size = size // 64 * 64 if size > 64 else max(1, size)  # so that chunks can divide a shard
+    return Layout(grid, order, size, inside[order], cells[order])
 
 
 def rows_of_piece(height: int, row_bytes: int, memory: int) -> int:

@@ -26,6 +26,7 @@ from workbench.rasters.layout import (
     make_grid,
     make_layout,
 )
+from workbench.rasters.lazy import Order, to_xarray
 from workbench.rasters.preview import preview
 from workbench.rasters.regions import check_boxes
 from workbench.rasters.schedule import Schedule
@@ -193,6 +194,24 @@ class Plan:
             A block cannot be decoded, with ``on_error="raise"``.
         """
         return chips.load(self, on_error=on_error, threads=threads, progress=progress)
+
+    def to_xarray(self, *, order: Order = "table", on_error: crop.OnError = "list") -> xr.Dataset:
+        """The same as `load`, cut when it is computed: a dask task, and a chunk, for each group.
+
+        Parameters
+        ----------
+        order
+            ``"table"``: a chunk of the table's order needs all groups that its regions lie in.
+            ``"read"``: each chunk is one group, so that chunk after chunk streams through little
+            memory; ``sample`` tells which regions they are.
+        on_error
+            As in `load`, but without a list: what failed is filled and nowhere `valid`.
+
+        Returns
+        -------
+        xarray.Dataset
+        """
+        return to_xarray(self, order, on_error)
 
     def preview(self, *, side: int = 1000) -> Figure:
         """Draw the regions over the raster.

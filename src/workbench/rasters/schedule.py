@@ -116,7 +116,7 @@ class Schedule:
         tenures = np.searchsorted(self._starts, pairs, side="right") - 1
         share = Share({}, {}, {}, {})
         firsts = np.flatnonzero(np.diff(tenures, prepend=-1))
-        for first, stop in zip(firsts, np.append(firsts[1:], len(pairs)), strict=True):
+        for first, stop in zip(firsts, np.append(firsts, len(pairs))[1:], strict=True):
             tenure, cell = int(tenures[first]), int(self._cell[pairs[first]])
             share.cuts[cell] = self._position[pairs[first:stop]]
             if self._owner[tenure] == group:

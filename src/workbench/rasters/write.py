@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from workbench.rasters import chips, crop
 from workbench.rasters.errors import FailedRegionsWarning
 from workbench.rasters.job import Cells, Failures, Job
+from workbench.rasters.lazy import on_client
 from workbench.rasters.manifest import Place
 from workbench.rasters.write_files import GeoTiffs, Pngs, Tars
 from workbench.rasters.write_zarr import ZarrShards
@@ -96,8 +97,12 @@ def write(
     if not place.complete:
         writer.clean()
         try:
-            crop.run(plan, place.missing(), Work(writer, place, on_error), on_error=on_error,
-                     threads=threads, progress=progress)  # fmt: skip
+            work, groups = Work(writer, place, on_error), place.missing()
+            if client is None:
+                crop.run(plan, groups, work, on_error=on_error, threads=threads,
+                         progress=progress)  # fmt: skip
+            else:
+                on_client(plan, client, groups, work, on_error, progress)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

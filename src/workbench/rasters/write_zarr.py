@@ -40,8 +40,7 @@ class ZarrShards:
         root = zarr.open_group(folder, mode="a")
         shape = (total, plan.form.height, plan.form.width)
         dims = ("sample", "y", "x")
-        names = [plan.form.channels]
-        self._create(root, "image", (*shape, *names), plan.form.dtype, plan.form.fill,
+        self._create(root, "image", (*shape, plan.form.channels), plan.form.dtype, plan.form.fill,
                      (*dims, "channel"))  # fmt: skip
         self._create(root, "valid", shape, "bool", True, dims)
         if plan.form.mask:
@@ -54,10 +53,9 @@ class ZarrShards:
                 dims: tuple[str, ...]) -> None:  # fmt: skip
         codecs = need("zarr.codecs", extra="rasters")
         size, itemsize = self._plan.layout.size, np.dtype(dtype).itemsize
-        chip = int(np.prod(shape[1:])) * itemsize
-        inner = max(
-            d for d in range(1, size + 1) if size % d == 0 and (d == 1 or d * chip <= _CHUNK)
-        )
+        chip = (self._plan.form.rows, *shape[2:])
+        fits = max(1, _CHUNK // (int(np.prod(chip)) * itemsize))
+        inner = max(d for d in range(1, min(size, fits) + 1) if size % d == 0)
         root.create_array(
             name,
             shape=shape,
