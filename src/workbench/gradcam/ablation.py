@@ -88,7 +88,8 @@ def _without(a: Tensor, channels: Tensor) -> Tensor:
 def _replay(
     model: nn.Module, layer: nn.Module, layout: Layout, past: "Past", maps: Tensor
 ) -> Tensor:
-    with replaying(past, layer, layout.to_output(maps, past.layer_output)):
+    # A copy: the network may go on in place.
+    with replaying(past, layer, layout.to_output(maps, past.layer_output).clone()):
         return logits(model(past.x.expand(len(maps), -1, -1, -1)))
 
 
@@ -125,11 +126,12 @@ class _Recorder:
     layer_outputs: list[Tensor] = field(default_factory=list)
     count: int = 0
     over: bool = False
-    last: tuple[_Call, Tensor] | None = None
+    last: tuple[_Call, Tensor, int] | None = None
 
     def begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self.last and inputs and inputs[0] is self.last[1]:
-            self.last[0].passed_on = True
+        if self.last and not self.over and inputs and inputs[0] is self.last[1]:
+            # Written into since, it is not what the module gave.
+            self.last[0].passed_on = inputs[0]._version == self.last[2]
         self.over = self.over or module is self.layer
         self.begun.append(self.count)
 
@@ -145,7 +147,7 @@ class _Recorder:
         call = _Call(self.count, output.clone())
         self.calls[module].append(call)
         self.count += 1
-        self.last = (call, output)
+        self.last = (call, output, output._version)
 
 
 def record(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:

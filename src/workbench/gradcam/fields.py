@@ -211,7 +211,7 @@ def _pad(before: list[tuple[Known, Tensor]], _: Tensor, given: Arguments) -> Kno
         return None
     pad = [*given.get(1, "pad"), *[0] * 8]
     y, x = (pad[2 * (-axis - 1)] for axis in field.axes)
-    return replace(field, y=field.y.windowed(1 + y, 1, y), x=field.x.windowed(1 + x, 1, x))
+    return replace(field, y=field.y.windowed(1, 1, y), x=field.x.windowed(1, 1, x))
 
 
 def _permuted(before: list[tuple[Known, Tensor]], _: Tensor, given: Arguments) -> Known:

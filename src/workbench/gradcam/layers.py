@@ -11,7 +11,7 @@ from torch import Tensor, nn
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
 #: Tokens before those of the image that are looked for where a model does not tell their number.
-_MOST_PREFIX_TOKENS = 16
+_MOST_PREFIX_TOKENS = 8
 
 
 def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:

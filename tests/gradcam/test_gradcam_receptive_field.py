@@ -1,0 +1,146 @@
+"""Receptive fields: known values, gradients as witness, graphs of every kind."""
+
+import numpy as np
+import pytest
+import torch
+from gradcam_networks import random_network
+from torch import nn
+from torch.nn import functional as F
+
+from workbench import gradcam, models
+
+LAYERS = ["layer1", "layer2", "layer3", "layer4"]
+
+
+def test_resnet34_as_published():
+    table = gradcam.receptive_field(random_network("resnet34"), (3, 224, 224), LAYERS)
+    assert table["size"].tolist() == [59, 179, 547, 899]
+    assert table["stride"].tolist() == [4, 8, 16, 32]
+    assert table["padding"].tolist() == [29, 89, 273, 449]
+    assert table["output"].tolist() == [(56, 56), (28, 28), (14, 14), (7, 7)]
+
+
+def test_gradients_confirm_a_torchvision_network(resnet):
+    table = gradcam.receptive_field(resnet, (3, 64, 64), LAYERS[:3], confirm=True)
+    assert table["measured"].tolist() == table["size"].tolist() == [43, 99, 211]
+
+
+def test_gradients_confirm_every_layer_of_the_shipped_network():
+    table = gradcam.receptive_field(models.load("cifar10"), (3, 32, 32), confirm=True)
+    assert len(table) > 25
+    assert (table["measured"] == table["size"]).all()
+
+
+class Branches(nn.Module):
+    """A wide and a narrow way, dilation, oblong kernels, joined by a sum and a concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(3, 4, 3, padding=3, dilation=3)
+        self.narrow = nn.Conv2d(3, 4, 1)
+        self.oblong = nn.Conv2d(4, 4, (1, 5), padding=(0, 2))
+        self.joined = nn.Conv2d(8, 4, 2, stride=2)
+
+    def forward(self, x):
+        y = self.wide(x) + self.narrow(x)
+        for _ in range(2):
+            y = F.relu(self.oblong(y))
+        y = self.joined(torch.cat([y, self.narrow(x)], 1))
+        return F.avg_pool2d(F.max_pool2d(y, 3, 1, 1, ceil_mode=True), 2)
+
+
+def test_branches_dilation_loops_and_oblong_kernels():
+    table = gradcam.receptive_field(Branches(), (3, 32, 32), confirm=True)
+    assert table["size"].to_dict() == {"wide": 7, "narrow": 1, "oblong": (7, 15), "joined": (8, 16)}
+    assert (table["measured"] == table["size"]).all()
+    assert table.loc["oblong", "padding"] == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("last", "size", "step"),
+    [
+        (nn.Upsample(scale_factor=2), 4, 1),
+        (nn.ConvTranspose2d(3, 3, 2, stride=2), 4, 1),
+        (nn.AdaptiveAvgPool2d(4), 6, 4),
+        (nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(3, 3, 5)), 12, 2),
+        (nn.Conv2d(3, 3, 3, padding="same", dilation=2), 12, 2),
+        (nn.MaxPool2d(3, 1, dilation=2), 12, 2),
+    ],
+)
+def test_single_operations_behind_a_convolution(last, size, step):
+    model = nn.Sequential(nn.Conv2d(3, 3, 4, stride=2, padding=1), last)
+    row = gradcam.receptive_field(model, (3, 16, 16), "1").loc["1"]
+    assert (row["size"], row["stride"]) == (size, step)
+
+
+def test_what_gates_or_attends_sees_everything():
+    from torchvision.ops import SqueezeExcitation
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.gate = nn.Conv2d(3, 8, 3, padding=1), SqueezeExcitation(8, 2)
+            self.after = nn.Conv2d(8, 8, 3, 2, 1)
+
+        def forward(self, x):
+            return self.after(self.gate(self.conv(x)))
+
+    table = gradcam.receptive_field(Gated(), (3, 16, 16), ["conv", "gate", "after"], confirm=True)
+    assert table["size"].tolist() == [3, np.inf, np.inf]
+    assert table["stride"].tolist() == [1, 1, 2]
+    assert table["measured"].isna().tolist() == [False, True, True]
+
+
+def test_transformers():
+    from torchvision.models import SwinTransformer, VisionTransformer
+
+    vit = VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=5)
+    table = gradcam.receptive_field(
+        vit, (3, 32, 32), ["conv_proj", "encoder.layers.encoder_layer_0"]
+    )
+    assert table["size"].tolist() == [8, np.inf]
+    assert table["output"].tolist() == [(4, 4), (4, 4)]
+    swin = SwinTransformer([4, 4], 16, [1, 1], [2, 2], [4, 4])
+    table = gradcam.receptive_field(swin, (3, 32, 32), ["features.0", "features.1"])
+    assert table["size"].tolist() == [4, np.inf]
+    assert table["output"].tolist() == [(8, 8), (8, 8)]
+
+
+def test_channels_last_keep_their_plane():
+    from torchvision.models.convnext import CNBlock
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), CNBlock(8, 1e-6, 0.0))
+    table = gradcam.receptive_field(model, (3, 32, 32), ["0", "1.block.3", "1"], confirm=True)
+    assert table["size"].tolist() == [4, 28, 28]
+    assert table.loc["1", "measured"] == 28
+
+
+def test_the_narrowest_layer_and_whether_it_covers_the_object(resnet):
+    table = gradcam.receptive_field(resnet, (3, 224, 224), LAYERS, object_size=150)
+    assert gradcam.narrowest(table) == "layer4"
+    assert table["covers"].tolist() == [False, False, True, True]
+
+
+def test_a_preset_does_not_count(resnet, tmp_path):
+    torch.save(resnet.state_dict(), tmp_path / "w.pt")
+    loaded = models.load(tmp_path / "w.pt", architecture="resnet18")
+    assert loaded._forward_pre_hooks  # resizes to 224
+    table = gradcam.receptive_field(loaded, (3, 64, 64), "layer1")
+    assert table["size"].tolist() == [43]
+    assert table["output"].tolist() == [(16, 16)]
+
+
+def test_layers_without_a_plane_are_named(resnet):
+    with pytest.raises(ValueError, match="'fc' was not reached, or its output has no plane"):
+        gradcam.receptive_field(resnet, (3, 64, 64), ["layer1", "fc"])
+    with pytest.raises(ValueError, match="no layer 'layer5'"):
+        gradcam.receptive_field(resnet, (3, 64, 64), "layer5")
+
+
+def test_the_model_is_left_alone(resnet):
+    resnet.train()
+    before = {k: v.clone() for k, v in resnet.state_dict().items()}
+    gradcam.receptive_field(resnet, (3, 32, 32), ["layer1"], confirm=True)
+    assert resnet.training
+    assert all(torch.equal(before[k], v) for k, v in resnet.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in resnet.modules())
