@@ -19,24 +19,37 @@ def save_figure(ancestry: Ancestry, path: Path) -> None:
     edges: set[tuple[str, str]] = set()
     _lay_out(ancestry, 0, columns, labels, edges)
     depth = max(columns)
-    rows = max(map(len, columns.values()))
-    figure = Figure(figsize=(1.0 + 2.0 * (depth + 1), 0.6 + 0.85 * rows))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(-0.6, depth + 0.6)
-    axes.set_ylim(-rows / 2 - 0.2, rows / 2 + 0.2)
     places = {
         key: (depth - level, (len(keys) - 1) / 2 - at)
         for level, keys in columns.items()
         for at, key in enumerate(keys)
     }
-    for start, end in edges:
-        arrow: dict[str, Any] = {"arrowstyle": "-|>", "color": _EDGE, "shrinkA": 34, "shrinkB": 38}
-        axes.annotate("", xy=places[end], xytext=places[start], arrowprops=arrow)
+    # An arrow over more than one column is bent, so that it does not run behind what lies between.
+    bends = {(a, b): -0.18 * (places[b][0] - places[a][0] > 1) for a, b in edges}
+    rows = max(map(len, columns.values()))
+    height = rows / 2 + max([0.1, *(0.12 * (places[b][0] - places[a][0]) for a, b in edges)])
+    figure = Figure(figsize=(0.4 + 1.5 * (depth + 1), 0.3 + 1.3 * height))
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(-0.6, depth + 0.6)
+    axes.set_ylim(-rows / 2, height)
+    boxes: dict[str, Any] = {}
     for key, (text, colour) in labels.items():
         box = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _EDGE}
-        axes.text(*places[key], text, ha="center", va="center", fontsize=8, bbox=box)
+        drawn = axes.text(*places[key], text, ha="center", va="center", fontsize=8, bbox=box)
+        boxes[key] = drawn
+    # Only when they are drawn do the boxes have a size, at which the arrows end.
+    canvas.draw()  # type: ignore[no-untyped-call]
+    for (start, end), bend in bends.items():
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": _EDGE,
+            "patchA": boxes[start].get_bbox_patch(),
+            "patchB": boxes[end].get_bbox_patch(),
+            "connectionstyle": f"arc3,rad={bend}",
+        }
+        axes.annotate("", xy=places[end], xytext=places[start], arrowprops=arrow)
     figure.savefig(path, dpi=130)
 
 
