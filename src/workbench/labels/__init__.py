@@ -20,6 +20,7 @@ from workbench.labels.probabilities import out_of_fold
 from workbench.labels.published import published_errors
 from workbench.labels.ranking import losses, method_agreement
 from workbench.labels.review import review
+from workbench.labels.scenes import compose_scenes
 from workbench.labels.scripted import review_batch
 from workbench.labels.store import StoreError
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_probabilities",
     "find_issues",
     "inject_noise",
+    "compose_scenes",
     "losses",
     "multilabel_out_of_fold",
     "find_multilabel_issues",

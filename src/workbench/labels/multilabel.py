@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from workbench._extras import need
-from workbench.labels.cut import fit_cut
-from workbench.labels.hypotheses import smoothed
+from workbench.labels.cut import best_f1_cut
+from workbench.labels.hypotheses import calibrating_temperature, fit_class_model, smoothed
 from workbench.labels.probabilities import Factory, logistic, rows_of
 from workbench.labels.ranking import losses
 
@@ -87,8 +87,8 @@ def find_multilabel_issues(
 ) -> pd.DataFrame:
     """Rank the samples by how probably one of their labels is wrong or missing.
 
-    Each class is taken against the rest, with the models and the cut of
-    :func:`workbench.labels.find_issues`. Confident learning's theory is of one class becoming
+    Each class is taken against the rest, with the account of noise by class that
+    :func:`workbench.labels.find_issues` describes, cut for the largest expected F1. Confident learning's theory is of one class becoming
     another; a label that was simply forgotten is none of that. So what is missing is scored apart
     from what is wrong: an object that is there and not named, and a name without the object.
 
@@ -199,9 +199,9 @@ def _by_class(
     for k in range(p.shape[1]):
         pair = smoothed(np.column_stack([1 - p[:, k], p[:, k]]))
         own = given[:, k].astype(np.int64)
-        cut = fit_cut(pair, own)
-        score[:, k] = cut.scores(pair, own)
-        issue[:, k] = score[:, k] > cut.threshold
+        model = fit_class_model(pair, own, calibrating_temperature(pair, own))
+        score[:, k] = model.wrong(pair, own)
+        issue[:, k] = score[:, k] >= best_f1_cut(score[:, k])
     return score, issue
 
 
