@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -164,6 +165,29 @@ def test_bars_leave_one_line(make_notebook: Make) -> None:
     assert output.text.strip().startswith("bar: 100%")
     assert output.text.strip().count("\n") == output.text.count("\r") == 0
     assert (record.folder / "log.txt").read_text() == ""
+
+
+def test_widgets_leave_a_picture(make_notebook: Make) -> None:
+    pytest.importorskip("ipywidgets")
+    box = (
+        "import ipywidgets as w, io\nfrom PIL import Image\nfile = io.BytesIO()\n"
+        "Image.new('RGB', (3, 2), 'red').save(file, 'png')\n"
+        "w.VBox([w.IntSlider(value=7, description='k <&>'), w.Image(value=file.getvalue()),\n"
+        "        w.Dropdown(options=['umap', 'tsne'], value='tsne'), w.HTML('<i>said</i>')])"
+    )
+    bar = "from tqdm.notebook import tqdm\nfor _ in tqdm(range(5), desc='epochs'): pass"
+    record = loaded(run_notebook(make_notebook("widgets", box, bar)))
+    assert record.status == "succeeded"
+    document = nbformat.read(record.folder / "widgets.ipynb", as_version=4)
+    (shown,) = document.cells[1].outputs
+    picture = shown.data["text/html"]
+    assert "k &lt;&amp;&gt; <b>7</b>" in picture
+    assert "<b>tsne</b>" in picture
+    assert "<i>said</i>" in picture
+    page = (record.folder / "widgets.html").read_text()
+    assert re.search(r'<img alt="image" src="data:image/png;base64,iVBOR', page)
+    assert "VBox(children" not in page
+    assert re.search(r"epochs:\s*(&nbsp;)?100%", page)
 
 
 def test_ctrl_c_with_eight_running(make_notebook: Make, start_workbench: Start) -> None:

@@ -12,6 +12,17 @@ from typing import Any
 
 from workbench._extras import need
 
+# What a page shows of an output that comes in several forms, the best first.
+_SHOWN = [
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "text/latex",
+    "image/png",
+    "image/jpeg",
+    "text/plain",
+]
+
 
 class JobError(ValueError):
     """A run cannot start: its notebook, its parameters or its folder are wrong.
@@ -127,6 +138,8 @@ def to_html(document: Any, title: str) -> str:
 
 @cache
 def _exporter() -> Any:
+    config = need("traitlets.config", extra="batch").Config()
+    config.NbConvertBase.display_data_priority = _SHOWN
     return need("nbconvert.exporters.html", extra="batch").HTMLExporter(
         template_name="lab",
         embed_images=True,
@@ -134,4 +147,6 @@ def _exporter() -> Any:
         mathjax_url="",
         require_js_url="",
         jquery_url="",
+        # without widgets, which need scripts from elsewhere: their pictures are shown
+        config=config,
     )

@@ -25,6 +25,7 @@ from workbench.batch import notebook, processes
 from workbench.batch.outcome import exit_words, failure
 from workbench.batch.outputs import clip
 from workbench.batch.results import collect, collect_files
+from workbench.batch.widgets import leave_pictures
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TAIL = 4000
@@ -146,6 +147,7 @@ class Worker:
             self.path.unlink()  # gives back its space
             document = nbformat.reads(self.original, as_version=4)
         notebook.correct(document, error)
+        leave_pictures(document)
         for index, cell in enumerate(document.cells):
             clip(cell, index)  # that of a cell which did not end
         notebook.write_text(self.path, nbformat.writes(document) + "\n")
