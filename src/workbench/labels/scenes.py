@@ -17,6 +17,7 @@ def compose_scenes(
     wrong: float = 0.05,
     missing: float = 0.05,
     out: float = 0.02,
+    zoom: int = 1,
     seed: int = 0,
 ) -> xr.Dataset:
     """Compose images that hold several classes, and spoil a known share of their labels.
@@ -39,13 +40,16 @@ def compose_scenes(
         Share that lack one label, of scenes with at least two.
     out
         Share that are out of distribution.
+    zoom
+        Repeat each pixel so many times along y and x: a network made for photographs needs
+        objects of more than 8 pixels.
     seed
         Fixes everything.
 
     Returns
     -------
     xarray.Dataset
-        ``image`` (sample, y, x, channel); ``labels``, as given, and ``labels_true``, bool
+        ``image`` (sample, y, x, channel), three channels; ``labels``, as given, and ``labels_true``, bool
         (sample, class); ``kind`` (sample,), one of "right", "wrong", "missing" and "out of
         distribution"; attrs of `ds`.
 
@@ -59,7 +63,7 @@ def compose_scenes(
     >>> from workbench import datasets
     >>> scenes = compose_scenes(datasets.load("digits"), n=100)
     >>> scenes.image.shape, int((scenes.kind == "missing").sum())
-    ((100, 16, 24, 1), 5)
+    ((100, 16, 24, 3), 5)
     """
     label = ds["label"].values
     if not 2 <= classes <= label.max():
@@ -80,7 +84,9 @@ def compose_scenes(
     strange = kind == "out of distribution"
     true[strange] = False
     images = ds["image"].transpose("sample", "y", "x", "channel").values
-    scenes = _draw(images, label, true, classes, rng)
+    if images.shape[3] == 1:
+        images = images.repeat(3, axis=3)
+    scenes = _draw(images, label, true, classes, rng).repeat(zoom, axis=1).repeat(zoom, axis=2)
     return xr.Dataset(
         {
             "image": (("sample", "y", "x", "channel"), scenes),
