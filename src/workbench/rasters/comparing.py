@@ -107,6 +107,7 @@ def compare(
     *,
     most: int = 2000,
     most_dask: int = 100,
+    cache: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Seconds that each way takes for random regions.
@@ -124,6 +125,9 @@ def compare(
         Side of the regions in pixels.
     most, most_dask
         Measure the usual ways, and dask, on at most so many.
+    cache
+        Bytes for GDAL's cache of decoded blocks; by default its own choice, 5 % of the machine's
+        memory, which holds a small raster whole and a large one not.
     seed
         Fixes the regions.
 
@@ -133,6 +137,7 @@ def compare(
         ``way``, ``regions``, ``measured`` (on how many), ``seconds`` (for all) and ``written``.
     """
     name, rows = os.fspath(path), []
+    options = {} if cache is None else {"GDAL_CACHEMAX": cache}
     for count in counts:
         boxes = random_regions(name, count, size, seed)[BOX].to_numpy()
         by_block = boxes[block_order(name, boxes)]
@@ -143,7 +148,8 @@ def compare(
             ("one plan", planned, boxes),
         ]
         for way, cut, some in reading:
-            rows.append((way, count, len(some), _seconds(cut, name, some), False))
+            with need("rasterio", extra="rasters").Env(**options):
+                rows.append((way, count, len(some), _seconds(cut, name, some), False))
         for way, write, some in (
             ("GDAL, a GeoTIFF a region", region_by_region, boxes[: most // 2]),
             ("one plan, to Zarr", planned_to_zarr, boxes),

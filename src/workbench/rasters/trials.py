@@ -20,6 +20,7 @@ from workbench.rasters.plan import Plan
 _CHILD = """
 import pickle, sys
 from pathlib import Path
+import imagecodecs, pyarrow.parquet, rasterio, zarr
 plan = pickle.loads(Path(sys.argv[1]).read_bytes())
 print("ready", flush=True)
 plan.write(sys.argv[2], progress=False)

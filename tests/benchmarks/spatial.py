@@ -1,0 +1,91 @@
+"""`pairs_within` against brute force, shapely's STRtree and scipy's cKDTree: one run, ratios.
+
+    python tests/benchmarks/spatial.py --points 10000 30000 100000
+
+Points are even in a square of 5000, the distance is 50. Times are the shortest of `--repeat` runs
+in one process. Brute force compares 10,000 of the points with all after them, multiplied up to
+all pairs where that is not all (marked ~). `peak` is the resident memory above the interpreter's
+with its libraries and the points, of a process that does nothing else.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+
+from workbench.rasters.comparing_pairs import WAYS, brute_force, compare_pairs
+
+
+def main():
+    options = arguments()
+    if options.way:
+        return print(peak(options.way, options.points[0], options.distance, options.side))
+    table = compare_pairs(
+        options.points,
+        options.distance,
+        options.side,
+        most_brute=options.most_brute,
+        repeat=options.repeat,
+    )
+    table["peak MiB"] = [
+        in_a_process(row.way, row.points) if row.way in WAYS else np.nan
+        for row in table.itertuples()
+    ]
+    print(f"# {options.distance:g} in {options.side:g} x {options.side:g}, {os.cpu_count()} cores")
+    for n, rows in table.groupby("points"):
+        report(n, rows.set_index("way"))
+    return None
+
+
+def report(n, rows):
+    ours = rows.loc["pairs_within", "seconds"]
+    found = rows["pairs"].max()
+    print(f"\n## {n:,} points, {found:,} pairs")
+    shown = pd.DataFrame(
+        {
+            "seconds": [
+                f"{'~' if partly else ''}{seconds:.3f}"
+                for seconds, partly in zip(rows["seconds"], rows["extrapolated"], strict=True)
+            ],
+            "of pairs_within": [f"{value:.2f}" for value in rows["seconds"] / ours],
+            "peak MiB": [f"{value:.0f}" if value == value else "" for value in rows["peak MiB"]],
+        },
+        index=rows.index,
+    )
+    print(shown.to_string())
+    library = rows.drop(index=["brute force", "pairs_within"])["seconds"]
+    print(f"pairs_within / fastest library call ({library.idxmin()}): {ours / library.min():.2f}")
+    print(f"brute force / pairs_within: {rows.loc['brute force', 'seconds'] / ours:,.0f}")
+
+
+def in_a_process(way, n):
+    command = [sys.executable, __file__, "--way", way, "--points", str(n)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak(way, n, distance, side):
+    points = np.random.default_rng(0).uniform(0, side, (n, 2))
+    WAYS[way](points[:100], distance)  # imports what it needs
+    brute_force(points[:10], distance)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    WAYS[way](points, distance)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--points", nargs="+", type=int, default=[10_000, 30_000, 100_000])
+    parser.add_argument("--distance", type=float, default=50)
+    parser.add_argument("--side", type=float, default=5000)
+    parser.add_argument("--most-brute", type=int, default=10_000)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
