@@ -49,9 +49,9 @@ def compose_scenes(
     Returns
     -------
     xarray.Dataset
-        ``image`` (sample, y, x, channel), three channels; ``labels``, as given, and ``labels_true``, bool
-        (sample, class); ``kind`` (sample,), one of "right", "wrong", "missing" and "out of
-        distribution"; attrs of `ds`.
+        ``image`` (sample, y, x, channel), three channels; ``labels``, as given, and
+        ``labels_true``, bool (sample, class); ``kind`` (sample,), one of "right", "wrong",
+        "missing" and "out of distribution"; attrs of `ds`.
 
     Raises
     ------
