@@ -5,8 +5,8 @@
 `plain` is nbclient alone: two processes that have imported it, each executing notebooks one after
 the other. `ours` is `run_many(n_jobs=2)`: checked parameters, a process and a folder for each run,
 the executed notebook, its HTML, results, record and provenance. Both run the same notebooks in
-turns; the times of the shortest turn are shown. `one` compares a single run in a fresh Python with a
-fresh Python that runs nbclient alone. `list` times `workbench runs` over records made up for it.
+turns; the times of the shortest turn are shown. `one` compares a single run in a fresh Python with
+a fresh Python that runs nbclient alone. `list` times `workbench runs` over made-up records.
 """
 
 import argparse
