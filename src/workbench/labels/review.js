@@ -38,6 +38,8 @@ function render({ model, el }) {
   root.dataset.lmSuppressShortcuts = "true";
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", "Label review");
+  // The still page behind the widget is for where there is none.
+  make("style", "", root, `#${options.still} { display: none; }`);
   const status = make("div", "wb-status", root);
   const grid = make("div", "wb-grid", root);
   grid.style.gridTemplateColumns = `repeat(${options.columns}, minmax(0, 1fr))`;

@@ -6,6 +6,7 @@ from functools import lru_cache
 from html import escape
 from importlib.resources import files
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import xarray as xr
@@ -108,12 +109,13 @@ class Review:
         self.session, self._cards = session, cards
         self._size = shape[0] * shape[1]
         self._widget: Any = None
-        self._options = {
+        self._options: dict[str, Any] = {
             "rows": shape[0],
             "columns": shape[1],
             "classes": session.classes,
             "viewedAsDone": viewed_as_done,
             "reviewer": session.reviewer,
+            "still": f"wb-still-{uuid4().hex}",
             "neighbors": cards.neighbors(0) != [] if len(session.given) else False,
         }
 
@@ -186,13 +188,16 @@ class Review:
             widget.send({**answer, "view": message.get("view")})
 
     def _ipython_display_(self) -> None:
-        """Show the widget, and a still page as an output of its own for all other places."""
+        """Show the widget, and a still page as an output of its own for all other places.
+
+        Where the widget lives, it hides the still page.
+        """
         display = need("IPython.display", extra="labels").display
         if not _in_batch():
             display(self.widget)
         page = self.session.page(self._size)
         state = " · ".join(map(escape, self.status(page)))
-        html = f'<div class="wb-review-still"><p>{state}</p>{self._cards.still(page)}</div>'
+        html = f'<div id="{self._options["still"]}"><p>{state}</p>{self._cards.still(page)}</div>'
         display({"text/plain": repr(self), "text/html": html}, raw=True)
 
 
