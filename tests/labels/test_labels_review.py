@@ -188,6 +188,27 @@ class TestBatch:
         assert session.progress()[0].audited == 0
 
 
+@pytest.mark.parametrize(("names", "label"), [("ab", [0, 1]), ("a", [0, 0]), ("abc", [0, -1, 1])])
+def test_two_samples_one_class_and_missing_labels_will_do(tmp_path, names, label):
+    n = len(label)
+    image = (("sample", "y", "x", "channel"), np.zeros((n, 4, 4, 3), np.uint8))
+    ds = xr.Dataset(
+        {"image": image, "label": ("sample", label)},
+        coords={"sample": [f"a/{i}.png" for i in range(n)], "class": list(names)},
+    ).chunk({"sample": 1})
+    issues = pd.DataFrame(
+        {"suggested": np.clip(label, 0, None), "score": np.linspace(1, 0, n)},
+        index=pd.Index(ds.sample.values, name="sample"),
+    )
+    answers = dict.fromkeys(ds.sample.values, "suggested")
+    table = batch(ds, issues, answers, tmp_path / "a.db")
+    assert table.iloc[-1][["reviewed", "left", "low", "high"]].tolist() == [n, 0, 0, 0]
+    fixed = labels.apply_decisions(ds, tmp_path / "a.db")
+    assert fixed.label.values.tolist() == np.clip(label, 0, None).tolist()
+    seen = labels.review(ds, issues, tmp_path / "a.db", reviewer="somebody else")
+    assert len(seen.answer({"do": "open"})[0]["pages"][0]) == n
+
+
 class TestDecisions:
     def test_corrected_labels_and_where_they_come_from(self, ds, issues, store):
         answers = {100: "suggested", 101: "none", 102: "unclear", 103: "given"}

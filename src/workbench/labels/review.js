@@ -103,6 +103,7 @@ function render({ model, el }) {
     const first = cards.findIndex((item) => !item.held);
     focusOn(first < 0 ? 0 : first);
     said.textContent = "";
+    prefetch(); // before the status, which takes Python longer
     send({ do: "status", at: cards.map((item) => item.at) });
   }
 
@@ -158,7 +159,6 @@ function render({ model, el }) {
     here += 1;
     while (pages[here] && pages[here].length && pages[here].every((item) => item.held)) here += 1;
     drawPage();
-    prefetch();
   }
 
   function prefetch() {
@@ -338,10 +338,7 @@ function render({ model, el }) {
       asked = false;
       pages.push(message.cards);
       preload(message.cards);
-      if (here === pages.length - 1) {
-        drawPage();
-        prefetch();
-      }
+      if (here === pages.length - 1) drawPage();
     },
     saved(message) {
       unsaved.delete(message.seq);
