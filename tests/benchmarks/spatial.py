@@ -10,9 +10,9 @@ with its libraries and the points, of a process that does nothing else.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,9 +71,18 @@ def peak(way, n, distance, side):
     points = np.random.default_rng(0).uniform(0, side, (n, 2))
     WAYS[way](points[:100], distance)  # imports what it needs
     brute_force(points[:10], distance)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = high_water()
     WAYS[way](points, distance)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return high_water() - before
+
+
+def high_water():
+    """The most resident memory that this process ever had, in MiB.
+
+    Not getrusage, which counts the parent's from before the program was replaced.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def arguments():

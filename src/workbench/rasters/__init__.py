@@ -14,10 +14,12 @@ from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import regions
 from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
 from workbench.rasters.splitting import Split, split_regions
+from workbench.rasters.tables import read_table
 from workbench.rasters.write import Written
 
 __all__ = [
     "regions",
+    "read_table",
     "plan",
     "Plan",
     "Written",
