@@ -57,8 +57,9 @@ class Cut:
         absorbed = float(self.absorbed.wrong(p, given).sum())
         differs = np.count_nonzero(p.argmax(axis=1) != given)
         e = self.evidence
-        low = (1 - e / 4) * by_class
-        high = max(e * max(by_class, absorbed) + (1 - e) * 1.35 * differs, 1.2 * by_class)
+        chance = 2 * by_class**0.5
+        low = max(0.0, (1 - e / 4) * by_class - chance)
+        high = max(e * max(by_class, absorbed) + (1 - e) * 1.35 * differs, 1.2 * by_class + chance)
         middle = e * by_class + (1 - e) * (self.unseen * absorbed + (1 - self.unseen) * differs)
         return min(max(middle, low), high), low, high
 

@@ -52,7 +52,7 @@ def distributions(
         for column, (name, score) in enumerate(values.items()):
             top, bottom = axes[:, column]
             top.hist(score, bins=40, color=OTHERS)
-            top.set(title=name, yscale="log", ylabel="" if column else "samples")
+            top.set(title=name, ylabel="" if column else "samples")
             boxes = [score[group == member] for member in names]
             bottom.boxplot(
                 boxes, orientation="horizontal", widths=0.6, showfliers=False,
@@ -75,11 +75,11 @@ def joints(joint: xr.DataArray, *, title: str = "", caption: str = "") -> Figure
         Above and below the figure.
     """
     names = [str(name) for name in joint["class"].values]
-    columns = min(6, len(names))
+    columns = min(3, len(names))
     rows = -(-len(names) // columns)
     with styled():
         fig, axes = plt.subplots(
-            rows, columns, figsize=(1.9 * columns, 2.1 * rows + 0.5), squeeze=False,
+            rows, columns, figsize=(2.3 * columns, 2.1 * rows + 0.5), squeeze=False,
             layout="constrained",
         )  # fmt: skip
         for ax in axes.flat[len(names) :]:

@@ -1,0 +1,96 @@
+"""Every sample is predicted by a model that never saw it."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from workbench.datasets import load
+from workbench.labels import out_of_fold
+from workbench.models.training import Recipe
+
+
+def rows(values):
+    return xr.DataArray(np.asarray(values, dtype=float), dims=("sample", "feature"))
+
+
+def test_logistic_is_sklearns_cross_validation():
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    ours = out_of_fold(rows(x), y, folds=3, seed=4, progress=False)
+    theirs = cross_val_predict(
+        make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200)),
+        x, y, cv=StratifiedKFold(3, shuffle=True, random_state=4), method="predict_proba",
+    )  # fmt: skip
+    np.testing.assert_allclose(ours, theirs)
+    assert ours.attrs["accuracy"] == pytest.approx((theirs.argmax(1) == y).mean(), abs=1e-4)
+
+
+def test_no_sample_sees_its_own_label():
+    # Random labels: the nearest neighbour of a sample that was seen would be itself.
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 3)), rng.integers(0, 2, 400)
+    found = out_of_fold(rows(x), y, lambda: KNeighborsClassifier(1), progress=False)
+    assert 0.4 < found.attrs["accuracy"] < 0.6
+
+
+def test_a_network_is_trained_on_images():
+    ds = load("digits", n=120)
+    ds = ds.assign(image=ds["image"].astype(np.uint8))
+
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    recipe = Recipe(epochs=20, batch_size=16, peak_rate=0.1, shift=0, flip=False)
+    found = out_of_fold(ds, ds["label"], network, folds=2, recipe=recipe, progress=False)
+    assert found.attrs["accuracy"] > 0.5
+    np.testing.assert_allclose(found.sum("class"), 1)
+    np.testing.assert_array_equal(found["sample"], ds["sample"])
+
+
+def test_images_serve_as_features():
+    ds = load("digits", n=200)
+    assert out_of_fold(ds, ds["label"], folds=2, progress=False).attrs["accuracy"] > 0.8
+
+
+def test_a_class_that_is_never_given_has_probability_0():
+    found = out_of_fold(
+        rows([[0], [1], [5], [6]]), [0, 0, 2, 2], folds=2, classes=4, progress=False
+    )
+    assert found.shape == (4, 4)
+    assert not found.values[:, [1, 3]].any()
+
+
+def test_a_class_smaller_than_the_folds_is_served():
+    x = rows(np.r_[np.zeros(9), 5.0, 5.1][:, None])
+    found = out_of_fold(x, [0] * 9 + [1, 1], folds=5, progress=False)
+    assert (found.values[9:, 1] > found.values[:9, 1].max()).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ([0, 0, 0, 0], {}, "all 4 labels are class 0"),
+        ([0, 0, 0, 1], {}, "class 1 has one member only"),
+        ([0, 0, 1, 1], {"folds": 1}, "folds=1"),
+        ([0, 1], {}, "2 labels and features of 4 samples"),
+        ([0, 0, 1, 7], {"classes": 2}, "the first is 7"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        out_of_fold(rows([[0], [1], [2], [3]]), labels, progress=False, **options)
+
+
+def test_models_of_another_kind_are_refused():
+    x = rows([[0], [1], [2], [3]])
+    with pytest.raises(TypeError, match="must make a torch module or a classifier"):
+        out_of_fold(x, [0, 0, 1, 1], dict, folds=2, progress=False)
+    with pytest.raises(TypeError, match="trained on images"):
+        out_of_fold(x, [0, 0, 1, 1], lambda: nn.Linear(1, 2), folds=2, progress=False)
