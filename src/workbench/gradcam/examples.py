@@ -1,0 +1,119 @@
+"""Images of which it is known where the object is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from workbench._extras import need
+
+#: File of scikit-image's, size, and the box that we drew around the object: left, top, right,
+#: bottom, in the file's pixels.
+_PHOTOGRAPHS = {
+    "cat": ("chelsea.png", (0, 0, 375, 290)),
+    "horse": ("horse.png", (25, 5, 375, 315)),
+    "motorcycle": ("motorcycle_left.png", (115, 130, 690, 440)),
+    "rocket": ("rocket.jpg", (285, 165, 355, 400)),
+}
+
+
+def photographs(size: int = 224) -> xr.Dataset:
+    """Four photographs that come with scikit-image, and boxes around what they show.
+
+    Parameters
+    ----------
+    size
+        Pixels a side; the photographs are stretched to a square, the boxes with them.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image`` (sample, y, x, channel) uint8, ``box`` (sample, edge) int64: left, top, right,
+        bottom in pixels, right and bottom excluded. ``sample`` names what the photograph shows.
+
+    Examples
+    --------
+    >>> ds = photographs(32)
+    >>> ds["box"].sel(sample="horse").values.tolist()
+    [2, 0, 30, 31]
+    """
+    folder = Path(need("skimage", "images").__file__).parent / "data"
+    images, boxes = [], []
+    for file, box in _PHOTOGRAPHS.values():
+        with Image.open(folder / file) as photograph:
+            scale = np.array([size / photograph.width, size / photograph.height] * 2)
+            images.append(np.asarray(photograph.convert("RGB").resize((size, size))))
+        left_top, right_bottom = np.floor(box * scale)[:2], np.ceil(box * scale)[2:]
+        boxes.append(np.concatenate([left_top, right_bottom]).clip(0, size).astype(np.int64))
+    return xr.Dataset(
+        {
+            "image": (("sample", "y", "x", "channel"), np.stack(images)),
+            "box": (("sample", "edge"), np.stack(boxes)),
+        },
+        coords={"sample": list(_PHOTOGRAPHS), "edge": ["left", "top", "right", "bottom"]},
+        attrs={
+            "name": "four photographs",
+            "source": "scikit-image",
+            "resized_to": f"{size}×{size}",
+        },
+    )
+
+
+def mosaics(
+    images: Tensor, classes: Tensor | Sequence[int] | NDArray[np.int64], n: int, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Four images of different classes in a square, so that the object's place is known.
+
+    The grid pointing game (Böhle et al. 2021, arXiv:2104.00032, section 4.2): a map of one of the
+    four classes belongs on its tile, and nowhere else.
+
+    Parameters
+    ----------
+    images
+        (sample, channel, y, x).
+    classes
+        (sample,): of each image, best as the network itself predicts it.
+    n
+        How many mosaics.
+    seed
+        Fixes the draw.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Mosaics (n, channel, 2y, 2x); for each the class (n,) of one tile, and the tile's box
+        (n, 4): left, top, right, bottom.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than four classes among the images.
+
+    Examples
+    --------
+    >>> x, target, boxes = mosaics(torch.rand(8, 3, 4, 4), [0, 0, 1, 1, 2, 2, 3, 3], n=5)
+    >>> x.shape, target.shape, boxes[0].diff().shape
+    (torch.Size([5, 3, 8, 8]), torch.Size([5]), torch.Size([3]))
+    """
+    labels = np.asarray(classes)
+    known = np.unique(labels)
+    if len(known) < 4:
+        raise ValueError(f"a mosaic needs images of four classes; these are of {len(known)}")
+    dice = np.random.default_rng(seed)
+    height, width = images.shape[2:]
+    made, targets, boxes = [], [], []
+    for _ in range(n):
+        four = dice.choice(known, 4, replace=False)
+        tiles = images[[int(dice.choice(np.flatnonzero(labels == c))) for c in four]]
+        top, bottom = torch.cat(list(tiles[:2]), 2), torch.cat(list(tiles[2:]), 2)
+        made.append(torch.cat([top, bottom], 1))
+        place = int(dice.integers(4))
+        targets.append(int(four[place]))
+        y, x = height * (place // 2), width * (place % 2)
+        boxes.append([x, y, x + width, y + height])
+    return torch.stack(made), torch.tensor(targets), torch.tensor(boxes)
