@@ -69,10 +69,10 @@ function render({ model, el }) {
     make("div", "wb-decision", box);
     const text = make("figcaption", "", box);
     const labels = make("div", "wb-labels", text);
-    labels.append("given ");
-    make("b", "wb-given", labels, item.given);
-    labels.append(" suggested ");
-    make("b", "wb-suggested", labels, item.suggested);
+    for (const which of ["given", "suggested"]) {
+      const label = make("span", "", labels, `${which} `);
+      make("b", "", label, item[which]);
+    }
     make("div", "wb-why", text, item.why.join(" · "));
     return box;
   }

@@ -45,7 +45,7 @@ class Session:
         self.given = given_labels(ds)
         self.classes = [str(name) for name in ds["class"].values]
         self.ids = id_index(ds)
-        self.reviewer = reviewer or getpass.getuser()
+        self.reviewer = reviewer or _user()
         self.store = store if isinstance(store, Store) else Store(store, ds, seed)
         self.queue = queue_of(ds, issues, audit, self.store.seed)
         self.suggested = self._suggestions()
@@ -191,3 +191,11 @@ class Session:
         gap = int(np.argmin(seen))
         drawn: NDArray[np.bool_] = (source == "audit").to_numpy() & (turn[at] < gap)
         return drawn
+
+
+def _user() -> str:
+    """The user's name; a container may run without one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "reviewer"
