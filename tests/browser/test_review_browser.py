@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import closing
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -103,7 +104,7 @@ def lab(folder, tmp_path_factory):
     try:
         address = f"http://127.0.0.1:{port}"
         answering(f"{address}/api/status?token={TOKEN}", server, own / "log")
-        yield SimpleNamespace(address=address, folder=folder)
+        yield SimpleNamespace(address=address, folder=folder, server=server)
     finally:
         server.terminate()
         server.wait(60)
@@ -139,6 +140,7 @@ def open_notebook(tab, lab):
     tab.goto(f"{lab.address}/lab/tree/review.ipynb?token={TOKEN}&reset")
     tab.wait_for_selector(".jp-Notebook .jp-Cell")
     tab.wait_for_selector(".jp-Notebook .jp-Spinner", state="detached")
+    tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     tab.click(".jp-Notebook .cm-content")
     tab.keyboard.press("Control+Enter")
     tab.wait_for_selector(".wb-card")
@@ -236,10 +238,13 @@ def turning(page, lab, first):
 def after_a_dead_kernel(page, lab):
     """What was saved is there when the notebook is run again; the review goes on behind it."""
     before = log(lab)
-    kernels = api(lab, "kernels")
+    children = psutil.Process(lab.server.pid).children(recursive=True)
+    kernels = [child for child in children if "ipykernel_launcher" in child.cmdline()]
     assert len(kernels) == 1
-    api(lab, f"kernels/{kernels[0]['id']}", method="DELETE")
+    kernels[0].kill()
     assert log(lab) == before
+    for session in api(lab, "sessions"):
+        api(lab, f"sessions/{session['id']}", method="DELETE")
     open_notebook(page, lab)
     decided = {row[0] for row in before if row[1] != "undo"}
     ids = page.eval_on_selector_all(".wb-card", "boxes => boxes.map((box) => box.title)")
