@@ -66,8 +66,10 @@ def _panel(ax: Axes, before: np.ndarray, after: np.ndarray, *, inside: bool) -> 
             Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=f"{color}22", edgecolor=color, lw=1.6)
         )
     low, high = before[:, :2].min(axis=0), before[:, 2:].max(axis=0)
-    margin = 0.15 * float((high - low).max())
-    ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
+    x, y = (low + high) / 2
+    # a square, so that all panels are of one size
+    reach = 0.58 * float((high - low).max())
+    ax.set(xlim=(x - reach, x + reach), ylim=(y + reach, y - reach))
     ax.set(xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(False)
     if not inside:

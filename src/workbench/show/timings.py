@@ -50,7 +50,7 @@ def durations(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Fig
         if (table["measured"] < table["regions"]).any():
             handles.append(Patch(facecolor="white", edgecolor="black", hatch="////",
                                  label="multiplied up from a part"))  # fmt: skip
-        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+        fig.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=9)
         return finish(fig, caption)
 
 
