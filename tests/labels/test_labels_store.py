@@ -14,7 +14,8 @@ import pytest
 import xarray as xr
 
 from workbench.labels.identity import dataset_hash
-from workbench.labels.store import Decision, Store, StoreError, opened
+from workbench.labels.sqlite_file import StoreError
+from workbench.labels.store import Decision, Store, opened
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from workbench.labels.ranking import losses, method_agreement
 from workbench.labels.review import review
 from workbench.labels.scenes import compose_scenes
 from workbench.labels.scripted import review_batch
-from workbench.labels.store import StoreError
+from workbench.labels.sqlite_file import StoreError
 
 __all__ = [
     "out_of_fold",

@@ -15,7 +15,7 @@ from workbench._extras import need
 from workbench.labels.cards import Cards
 from workbench.labels.decisions import Where
 from workbench.labels.session import Session
-from workbench.labels.store import StoreError
+from workbench.labels.sqlite_file import StoreError
 
 
 def review(
