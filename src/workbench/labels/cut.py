@@ -39,32 +39,31 @@ class Cut:
     unseen: float
     threshold: float
 
-    def scores(self, p: Floats, given: Numbers) -> Floats:
-        """In [0, 1], (sample,); above `threshold` is an issue."""
-        return self._blend(*self.hypotheses(p, given))
+    def scores(self, p: Floats, given: Numbers) -> tuple[Floats, Floats]:
+        """In [0, 1], (sample,), where above `threshold` is an issue; and the number of errors.
 
-    def hypotheses(self, p: Floats, given: Numbers) -> tuple[Floats, Floats]:
-        """P(wrong) where the noise depends on the class, and where it was absorbed."""
-        firm = self.firmly_absorbed.wrong(p, given)
-        by_class = (1 - HEDGE) * self.class_model.wrong(p, given)
-        by_class += HEDGE * self.absorbed.wrong(p, given)
-        absorbed = (1 - self.unseen) * against_best_other(p, given, self.temperature)
-        return by_class, absorbed + self.unseen * firm
-
-    def expected(self, p: Floats, given: Numbers) -> tuple[float, float, float]:
-        """The number of errors: estimate, and the least and most that the models allow."""
-        by_class = float(self.class_model.wrong(p, given).sum())
-        absorbed = float(self.absorbed.wrong(p, given).sum())
+        The number is given as an estimate, the least and the most that the models allow.
+        """
+        by_class = self.class_model.wrong(p, given)
+        absorbed = self.absorbed.wrong(p, given)
+        score = self.evidence * _hedged(by_class, absorbed)
+        score += (1 - self.evidence) * self._trusting(p, given)
         differs = np.count_nonzero(p.argmax(axis=1) != given)
-        e = self.evidence
-        chance = 2 * by_class**0.5
+        return score, self._expected(float(by_class.sum()), float(absorbed.sum()), differs)
+
+    def _trusting(self, p: Floats, given: Numbers) -> Floats:
+        """P(wrong) where the probabilities have absorbed the noise."""
+        pairwise = (1 - self.unseen) * against_best_other(p, given, self.temperature)
+        if self.unseen:
+            pairwise += self.unseen * self.firmly_absorbed.wrong(p, given)
+        return pairwise
+
+    def _expected(self, by_class: float, absorbed: float, differs: int) -> Floats:
+        e, chance = self.evidence, 2 * by_class**0.5
         low = max(0.0, (1 - e / 4) * by_class - chance)
         high = max(e * max(by_class, absorbed) + (1 - e) * 1.35 * differs, 1.2 * by_class + chance)
         middle = e * by_class + (1 - e) * (self.unseen * absorbed + (1 - self.unseen) * differs)
-        return min(max(middle, low), high), low, high
-
-    def _blend(self, by_class: Floats, absorbed: Floats) -> Floats:
-        return self.evidence * by_class + (1 - self.evidence) * absorbed
+        return np.array([min(max(middle, low), high), low, high])
 
 
 def fit_cut(p: Floats, given: Numbers) -> Cut:
@@ -80,15 +79,18 @@ def fit_cut(p: Floats, given: Numbers) -> Cut:
     temperature = calibrating_temperature(p, given)
     class_model = fit_class_model(p, given, temperature)
     absorbed, firm = (fit_absorbed_model(p, given, weight) for weight in (3.0, 10.0))
-    evidence = _ramp(_evidence(p, class_model.wrong(p, given)), EVIDENCE)
+    by_class = class_model.wrong(p, given)
+    evidence = _ramp(_evidence(p, by_class), EVIDENCE)
     unseen = _ramp(_unseen(p, given, firm.wrong(p, given)), UNSEEN)
-    cut = Cut(temperature, class_model, absorbed, firm, evidence, unseen, 0.5)
-    by_class, _ = cut.hypotheses(p, given)
     # Half-way between the cut that is best if the model is right, and the one that never errs by
     # much if it is not.
-    by_class_cut = (best_f1_cut(by_class) + 0.5) / 2
+    by_class_cut = (best_f1_cut(_hedged(by_class, absorbed.wrong(p, given))) + 0.5) / 2
     threshold = evidence * by_class_cut + (1 - evidence) * 0.5
     return Cut(temperature, class_model, absorbed, firm, evidence, unseen, threshold)
+
+
+def _hedged(by_class: Floats, absorbed: Floats) -> Floats:
+    return (1 - HEDGE) * by_class + HEDGE * absorbed
 
 
 def against_best_other(p: Floats, given: Numbers, temperature: float) -> NDArray[np.float64]:

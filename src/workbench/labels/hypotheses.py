@@ -82,7 +82,7 @@ def calibrating_temperature(p: Floats, given: Numbers) -> float:
     return float(tried[int(np.argmax(fit))])
 
 
-def fit_class_model(p: Floats, given: Numbers, calibrated: float, rounds: int = 12) -> ClassModel:
+def fit_class_model(p: Floats, given: Numbers, calibrated: float, rounds: int = 8) -> ClassModel:
     """Estimate sharpness and transition together, by maximum likelihood.
 
     For each temperature the transition is estimated by expectation and maximisation (Dawid and
@@ -105,7 +105,7 @@ def fit_class_model(p: Floats, given: Numbers, calibrated: float, rounds: int = 
     return best[1]
 
 
-def fit_absorbed_model(p: Floats, given: Numbers, weight: float, rounds: int = 20) -> AbsorbedModel:
+def fit_absorbed_model(p: Floats, given: Numbers, weight: float, rounds: int = 12) -> AbsorbedModel:
     """Estimate the rows that probabilities and labels of each true class look like."""
     model = AbsorbedModel(weight, _diagonal(p.shape[1], 0.7))
     seen = (np.eye(p.shape[1])[given] + p) / 2

@@ -154,8 +154,8 @@ def _block(
     rank = need("cleanlab.rank", extra="labels")
     rows = np.arange(len(given))
     smooth = smoothed(p)
-    score = cut.scores(smooth, given)
-    joint.add(smooth, given, score, cut.expected(smooth, given))
+    score, errors = cut.scores(smooth, given)
+    joint.add(smooth, given, score, errors)
     suggested = p.argmax(axis=1)
     columns = {
         "suggested": suggested,

@@ -88,9 +88,11 @@ def find_multilabel_issues(
     """Rank the samples by how probably one of their labels is wrong or missing.
 
     Each class is taken against the rest, with the account of noise by class that
-    :func:`workbench.labels.find_issues` describes, cut for the largest expected F1. Confident learning's theory is of one class becoming
-    another; a label that was simply forgotten is none of that. So what is missing is scored apart
-    from what is wrong: an object that is there and not named, and a name without the object.
+    :func:`workbench.labels.find_issues` describes, cut for the largest expected F1. Confident
+    learning's theory is of one class becoming another; a label that was simply forgotten is none
+    of that. So what is missing is scored apart from what is wrong: an object that is there and
+    not named, and a name without the object. An image that shows none of the classes is best
+    found by its loss.
 
     Parameters
     ----------
@@ -168,9 +170,12 @@ def multilabel_joint(
     p = _shares(probabilities)
     given = _flags(labels, len(p))
     count = need("cleanlab.count", extra="labels")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        joint = count.compute_confident_joint(_lists(given), p, multi_label=True)
+    joint = np.array([np.diag([len(p) - n, n]) for n in given.sum(axis=0)])
+    varied = _varied(given)
+    if varied.any():
+        joint[varied] = count.compute_confident_joint(
+            _lists(given[:, varied]), p[:, varied], multi_label=True
+        )
     coords: dict[str, Any] = {"given": [0, 1], "true": [0, 1]}
     for source in (labels, probabilities):
         if isinstance(source, xr.DataArray) and "class" in source.coords:
@@ -209,15 +214,23 @@ def _cleanlab(given: NDArray[np.bool_], p: NDArray[np.float64]) -> dict[str, NDA
     """Scores and flags by cleanlab's multi-label functions."""
     rank = need("cleanlab.multilabel_classification.rank", extra="labels")
     search = need("cleanlab.multilabel_classification.filter", extra="labels").find_label_issues
-    lists = _lists(given)
+    lists, varied = _lists(given), _varied(given)
+    flags: dict[str, NDArray[Any]] = {
+        f"flag_{name}": np.zeros(len(p), dtype=bool) for name in FILTERS
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scores = {name: rank.get_label_quality_scores(lists, p, method=name) for name in QUALITIES}
-        flags = {
-            f"flag_{name}": search(lists, p, filter_by=name, n_jobs=1).astype(bool)
-            for name in FILTERS
-        }
+        if varied.any():
+            some, q = _lists(given[:, varied]), p[:, varied]
+            for name in FILTERS:
+                flags[f"flag_{name}"] = search(some, q, filter_by=name, n_jobs=1).astype(bool)
     return scores | flags
+
+
+def _varied(given: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The classes that some samples have and some have not; cleanlab refuses the others."""
+    return np.asarray(given.any(axis=0) & ~given.all(axis=0))
 
 
 def _flags(labels: ArrayLike | xr.DataArray, samples: int) -> NDArray[np.bool_]:

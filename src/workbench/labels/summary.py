@@ -23,7 +23,7 @@ class Joint:
         p: NDArray[np.float64],
         given: NDArray[np.int64],
         wrong: NDArray[np.float64],
-        errors: tuple[float, float, float],
+        errors: NDArray[np.float64],
     ) -> None:
         """Add samples: wrong with that probability, then of another class as likely as `p` says."""
         k = len(self.counts)
