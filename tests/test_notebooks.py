@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from notebook_contract import NOTEBOOKS, ROOT, fix, problems
 
-from workbench.batch import run_notebook
+from workbench.batch import compose, run_notebook
 
 
 def test_there_are_notebooks():
@@ -45,6 +45,12 @@ def run(name, tmp_path, **parameters):
     return json.loads((record.folder / "results.json").read_text())
 
 
+def smoke(name):
+    """The parameters of a notebook in the preset `smoke`."""
+    preset = compose("smoke", folder=ROOT / "notebooks")
+    return preset.parameters_of(ROOT / "notebooks" / f"{name}.ipynb")
+
+
 class TestMnistEmbeddings:
     def test_on_real_mnist(self, real_data, tmp_path):
         results = run("01_mnist_embeddings", tmp_path, n_samples=1500, epochs=3)
@@ -63,7 +69,7 @@ class TestMnistEmbeddings:
 
     def test_on_the_stand_in(self, tmp_path, monkeypatch):
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
-        results = run("01_mnist_embeddings", tmp_path, n_samples=300, epochs=1)
+        results = run("01_mnist_embeddings", tmp_path, **smoke("01_mnist_embeddings"))
         assert results["stand_in_for"] == "mnist"
         assert results["label_accuracy"]["map"] > 0.8
         assert results["claims"]["all outliers disagree with their neighbours"] == "holds"
@@ -94,6 +100,6 @@ class TestCifarEmbeddings:
 
     def test_on_the_stand_in(self, tmp_path, monkeypatch):
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
-        results = run("02_cifar_embeddings", tmp_path, n_samples=200, epochs=1)
+        results = run("02_cifar_embeddings", tmp_path, **smoke("02_cifar_embeddings"))
         assert results["stand_in_for"] == "cifar10"
         assert results["claims"]["a right start keeps more neighbours"]

@@ -71,6 +71,7 @@ class Nursery:
         trace: TracebackType | None,
     ) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.kill()  # its workers have ended; it may still be importing
         self._process.wait()
         self._socket.close()
 
