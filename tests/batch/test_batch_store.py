@@ -138,6 +138,6 @@ def test_the_command_lists_filters_shows_and_prunes(start_workbench: Start) -> N
 
     assert "Aborted" in said("--prune", "--older", "7d", code=1)  # no answer: nothing is removed
     assert len(list(Path("runs").iterdir())) == 4  # and the index
-    assert "Removed 1 runs" in said("--prune", "--older", "7d", "--yes")
+    assert "Removed 1 run," in said("--prune", "--older", "7d", "--yes")
     assert not Path("runs/one-aaa").exists()
     assert Path("runs/two-bbb").exists()

@@ -49,7 +49,8 @@ def compare(
     import pandas as pd
 
     if ids is None:
-        group = group or next((s.group for s in summaries(out) if s.group), None)
+        sweeps = (s.group for s in summaries(out) if s.group and "/" not in s.group)
+        group = group or next(sweeps, None)  # a pipeline's stage has a slash in its group
         ids = [s.id for s in summaries(out) if group and s.group == group]
     records = read_runs(out, ids)[::-1]
     if not records:

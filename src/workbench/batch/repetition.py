@@ -42,7 +42,7 @@ def rerun(run: str | Path, out: str | Path = "runs") -> tuple[RunRecord, RunReco
     parameters = json.loads((before.folder / "run.json").read_bytes())["parameters"]
     job = Job(before.notebook, parameters, parent=before.id)
     limit = before.memory.limit_bytes
-    (after,) = run_many([job], out=before.folder.parent, memory=limit, group=before.group)
+    (after,) = run_many([job], out=before.folder.parent, memory=limit)
     return before, after
 
 

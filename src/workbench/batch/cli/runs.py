@@ -105,6 +105,7 @@ def _prune(out: Path, found: "list[Summary]", yes: bool) -> None:
     ended = [run.id for run in found if run.status != "running"]
     if not ended:
         refuse("these runs are still running")
-    if not yes and not typer.confirm(f"Remove the folders of these {len(ended)} runs?"):
+    if not yes and not typer.confirm(f"Remove the folders of {len(ended)} runs for good?"):
         raise typer.Exit(1)
-    typer.echo(f"Removed {len(ended)} runs, {megabytes(prune(out, ended))}")
+    count = f"{len(ended)} run{'' if len(ended) == 1 else 's'}"
+    typer.echo(f"Removed {count}, {megabytes(prune(out, ended))}")
