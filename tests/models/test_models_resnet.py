@@ -1,5 +1,8 @@
 """The small network, its training, and what its layers make of images."""
 
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,10 @@ import xarray as xr
 from torch import nn
 
 from workbench import datasets, models
-from workbench.models.evaluation import calibration_error
+from workbench.models.calibration import calibrate, calibration_error
 from workbench.models.training import Recipe, augment, train
+
+MODEL_CARD = Path(str(files("workbench.models"))) / "weights" / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +111,52 @@ class TestTraining:
     def test_augmentation_only_shifts_and_flips(self):
         images = torch.arange(6 * 6, dtype=torch.uint8).view(1, 1, 6, 6).repeat(64, 1, 1, 1)
         dice = torch.Generator().manual_seed(0)
-        same = augment(images, Recipe(shift=0, flip=False), dice)
+        same = augment(images, Recipe(shift=0, flip=False, cutout=0), dice)
         assert (same == images).all()
-        flipped = augment(images, Recipe(shift=0, flip=True), dice)
+        flipped = augment(images, Recipe(shift=0, flip=True, cutout=0), dice)
         turned = (flipped != images).any((1, 2, 3))
         assert 15 < turned.sum() < 49
         assert (flipped[turned] == images[turned].flip(3)).all()
-        moved = augment(images, Recipe(shift=2, flip=False), dice)
+        moved = augment(images, Recipe(shift=2, flip=False, cutout=0), dice)
         assert moved.shape == images.shape
         assert len(moved.flatten(1).unique(dim=0)) > 10
+
+    def test_cutout_greys_one_square_and_nothing_else(self):
+        images = torch.full((500, 3, 12, 12), 7, dtype=torch.uint8)
+        dice = torch.Generator().manual_seed(0)
+        changed = augment(images, Recipe(shift=0, flip=False, cutout=4), dice)
+        grey = changed == 128
+        assert (changed[~grey] == 7).all()
+        assert (grey == grey[:, :1]).all()
+        sizes = grey[:, 0].sum((1, 2))
+        # at an edge part of the square is outside, at least a quarter never
+        assert sizes.min() >= 4
+        assert sizes.max() == 16
+        hit = grey[:, 0].float().mean(0)
+        assert (hit > 0).all()
+
+    def test_bfloat16_changes_the_loss_a_little(self, photos):
+        whole = train(self.fresh(), photos, Recipe(epochs=1, batch_size=50, bfloat16=False))
+        half = train(self.fresh(), photos, Recipe(epochs=1, batch_size=50, bfloat16=True))
+        assert whole[0] == pytest.approx(half[0], rel=0.05)
+        assert whole[0] != half[0]
+
+
+class TestCalibration:
+    def test_the_temperature_undoes_what_was_done_to_the_last_layer(self, photos):
+        torch.manual_seed(1)
+        model = models.SmallResNet(classes=10, widths=(8, 8, 16, 16, 16))
+        recipe = Recipe(epochs=4, batch_size=25, peak_rate=0.1)
+        train(model, photos, recipe)
+        calibrate(model, photos, recipe)
+        before = models.predict(model, photos, progress=False)
+        assert calibrate(model, photos, recipe) == pytest.approx(1, abs=0.02)
+        with torch.no_grad():
+            model.fc.weight *= 3
+            model.fc.bias *= 3
+        assert calibrate(model, photos, recipe) == pytest.approx(3, abs=0.05)
+        after = models.predict(model, photos, progress=False)
+        np.testing.assert_allclose(after, before, atol=0.01)
 
 
 def test_calibration_error_of_a_worked_example():
@@ -123,21 +165,37 @@ def test_calibration_error_of_a_worked_example():
     assert calibration_error(confidence, right) == pytest.approx((4 * 0.2 + 2 * 0.05) / 6)
 
 
+#: Accuracy and calibration error as the model card tells them.
+CARD = {"cifar10": (0.8895, 0.0463), "mnist": (0.9963, 0.0026)}
+
+
 class TestShipped:
-    def test_is_what_its_card_says_on_the_real_test_images(self, real_data):
-        if not (real_data / "cifar10").is_dir():
-            pytest.skip("needs real CIFAR-10 in WORKBENCH_DATA")
-        ds = datasets.load("cifar10", split="test")
-        measured = models.evaluate(models.load("cifar10"), ds, progress=False)
-        assert measured["accuracy"] == pytest.approx(0.848, abs=0.002)
-        assert measured["expected_calibration_error"] == pytest.approx(0.070, abs=0.005)
+    @pytest.mark.parametrize("name", CARD)
+    def test_is_what_its_card_says_on_the_official_test_images(self, name, real_data):
+        if not (real_data / name).is_dir():
+            pytest.skip(f"needs real {name} in WORKBENCH_DATA")
+        ds = datasets.load(name, split="test")
+        measured = models.evaluate(models.load(name), ds, progress=False)
+        accuracy, error = CARD[name]
+        assert measured["n"] == 10_000
+        assert measured["accuracy"] == pytest.approx(accuracy, abs=0.0005)
+        assert measured["expected_calibration_error"] == pytest.approx(error, abs=0.002)
 
-    def test_loads_ready_to_predict_and_is_small(self):
-        from importlib.resources import files
+    @pytest.mark.parametrize("name", CARD)
+    def test_the_card_says_so(self, name):
+        accuracy, error = CARD[name]
+        section = MODEL_CARD.read_text().partition(f"## `{name}`")[2].partition("\n## ")[0]
+        assert f"**{100 * accuracy:.2f} %**" in section
+        assert f"error {error:.3f} over" in section
 
-        network = models.load("cifar10")
+    @pytest.mark.parametrize(("name", "shape", "third"), [
+        ("cifar10", (2, 3, 32, 32), "cat"), ("mnist", (2, 1, 28, 28), "3"),
+    ])  # fmt: skip
+    def test_loads_ready_to_predict(self, name, shape, third):
+        network = models.load(name)
         assert not network.training
-        assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
-        assert network.classes[3] == "cat"
-        weights = files("workbench.models") / "weights"
-        assert sum(file.stat().st_size for file in weights.iterdir()) < 5e6
+        assert network(torch.rand(shape)).shape == (2, 10)
+        assert network.classes[3] == third
+
+    def test_the_weights_are_small(self):
+        assert sum(file.stat().st_size for file in MODEL_CARD.parent.iterdir()) < 5e6

@@ -1,19 +1,26 @@
-"""Train the shipped networks: ``python -m workbench.models train cifar10``."""
+"""Train the shipped networks: ``python -m workbench.models train cifar10``, ``... mnist``."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+import xarray as xr
 
 from workbench import datasets
+from workbench.models.calibration import calibrate
 from workbench.models.evaluation import evaluate
 from workbench.models.resnet import SmallResNet
 from workbench.models.training import Recipe, train
 
+#: The widths and the recipe for each dataset.
+PLANS = {
+    "cifar10": ((32, 64, 128, 128, 192), Recipe()),
+    "mnist": ((8, 16, 32, 32, 64), Recipe(epochs=15, shift=2, flip=False, cutout=0)),
+}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -24,46 +31,58 @@ def main() -> None:
 
 @app.command("train")
 def train_command(
-    data: Annotated[str, typer.Argument(help="A dataset's name; today: cifar10.")] = "cifar10",
+    data: Annotated[str, typer.Argument(help=f"One of {', '.join(PLANS)}.")] = "cifar10",
     out: Annotated[Path, typer.Option(help="Where weights and checkpoint go.")] = Path("weights"),
-    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default the recipe's.")] = None,
     seed: int = Recipe.seed,
 ) -> None:
     """Train a network on a dataset's training images and measure it on its test images.
 
-    A run that was stopped goes on after its last whole epoch.
+    A run that was stopped goes on after its last whole epoch. It uses a GPU where there is one.
     """
-    recipe = Recipe(epochs=epochs, seed=seed)
-    torch.manual_seed(seed)
+    if data not in PLANS:
+        raise typer.BadParameter(f"there is no recipe for {data!r}, only for {', '.join(PLANS)}")
+    widths, recipe = PLANS[data]
+    recipe = replace(recipe, epochs=epochs or recipe.epochs, seed=seed)
     ds = datasets.load(data, split="train", fallback=False)
-    pixels = ds["image"].values / np.float32(255)
-    mean, std = [[round(float(v), 4) for v in f(pixels, axis=(0, 1, 2))] for f in (np.mean, np.std)]
-    del pixels
-    names = [str(name) for name in ds["class"].values]
-    widths = (32, 48, 96, 160, 256)
-    model = SmallResNet(ds.sizes["channel"], len(names), widths, mean, std)
+    model = _untrained(ds, widths, seed)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     losses = train(model, ds, recipe, checkpoint=out / f"{data}.checkpoint")
+    temperature = calibrate(model, ds, recipe)
+    weights = {key: _halved(value) for key, value in model.state_dict().items()}
+    # what is measured is what is kept
+    model.load_state_dict(weights)
     measured = evaluate(model, datasets.load(data, split="test", fallback=False))
     about = {
         "data": {key: ds.attrs[key] for key in ("name", "source", "sha256")},
-        "channels": ds.sizes["channel"],
-        "classes": names,
-        "widths": widths,
+        "classes": [str(name) for name in ds["class"].values],
         "recipe": asdict(recipe),
         "losses": [round(loss, 4) for loss in losses],
+        "temperature": temperature,
         "test": measured,
     }
-    _save(model, about, out / f"{data}.safetensors")
-    typer.echo(json.dumps(measured, indent=1))
+    _save(weights, about, out / f"{data}.safetensors")
+    typer.echo(json.dumps({"temperature": temperature, **measured}, indent=1))
 
 
-def _save(model: SmallResNet, about: dict[str, object], path: Path) -> None:
-    """Write half-precision weights, and what they are in the file's own header."""
+def _untrained(ds: xr.Dataset, widths: tuple[int, ...], seed: int) -> SmallResNet:
+    """A network that normalises by the mean and the standard deviation of these images."""
+    torch.manual_seed(seed)
+    pixels = ds["image"].values / np.float32(255)
+    mean, std = [[round(float(v), 4) for v in f(pixels, axis=(0, 1, 2))] for f in (np.mean, np.std)]
+    return SmallResNet(ds.sizes["channel"], ds.sizes["class"], widths, mean, std)
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    """Half precision, for what is no whole number."""
+    return (value.half() if value.is_floating_point() else value).cpu().contiguous()
+
+
+def _save(weights: dict[str, torch.Tensor], about: dict[str, object], path: Path) -> None:
+    """Write the weights, and what they are in the file's own header."""
     from safetensors.torch import save_file
 
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    weights = {k: v.contiguous() for k, v in weights.items()}
     save_file(weights, path, metadata={"about": json.dumps(about)})
 
 

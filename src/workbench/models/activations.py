@@ -58,7 +58,7 @@ def activations(
     >>> ds = xr.Dataset({"image": (("sample", "y", "x", "channel"),
     ...                            np.zeros((2, 32, 32, 3), np.uint8))})
     >>> activations(SmallResNet(), ds, "layer2", progress=False).shape
-    (2, 96)
+    (2, 128)
     """
     name, module, before = _layer(model, layer)
     seen: list[Tensor] = []

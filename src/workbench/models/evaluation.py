@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
+from workbench.models.calibration import calibration_error
 from workbench.models.predicting import predict
 
 
@@ -45,16 +46,3 @@ def evaluate(model: nn.Module, ds: xr.Dataset, progress: bool = True) -> dict[st
         "accuracy": round(float(right.mean()), 4),
         "expected_calibration_error": round(calibration_error(confidence, right), 4),
     }
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """Mean distance between confidence and accuracy, over bins of confidence, by their size.
-
-    Examples
-    --------
-    >>> round(calibration_error(np.array([0.9, 0.9]), np.array([True, False])), 3)
-    0.4
-    """
-    bin_of = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    gap = np.bincount(bin_of, weights=confidence - right, minlength=bins)
-    return float(np.abs(gap).sum() / len(right))

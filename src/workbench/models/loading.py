@@ -16,7 +16,7 @@ from workbench.models.pretrained import find, names, pretrained
 from workbench.models.resnet import SmallResNet
 
 #: Names of the shipped networks; their model card is README.md beside the weights.
-SHIPPED = ("cifar10",)
+SHIPPED = ("cifar10", "mnist")
 SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".onnx", ".safetensors")
 
 
@@ -44,10 +44,10 @@ def load(
     Parameters
     ----------
     name
-        ``"cifar10"``, a shipped :class:`SmallResNet`; a torchvision or timm name with pretrained
-        weights, ``"resnet34"``, ``"timm/resnet18.a1_in1k"``, downloaded on first use; or a file.
-        What the file holds decides, not its suffix: a state dict (``torch.save`` or safetensors),
-        TorchScript, ``torch.export`` or ONNX.
+        ``"cifar10"`` or ``"mnist"``, a shipped :class:`SmallResNet`; a torchvision or timm name
+        with pretrained weights, ``"resnet34"``, ``"timm/resnet18.a1_in1k"``, downloaded on first
+        use; or a file. What the file holds decides, not its suffix: a state dict (``torch.save``
+        or safetensors), TorchScript, ``torch.export`` or ONNX.
     architecture
         For a state dict: a torchvision or timm name, or a module to fill. By default a
         :class:`SmallResNet` of the widths that the state dict tells.
