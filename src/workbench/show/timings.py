@@ -73,7 +73,7 @@ def brief(seconds: float) -> str:
     Examples
     --------
     >>> brief(0.0312), brief(4.27), brief(812.4), brief(20_000)
-    ('0.03 s', '4.3 s', '812 s', '5.6 h')
+    ('0.031 s', '4.3 s', '812 s', '5.6 h')
     """
     if seconds < 1:
         return f"{seconds:.2g} s"
