@@ -132,6 +132,10 @@ class Audit:
     then every draw that fell into it before has its full worth. The bounds share the allowed
     miss, and hold together.
 
+    In 200 simulated reviews each of 2,000 labels, 0.5, 5 and 20 % of them wrong and ranked well,
+    fairly or blindly, the 90 % interval held on every page of at least 94.5 %, and at least
+    99.5 % of the stops at 1 % were right (tests/benchmarks/label_stopping.py).
+
     Parameters
     ----------
     flagged
