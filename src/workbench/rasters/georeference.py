@@ -2,6 +2,7 @@
 
 import os
 import stat
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,10 @@ def read_header(path: str | os.PathLike[str] | Raster) -> Raster:
     name = os.fspath(path)
     state = _state(name)
     try:
-        with rasterio.open(name) as source:
-            return _described(source, name, state)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(name) as source:
+                return _described(source, name, state)
     except rasterio.errors.RasterioIOError as error:
         raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
 

@@ -31,7 +31,13 @@ class Files:
         self.check()
 
     def check(self) -> None:
-        """Raise where the format cannot hold the chips."""
+        """Raise ``RegionError`` where the format cannot hold the chips."""
+        if self._plan.form.pieces > 1:
+            size = self._plan.form.chip_bytes / 2**20
+            raise RegionError(
+                f"a chip of {size:,.0f} MiB is too large to be encoded as one file with "
+                f"memory={self._plan.memory / 2**20:,.0f}MiB; give more, or write Zarr"
+            )
 
     def prepare(self, folder: Path) -> None:
         """Check the files' names: nothing else is there before the first group."""
@@ -132,7 +138,8 @@ class Pngs(Files):
     suffix = ".png"
 
     def check(self) -> None:
-        """Raise ``RegionError`` for other types and numbers of bands."""
+        """Raise ``RegionError`` for other types and numbers of bands, too."""
+        super().check()
         if not fits_png(self._plan):
             form = self._plan.form
             raise RegionError(
