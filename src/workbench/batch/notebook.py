@@ -84,14 +84,18 @@ class Notebook:
         return None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: it holds the old text or the new, whatever happens."""
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """Replace a file at once: a reader finds the old text or the new, never half of one.
+
+    With `durable` that holds even if the power fails, for which the disk has to be waited for.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         part.replace(path)
     except OSError:
         with suppress(OSError):

@@ -136,4 +136,4 @@ class RunRecord(BaseModel):
     def save(self, folder: Path) -> None:
         """Write ``run.json`` at once: a reader finds the old record or the new one, never half."""
         self._folder = folder
-        write_text(folder / "run.json", self.model_dump_json(indent=1) + "\n")
+        write_text(folder / "run.json", self.model_dump_json(indent=1) + "\n", durable=True)

@@ -177,6 +177,8 @@ def warm_up() -> None:
     """Import and prepare, without a thread or a socket, what every worker uses."""
     _papermill()
     need("workbench.batch.kernel", extra="batch")
+    # It looks through the entry points of all that is installed.
+    need("jupyter_client.provisioning.factory", extra="batch").KernelProvisionerFactory.instance()
     nbformat = need("nbformat", extra="batch")
     notebook.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
 
