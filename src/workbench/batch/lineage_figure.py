@@ -34,21 +34,16 @@ def save_figure(ancestry: Ancestry, path: Path) -> None:
     axes.set_axis_off()
     axes.set_xlim(-0.6, depth + 0.6)
     axes.set_ylim(-rows / 2, height)
-    boxes: dict[str, Any] = {}
+    boxes = {}
     for key, (text, colour) in labels.items():
         box = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": _EDGE}
-        drawn = axes.text(*places[key], text, ha="center", va="center", fontsize=8, bbox=box)
-        boxes[key] = drawn
+        boxes[key] = axes.text(*places[key], text, ha="center", va="center", fontsize=8, bbox=box)
     # Only when they are drawn do the boxes have a size, at which the arrows end.
     canvas.draw()  # type: ignore[no-untyped-call]
     for (start, end), bend in bends.items():
-        arrow = {
-            "arrowstyle": "-|>",
-            "color": _EDGE,
-            "patchA": boxes[start].get_bbox_patch(),
-            "patchB": boxes[end].get_bbox_patch(),
-            "connectionstyle": f"arc3,rad={bend}",
-        }
+        patches = {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()}
+        style = {"arrowstyle": "-|>", "color": _EDGE, "connectionstyle": f"arc3,rad={bend}"}
+        arrow: dict[str, Any] = {**style, **patches}
         axes.annotate("", xy=places[end], xytext=places[start], arrowprops=arrow)
     figure.savefig(path, dpi=130)
 
