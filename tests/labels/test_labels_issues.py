@@ -215,7 +215,7 @@ def test_real_errors_of_mnist_are_ranked_as_well_as_by_cleanlab(real_data):
     ours = average_precision_score(wrong, issues.score)
     theirs = average_precision_score(wrong, -issues.normalized_margin)
     assert theirs == pytest.approx(0.507, abs=0.001)
-    assert ours > theirs - 0.03
+    assert ours >= theirs - 0.002
 
 
 def test_the_same_seed_gives_the_same_cut():

@@ -1,4 +1,27 @@
-"""How probably each label is wrong, and where to cut: models of the noise, weighed by evidence."""
+"""How probably each label is wrong, and where to cut: models of the noise, weighed by evidence.
+
+Measured on uniform, pair, confusion and annotator noise at 5, 10, 20 and 40%, with weak and strong
+probabilities as ``tests/benchmarks/label_noise.py`` makes them: mean F1 over the cells.
+
+======================  =====  ========  =======  ==============================
+cells                   ours   cleanlab  differs  short of the better of the two
+======================  =====  ========  =======  ==============================
+MNIST, seed 0 (96)      .872   .819      .769     10, by .082 at most
+CIFAR-10, seed 0 (64)   .639   .571      .546     7, by .046 at most
+MNIST, seed 1 (80)      .878   .827      .783     8, by .102 at most
+CIFAR-10, seed 1 (64)   .646   .584      .556     4, by .061 at most
+digits (32)             .840   .820      .767     10, by .293 at most
+======================  =====  ========  =======  ==============================
+
+The constants below were chosen on seed 0; the other rows were held out. What is not reached, ours
+against the better of the two: annotator noise on MNIST with weak probabilities (20%: .659 against
+.717, 40%: .783 against .865), with an RBF model (20%: .793 against .841) and with the votes of
+nearest neighbours (40%: .828 against .931; on CIFAR-10 .771 against .832); confusion noise of 5%
+on CIFAR-10 (within .05). Among 1,797 digits, confusion noise of 5% (.622 against .798) and
+annotator noise of 40% (.613 against .906), because the model that made this noise hardly errs and
+the noise falls on a few pairs or on easy images. In all of these a model's own errors look as an
+annotator's do, or the other way round.
+"""
 
 from dataclasses import dataclass
 
@@ -53,7 +76,7 @@ class Cut:
 
     def _trusting(self, p: Floats, given: Numbers) -> Floats:
         """P(wrong) where the probabilities have absorbed the noise."""
-        pairwise = (1 - self.unseen) * against_best_other(p, given, self.temperature)
+        pairwise = (1 - self.unseen) * against_best_other(p, given)
         if self.unseen:
             pairwise += self.unseen * self.firmly_absorbed.wrong(p, given)
         return pairwise
@@ -93,13 +116,12 @@ def _hedged(by_class: Floats, absorbed: Floats) -> Floats:
     return (1 - HEDGE) * by_class + HEDGE * absorbed
 
 
-def against_best_other(p: Floats, given: Numbers, temperature: float) -> NDArray[np.float64]:
-    """P(the best other class, if it is that or the given one), calibrated; 0.5 is a tie."""
+def against_best_other(p: Floats, given: Numbers) -> NDArray[np.float64]:
+    """In [0, 1], how far the best other class is above the given one; 0.5 is a tie."""
     rows = np.arange(len(given))
     others = p.copy()
     others[rows, given] = 0
-    odds = (p[rows, given] / others.max(axis=1)) ** (1 / temperature)
-    found: Floats = 1 / (1 + odds)
+    found: Floats = (1 + others.max(axis=1) - p[rows, given]) / 2
     return found
 
 

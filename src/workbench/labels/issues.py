@@ -58,7 +58,8 @@ def find_issues(
     Assumptions: the probabilities are of samples that their model did not see; most labels of
     each class are right; the noise is mostly of one kind. Probabilities alone cannot tell the
     errors of a weak model from those of an annotator on the same hard images: where the noise is
-    not evidently by class, the cut trusts the model.
+    not evidently by class, the cut trusts the model. :mod:`workbench.labels.cut` holds figures,
+    and names the cells of the study in which a rival's cut is better.
 
     Parameters
     ----------
