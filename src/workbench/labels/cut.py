@@ -71,7 +71,7 @@ class Cut:
         absorbed = self.absorbed.wrong(p, given)
         score = self.evidence * _hedged(by_class, absorbed)
         score += (1 - self.evidence) * self._trusting(p, given)
-        differs = np.count_nonzero(p.argmax(axis=1) != given)
+        differs = int(np.count_nonzero(p.argmax(axis=1) != given))
         return score, self._expected(float(by_class.sum()), float(absorbed.sum()), differs)
 
     def _trusting(self, p: Floats, given: Numbers) -> Floats:

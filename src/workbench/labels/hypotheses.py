@@ -51,7 +51,8 @@ class AbsorbedModel:
     def _likely(self, p: Floats) -> Floats:
         fit = self.weight * (p @ np.log(self.transition.clip(1e-4)).T)
         fit -= fit.max(axis=1, keepdims=True)
-        return np.exp(fit)
+        found: Floats = np.exp(fit)
+        return found
 
 
 def smoothed(p: NDArray[np.floating[Any]]) -> Floats:
