@@ -91,14 +91,14 @@ def receptive_field(
 
 
 def narrowest(table: pd.DataFrame) -> str:
-    """The layer with the fewest units in its plane; of several, the first.
+    """The layer with the fewest units in its plane; of several, the last, which sees most.
 
     Examples
     --------
     >>> narrowest(receptive_field(nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2)), (3, 8, 8)))
     '1'
     """
-    return str(table["output"].map(math.prod).idxmin())
+    return str(table["output"][::-1].map(math.prod).idxmin())
 
 
 def _both(field: Field, what: Callable[[Extent], float]) -> float | tuple[float, float]:
