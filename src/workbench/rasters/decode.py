@@ -65,6 +65,7 @@ class GdalReader:
         self._handles: list[Any] = []
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        """Return the pixels (row, column, band) of a box given in pixels."""
         rasterio = need("rasterio", extra="rasters")
         if not hasattr(self._local, "handle"):
             self._local.handle = rasterio.open(self._header.path)
@@ -83,6 +84,7 @@ class GdalReader:
         return pixels
 
     def close(self) -> None:
+        """Close all threads' handles."""
         for handle in self._handles:
             handle.close()
 
@@ -99,6 +101,7 @@ class TiffReader:
         self._down = -(-header.height // header.block[0])
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        """Return the pixels (row, column, band) of a box given in pixels."""
         high, wide = self._header.block
         if rows[1] - rows[0] <= high and columns[1] - columns[0] <= wide:
             block = self._block(rows[0] // high, columns[0] // wide)
@@ -139,6 +142,7 @@ class TiffReader:
         return block.astype(self._header.dtype, copy=False)
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
 
 

@@ -14,7 +14,7 @@ class NoOverlapError(RegionError):
 
 
 class BlockError(OSError):
-    """A block of a raster cannot be decoded. ``block`` is its (row, column) in the grid of blocks."""
+    """A block cannot be decoded. ``block`` is its (row, column) in the raster's grid of blocks."""
 
     def __init__(self, block: tuple[int, int], reason: str) -> None:
         super().__init__(f"block (row {block[0]}, column {block[1]}) cannot be read: {reason}")

@@ -76,10 +76,11 @@ class Job:
         chips, valid
             For each region the array (row, column, band) and (row, column) to fill.
         """
-        form, good = self.settings.form, self._validity()
-        whole = good.all(axis=(1, 2))
+        form, whole = self.settings.form, self._whole()
+        good = self._validity(np.flatnonzero(~whole))
+        rank = np.cumsum(~whole) - 1
         for i, part in enumerate(valid):
-            part[...] = good[i, : len(part)]
+            part[...] = True if whole[i] else good[rank[i], : len(part)]
         if form.resampled:
             depth = chips[0].shape[2]
             canvases = [np.empty((h, w, depth), form.dtype) for w, h in self.boxes[:, 2:].tolist()]
@@ -87,7 +88,7 @@ class Job:
         else:
             sides = self.boxes[:, 2:].tolist()
             canvases = [chip[:h, :w] for chip, (w, h) in zip(chips, sides, strict=True)]
-            blank = [chip for chip, full in zip(chips, whole, strict=True) if not full]
+            blank = [chip for chip, full in zip(chips, whole.tolist(), strict=True) if not full]
         for chip in blank:
             form.blank(chip)
         failures = self._cut(cells, canvases)
@@ -120,9 +121,19 @@ class Job:
                     canvases[i][p:q, r:s] = pixels[a:b, c:d]
         return failures
 
-    def _validity(self) -> NDArray[np.bool_]:
-        """Which pixels lie in the raster, and in their polygon if they have one."""
+    def _whole(self) -> NDArray[np.bool_]:
+        """Which regions fill their chip with pixels of the raster."""
         form, boxes, inside = self.settings.form, self.boxes, self.inside
+        if form.resampled or self.polygons is not None:
+            return np.zeros(len(boxes), np.bool_)
+        whole: NDArray[np.bool_] = (inside[:, 1] - inside[:, 0] == form.rows) & (
+            inside[:, 3] - inside[:, 2] == form.width
+        )
+        return whole
+
+    def _validity(self, some: Ints) -> NDArray[np.bool_]:
+        """Which pixels of some chips lie in the raster, and in their polygon if they have one."""
+        form, boxes, inside = self.settings.form, self.boxes[some], self.inside[some]
         down = _within(inside[:, :2] - boxes[:, 1:2], boxes[:, 3], form.rows, form.resampled)
         across = _within(inside[:, 2:] - boxes[:, :1], boxes[:, 2], form.width, form.resampled)
         valid: NDArray[np.bool_] = down[:, :, None] & across[:, None, :]

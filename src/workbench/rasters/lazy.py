@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -38,11 +38,11 @@ def tasks(plan: "Plan", groups: Ints, work: Any) -> Iterator[tuple[int, Any]]:
         job = plan.job(schedule, group)
         whole: Any = {}
         if job.share.kept:
-            both = dask.delayed(decode_kept, nout=2, pure=False)(job)
+            both = delayed(decode_kept, nout=2, pure=False)(job)
             whole, handed[group] = both[0], both[1]
         owners = sorted(set(job.share.handed.values()))
         parts = [handed[owner] for owner in owners]
-        yield group, dask.delayed(do, pure=False)(work, job, whole, owners, parts)
+        yield group, delayed(do, pure=False)(work, job, whole, owners, parts)
 
 
 def decode_kept(job: Job) -> tuple[Handed, Handed]:
@@ -102,14 +102,18 @@ def to_xarray(plan: "Plan", order: Order, on_error: "OnError") -> xr.Dataset:
         ((form.channels + form.mask, form.dtype), (None, "bool"))
     ):
         parts = [
-            da.from_delayed(call[which], _shape(plan, unit, member, depth), dtype)
+            da.from_delayed(call[which], _shape(plan, unit, member, depth), dtype)  # type: ignore[no-untyped-call]
             for unit, (call, member) in enumerate(zip(calls, sizes, strict=True))
         ]
         if form.pieces > 1:
             steps = range(0, len(parts), form.pieces)
-            parts = [da.concatenate(parts[i : i + form.pieces], axis=1) for i in steps]
-        arrays.append(da.concatenate(parts))
+            parts = [_joined(parts[i : i + form.pieces], 1) for i in steps]
+        arrays.append(_joined(parts, 0))
     return chips.dataset(plan, regions, *arrays)
+
+
+def _joined(parts: list[Any], axis: int) -> Any:
+    return da.concatenate(parts, axis=axis)  # type: ignore[no-untyped-call]
 
 
 def _shape(plan: "Plan", unit: int, members: slice, depth: int | None) -> tuple[int, ...]:
@@ -125,7 +129,7 @@ def _by_unit(plan: "Plan", calls: list[Any]) -> list[Any]:
     last = form.height - (form.pieces - 1) * form.rows
     heights = [form.rows] * (form.pieces - 1) + [last]
     return [
-        dask.delayed(topped, nout=2, pure=False)(calls[at], heights[unit % form.pieces])
+        delayed(topped, nout=2, pure=False)(calls[at], heights[unit % form.pieces])
         for unit, at in enumerate(back.tolist())
     ]
 
@@ -144,7 +148,7 @@ def _gathered(order: Ints, sizes: list[slice], calls: list[Any]) -> list[Any]:
         used = np.unique(group)
         places = [(np.flatnonzero(group == one), within[group == one]) for one in used]
         sources = [calls[one] for one in used.tolist()]
-        gathered.append(dask.delayed(gather, nout=2, pure=False)(places, sources))
+        gathered.append(delayed(gather, nout=2, pure=False)(places, sources))
     return gathered
 
 

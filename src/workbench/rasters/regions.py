@@ -186,7 +186,9 @@ def _numbers(table: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:
     if (off := ~np.isfinite(values)).any():
         name, at, _ = _first(table, names, values, off)
         row = int(np.argmax(off.any(axis=1)))
-        raise RegionError(f"{name} of {at} is {table[name].iloc[row]!r}, not a number")
+        cell = table[name].iloc[row]
+        cell = cell.item() if isinstance(cell, np.generic) else cell
+        raise RegionError(f"{name} of {at} is {cell!r}, not a number")
     return values
 
 
@@ -198,7 +200,7 @@ def _first(
     return names[column], f"region {table.index[row]!r}", float(values[row, column])
 
 
-def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
+def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:  # noqa: ARG001
     if size is not None:
         raise RegionError("pixel boxes have a width and a height of their own; leave size out, "
                           "or give it to plan() to resample to it")  # fmt: skip
@@ -216,11 +218,10 @@ def _from_points(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
     else:
         sides = np.broadcast_to(np.asarray(size, float).reshape(-1, 1), (2, len(table)))
     x, y = _in_raster(values[:, 0], values[:, 1], table, header, crs)
-    # the points' own coordinates stay readable in the result
     return used, _around(x, y, sides, table, header, units), None
 
 
-def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
+def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:  # noqa: ARG001
     values = _numbers(table, BOUNDS)
     for low, high in ((0, 2), (1, 3)):
         if (off := values[:, low] >= values[:, high]).any():

@@ -65,9 +65,8 @@ class Schedule:
         if dropped.any():
             again = np.repeat(dropped, np.diff(np.append(starts, len(self._cell))))
             new_group = np.diff(self._group, prepend=-1) != 0
-            self._starts = np.flatnonzero(
-                (np.diff(self._cell, prepend=-1) != 0) | again & new_group
-            )
+            new_cell = np.diff(self._cell, prepend=-1) != 0
+            self._starts = np.flatnonzero(new_cell | (again & new_group))
             self._owner = self._group[self._starts]
             boxes = self._kept_boxes()
         self._kept = boxes

@@ -39,7 +39,7 @@ class Files:
                 f"memory={self._plan.memory / 2**20:,.0f}MiB; give more, or write Zarr"
             )
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self, folder: Path) -> None:  # noqa: ARG002
         """Check the files' names: nothing else is there before the first group."""
         for name in chips.ids(self._plan.table.index).tolist():
             if len(file_name(name)) > _LONGEST_NAME:
@@ -95,9 +95,7 @@ def file_name(identity: Any) -> str:
 
 
 class GeoTiffs(Files):
-    """GeoTIFF with the chip's own geotransform, the raster's CRS, nodata and, where some pixels
-    are not valid, a mask.
-    """
+    """GeoTIFF: its own geotransform, the raster's CRS and nodata, a mask where it is not valid."""
 
     suffix = ".tif"
 
