@@ -10,26 +10,25 @@ from numpy.typing import NDArray
 
 from workbench._extras import need
 from workbench.rasters.errors import RegionError
-from workbench.rasters.georeference import (
-    Raster,
-    crs_name,
-    densified,
-    read_header,
-    reproject,
+from workbench.rasters.georeference import Raster, densified, read_header
+from workbench.rasters.placing import (
+    FARTHEST,
+    Units,
+    around,
+    enclosing,
+    first_off,
+    in_raster,
+    numbers,
+    outward,
 )
 
 Kind = Literal["pixels", "points", "bounds", "geometry"]
-Units = Literal["pixels", "map"]
 BOX = ["col", "row", "width", "height"]
 BOUNDS = ["left", "bottom", "right", "top"]
 #: The columns that each kind of table is told by, in this order.
 KINDS: dict[Kind, list[str]] = {"pixels": BOX, "bounds": BOUNDS, "points": ["x", "y"]}
 #: Names that the image dataset gives to its own variables.
 RESERVED = {"image", "valid", "geotransform", "channel", "class", "polygon", "mask"}
-#: Rounding of map coordinates must not add a row or a column: a thousandth of a pixel is none.
-_TOLERANCE = 1e-3
-#: An int64 of pixels that no raster has.
-_FARTHEST = 2**31
 
 
 def regions(
@@ -120,15 +119,15 @@ def check_boxes(table: pd.DataFrame) -> NDArray[np.int64]:
     if missing := [name for name in BOX if name not in table.columns]:
         have = ", ".join(map(str, table.columns))
         raise RegionError(f"the table of regions has no column {missing[0]!r}; it has {have}")
-    values = _numbers(table, BOX)
+    values = numbers(table, BOX)
     if (off := values != np.round(values)).any():
-        name, at, value = _first(table, BOX, values, off)
+        name, at, value = first_off(table, BOX, values, off)
         raise RegionError(f"{name} of {at} is {value}; pixel boxes are whole numbers")
     if (off := values[:, 2:] <= 0).any():
-        name, at, value = _first(table, BOX[2:], values[:, 2:], off)
+        name, at, value = first_off(table, BOX[2:], values[:, 2:], off)
         raise RegionError(f"{name} of {at} is {value:g}; it must be 1 or more")
-    if (off := np.abs(values) > _FARTHEST).any():
-        name, at, value = _first(table, BOX, values, off)
+    if (off := np.abs(values) > FARTHEST).any():
+        name, at, value = first_off(table, BOX, values, off)
         raise RegionError(f"{name} of {at} is {value:g}, which is beyond any raster")
     return values.astype(np.int64)
 
@@ -177,29 +176,6 @@ def _check_names(carried: pd.DataFrame, kind: Kind) -> None:
         raise RegionError("the table has two columns of the same name")
 
 
-def _numbers(table: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:
-    """Return columns as finite floats; raise ``RegionError`` with the first cell that is none."""
-    values = np.empty((len(table), len(names)))
-    for column, name in enumerate(names):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        values[:, column] = numbers.to_numpy(float, na_value=np.nan)
-    if (off := ~np.isfinite(values)).any():
-        name, at, _ = _first(table, names, values, off)
-        row = int(np.argmax(off.any(axis=1)))
-        cell = table[name].iloc[row]
-        cell = cell.item() if isinstance(cell, np.generic) else cell
-        raise RegionError(f"{name} of {at} is {cell!r}, not a number")
-    return values
-
-
-def _first(
-    table: pd.DataFrame, names: list[str], values: NDArray[Any], off: NDArray[np.bool_]
-) -> tuple[str, str, float]:
-    row = int(np.argmax(off.any(axis=1)))
-    column = int(np.argmax(off[row]))
-    return names[column], f"region {table.index[row]!r}", float(values[row, column])
-
-
 def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:  # noqa: ARG001
     if size is not None:
         raise RegionError("pixel boxes have a width and a height of their own; leave size out, "
@@ -208,21 +184,21 @@ def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
 
 
 def _from_points(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
-    values = _numbers(table, ["x", "y"])
+    values = numbers(table, ["x", "y"])
     used = ["x", "y"]
     if size is None:
         if not {"width", "height"} <= set(table.columns):
             raise RegionError("points need a size, or the columns width and height")
         used += ["width", "height"]
-        sides = _numbers(table, ["height", "width"]).T
+        sides = numbers(table, ["height", "width"]).T
     else:
         sides = np.broadcast_to(np.asarray(size, float).reshape(-1, 1), (2, len(table)))
-    x, y = _in_raster(values[:, 0], values[:, 1], table, header, crs)
-    return used, _around(x, y, sides, table, header, units), None
+    x, y = in_raster(values[:, 0], values[:, 1], table, header, crs)
+    return used, around(x, y, sides, table, header, units), None
 
 
 def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:  # noqa: ARG001
-    values = _numbers(table, BOUNDS)
+    values = numbers(table, BOUNDS)
     for low, high in ((0, 2), (1, 3)):
         if (off := values[:, low] >= values[:, high]).any():
             row = int(np.argmax(off))
@@ -231,7 +207,7 @@ def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
                 f"{BOUNDS[high]} {values[row, high]:g}; the first must be smaller"
             )
     x, y = densified(values)
-    return BOUNDS, _enclosing(*_in_raster(x, y, table, header, crs), table, header), None
+    return BOUNDS, enclosing(*in_raster(x, y, table, header, crs), table, header), None
 
 
 def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
@@ -251,80 +227,13 @@ def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) 
     dense = shapely.segmentize(np.asarray(shapes.array), np.maximum(sides / 20, 1e-12))
 
     def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = _in_raster(points[:, 0], points[:, 1], table, header, crs, whole=False)
+        x, y = in_raster(points[:, 0], points[:, 1], table, header, crs, whole=False)
         return np.stack(header.pixels(x, y), axis=1)
 
     polygon = shapely.transform(dense, to_pixels)
     left, top, right, bottom = shapely.bounds(polygon).T
-    boxes = _outward(left, top, right, bottom, table)
+    boxes = outward(left, top, right, bottom, table)
     return [], boxes, polygon
-
-
-def _in_raster(
-    x: Any, y: Any, table: Any, header: Raster, crs: Any, *, whole: bool = True
-) -> tuple[Any, Any]:
-    """Reproject to the raster's CRS; refuse what cannot be."""
-    if isinstance(crs, str) and crs == "raster":
-        return x, y
-    if crs is None:
-        raise RegionError(
-            'the table has no CRS: give crs="EPSG:...", or crs="raster" if its coordinates are '
-            "the raster's own"
-        )
-    if header.crs is None:
-        raise RegionError(
-            f'{header.path} has no CRS to reproject to: give crs="raster" if the coordinates are '
-            "the raster's own"
-        )
-    x, y = reproject(x, y, crs, header.crs)
-    bad = ~(np.isfinite(x) & np.isfinite(y))
-    if bad.any():
-        rows = bad.reshape(len(table), -1).any(axis=1) if whole else np.array([True])
-        raise RegionError(
-            f"region {table.index[int(np.argmax(rows))]!r} cannot be reprojected from "
-            f"{crs_name(crs)} to the raster's {crs_name(header.crs)}"
-        )
-    return x, y
-
-
-def _around(x: Any, y: Any, sides: Any, table: Any, header: Raster, units: Units) -> Any:
-    """Boxes around points: the point's own pixel lies at (height // 2, width // 2)."""
-    if units not in ("pixels", "map"):
-        raise RegionError(f'units={units!r} is neither "pixels" nor "map"')
-    if not np.isfinite(sides).all() or (sides <= 0).any():
-        bad = sides[(sides <= 0) | ~np.isfinite(sides)][0]
-        raise RegionError(f"a region's size must be more than 0, not {bad:g}")
-    if units == "map":
-        sides = np.maximum(1, np.round(sides / np.array(header.pixel_size())[::-1, None]))
-    elif (sides != np.round(sides)).any():
-        bad = sides[sides != np.round(sides)][0]
-        raise RegionError(f'a size of {bad:g} pixels is not whole; units="map" is for map units')
-    columns, rows = header.pixels(x, y)
-    height, width = sides
-    box = [np.floor(columns) - width // 2, np.floor(rows) - height // 2, width, height]
-    return _whole(box, table)
-
-
-def _enclosing(x: Any, y: Any, table: Any, header: Raster) -> Any:
-    columns, rows = header.pixels(x, y)
-    return _outward(columns.min(1), rows.min(1), columns.max(1), rows.max(1), table)
-
-
-def _outward(left: Any, top: Any, right: Any, bottom: Any, table: Any) -> Any:
-    col, row = np.floor(left + _TOLERANCE), np.floor(top + _TOLERANCE)
-    width = np.maximum(1, np.ceil(right - _TOLERANCE) - col)
-    height = np.maximum(1, np.ceil(bottom - _TOLERANCE) - row)
-    return _whole([col, row, width, height], table)
-
-
-def _whole(box: list[Any], table: Any) -> NDArray[np.int64]:
-    found = np.stack(box)
-    if (far := (np.abs(found) > _FARTHEST).any(axis=0)).any():
-        raise RegionError(
-            f"region {table.index[int(np.argmax(far))]!r} lies {_FARTHEST:,} pixels away from the "
-            "raster: its coordinates are hardly in the CRS that was given"
-        )
-    return found.astype(np.int64)
 
 
 _READERS: dict[Kind, Callable[..., Any]] = {
