@@ -89,10 +89,8 @@ def regions(
     >>> raster = Raster("a.tif", "GTiff", 100, 100, 3, "uint8", None, None,
     ...                 (0.0, 2.0, 0.0, 200.0, 0.0, -2.0), (16, 100), "pixel", ("", "", ""), False)
     >>> towns = pd.DataFrame({"x": [21.0], "y": [179.0], "label": ["town"]})
-    >>> regions(towns, raster, size=8, crs="raster")
-            col  row  width  height label
-    sample
-    0         6    6      8       8  town
+    >>> regions(towns, raster, size=8, crs="raster").loc[0].to_dict()
+    {'col': 6, 'row': 6, 'width': 8, 'height': 8, 'label': 'town'}
     """
     header = read_header(raster)
     if not isinstance(table, pd.DataFrame):
