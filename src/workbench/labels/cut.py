@@ -19,7 +19,8 @@ neighbours (40%: .818 against .931); on CIFAR-10 pair noise of 20% with a networ
 (.764 against .826), and uniform noise with pretrained probabilities (5%: .532 against .575, 10%:
 .671 against .721). Among 1,797 digits, confusion noise of 5% (.622 against .798) and annotator
 noise of 40% (.613 against .906). Where it falls short, a model's own errors look as an annotator's
-do, or the other way round. """
+do, or the other way round.
+"""
 
 from dataclasses import dataclass
 
