@@ -167,6 +167,13 @@ def test_bars_leave_one_line(make_notebook: Make) -> None:
     assert (record.folder / "log.txt").read_text() == ""
 
 
+def test_a_bar_that_wipes_itself_out_leaves_nothing(make_notebook: Make) -> None:
+    source = "from tqdm import tqdm\nfor _ in tqdm(range(300), leave=False): pass\nprint('said')"
+    record = loaded(run_notebook(make_notebook("wiped", source)))
+    document = nbformat.read(record.folder / "wiped.ipynb", as_version=4)
+    assert [output.text for output in document.cells[1].outputs] == ["said\n"]
+
+
 def test_widgets_leave_a_picture(make_notebook: Make) -> None:
     pytest.importorskip("ipywidgets")
     box = (

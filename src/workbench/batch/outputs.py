@@ -38,7 +38,16 @@ def clip(cell: Any, index: int, folder: Path = Path()) -> None:
             text = "".join(streams[output["name"]])
             output["text"] = _shortened(text, folder / f"cell-{index}-{output['name']}.txt")
     if streams:
-        cell["outputs"] = kept
+        cell["outputs"] = [output for output in kept if not _wiped(output)]
+
+
+def _wiped(output: Any) -> bool:
+    """Whether nothing is left of a progress bar but the carriage return that wiped it out."""
+    return (
+        output["output_type"] == "stream"
+        and output["text"].endswith("\r")
+        and (not output["text"].strip())
+    )
 
 
 def _shortened(text: str, file: Path) -> str:
