@@ -191,7 +191,8 @@ def curve(
         if x is None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if any(lines):
-            ax.legend()
+            # beside the axes: inside, it would lie on the lines
+            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         return finish(fig, caption)
 
 
