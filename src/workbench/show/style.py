@@ -55,9 +55,15 @@ def colors(n: int) -> list[str]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the workbench's style and leave matplotlib's settings as they were."""
+    """Draw in the workbench's style; leave matplotlib's settings, and no half-drawn figure."""
+    before = set(plt.get_fignums())
     with mpl.rc_context(_STYLE):
-        yield
+        try:
+            yield
+        except BaseException:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            raise
 
 
 def caption(ds: xr.Dataset, n: int | None = None, **facts: object) -> str:
