@@ -141,9 +141,15 @@ def open_notebook(tab, lab):
     tab.wait_for_selector(".jp-Notebook .jp-Cell")
     tab.wait_for_selector(".jp-Notebook .jp-Spinner", state="detached")
     tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
-    tab.click(".jp-Notebook .cm-content")
-    tab.keyboard.press("Control+Enter")
-    tab.wait_for_selector(".wb-card")
+    for patience in (40_000, 120_000):
+        tab.click(".jp-Notebook .cm-content")
+        tab.keyboard.press("Control+Enter")
+        try:  # on a busy machine JupyterLab can lose a key while it is connecting to the kernel
+            tab.wait_for_selector(".wb-card", timeout=patience)
+            break
+        except playwright.TimeoutError:
+            if patience > 100_000:
+                raise
     tab.wait_for_function("document.querySelectorAll('.wb-status span').length > 2")
 
 
