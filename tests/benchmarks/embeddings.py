@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from peak import peak_gib
+from resident import resident_gib
 
 STARTED = time.perf_counter()
 SPLITS = {"10k": "test", "70k": "all"}
@@ -79,7 +79,7 @@ def run_side(side, folder, size):
     if xy is not None:
         np.save(folder / f"{side}.npy", xy)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    times |= {"cpu": used.ru_utime + used.ru_stime, "peak": peak_gib()}
+    times |= {"cpu": used.ru_utime + used.ru_stime, "peak": resident_gib()}
     (folder / f"{side}.json").write_text(json.dumps(times))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from peak import peak_gib
+from resident import resident_gib
 from torchvision_import import torchvision
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -34,7 +34,7 @@ def main():
     targets = torch.arange(options.batch)
     if options.side:
         SIDES[options.side](model, x, targets)
-        print(json.dumps(peak_gib()))
+        print(json.dumps(resident_gib()))
         return
     print(
         f"# ResNet34, {options.batch} images of {options.size}², {torch.get_num_threads()} threads "

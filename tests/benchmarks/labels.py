@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from peak import peak_gib
+from resident import resident_gib
 
 N, K, NEIGHBORS = 50_000, 10, 15
 
@@ -107,7 +107,7 @@ def read(folder):
     started = time.perf_counter()
     issues = labels.find_issues(given, folder / "p.npy")
     taken = time.perf_counter() - started
-    peak = peak_gib()
+    peak = resident_gib()
     size = (folder / "p.npy").stat().st_size / 2**30
     print(
         f"{len(issues):,} samples from a file of {size:.2f} GiB: {taken:.1f} s, "

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from resident import resident_gib
 
 SIDE = 64
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -98,11 +99,6 @@ def table(size, count):
 # One side of a comparison, in a process of its own ------------------------------------------
 
 
-def resident(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1]) / 2**20
-
-
 def run_side(options, folder):
     import rasterio  # noqa: F401 - none of the sides' times
 
@@ -111,7 +107,7 @@ def run_side(options, folder):
     SIDES[options.side](options.raster, regions, options, found)
     found.setdefault("wall", time.perf_counter() - wall)
     found.setdefault("cpu", time.process_time() - cpu)
-    found["peak"] = resident("VmHWM") - BASE
+    found["peak"] = resident_gib() - BASE
     print(json.dumps(found))
 
 
@@ -370,5 +366,5 @@ def striped(options, folder):
 PARTS = {"dense": dense, "memory": memory, "planning": planning, "striped": striped}
 
 if __name__ == "__main__":
-    BASE = resident("VmRSS") if Path("/proc/self/status").exists() else 0.0
+    BASE = resident_gib("VmRSS") if Path("/proc/self/status").exists() else 0.0
     main()

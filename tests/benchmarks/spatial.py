@@ -12,10 +12,10 @@ import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from resident import resident_gib
 
 from workbench.rasters.comparing_pairs import WAYS, brute_force, compare_pairs
 
@@ -71,18 +71,9 @@ def peak(way, n, distance, side):
     points = np.random.default_rng(0).uniform(0, side, (n, 2))
     WAYS[way](points[:100], distance)  # imports what it needs
     brute_force(points[:10], distance)
-    before = high_water()
+    before = resident_gib()
     WAYS[way](points, distance)
-    return high_water() - before
-
-
-def high_water():
-    """The most resident memory that this process ever had, in MiB.
-
-    Not getrusage, which counts the parent's from before the program was replaced.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return (resident_gib() - before) * 1024
 
 
 def arguments():
