@@ -1,21 +1,14 @@
 """The notebook on label noise runs in batch: on real data, the stand-in, a folder of one's own."""
 
-import json
 import sqlite3
 from contextlib import closing
 
 import pandas as pd
-from notebook_contract import ROOT
-
-from workbench.batch import run_notebook
+from notebook_running import run_in, write_digits
 
 
-def run(tmp_path, **parameters):
-    """Run the notebook and return its results and its folder."""
-    path = ROOT / "notebooks" / "03_label_noise_review.ipynb"
-    record = run_notebook(path, parameters, out=tmp_path)
-    assert record.status == "succeeded", record.error
-    return json.loads((record.folder / "results.json").read_text()), record.folder
+def run(out, **parameters):
+    return run_in("03_label_noise_review", out, **parameters)
 
 
 class TestLabelNoiseReview:
@@ -44,14 +37,7 @@ class TestLabelNoiseReview:
         assert results["claims"]["all 15 of them are among the first 100"] == "not about these data"
 
     def test_on_a_folder_of_ones_own(self, tmp_path, monkeypatch):
-        from PIL import Image
-        from sklearn.datasets import load_digits
-
-        images, numbers = load_digits(return_X_y=True)
-        for i in range(150):
-            file = tmp_path / "mine" / f"class {numbers[i]}" / f"{i}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((images[i].reshape(8, 8) * 15).astype("uint8")).save(file)
+        write_digits(tmp_path / "mine", 150)
         wrong = tmp_path / "mine" / "class 0" / "wrong.png"
         (tmp_path / "mine" / "class 1" / "1.png").rename(wrong)
         monkeypatch.chdir(tmp_path)

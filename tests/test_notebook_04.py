@@ -1,8 +1,8 @@
 """Notebook 04 runs on composed scenes, and on a reader's own folder in MLRSNet's layout."""
 
 import numpy as np
+from notebook_running import run
 from PIL import Image
-from test_notebooks import run
 
 NOTEBOOK = "04_multilabel_noise"
 

@@ -2,8 +2,8 @@
 
 from importlib.resources import files
 
+from notebook_running import run
 from PIL import Image
-from test_notebooks import run
 
 from workbench import datasets
 

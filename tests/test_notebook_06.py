@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from test_notebooks import run
+from notebook_running import run
 
 SMALL = {
     "mosaic_size": 1024,

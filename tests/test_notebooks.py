@@ -1,13 +1,11 @@
 """Every curated notebook keeps the contract, and runs in batch with results that hold."""
 
-import json
 import shutil
 
 import pandas as pd
 import pytest
-from notebook_contract import NOTEBOOKS, ROOT, fix, problems
-
-from workbench.batch import compose, run_notebook
+from notebook_contract import NOTEBOOKS, fix, problems
+from notebook_running import run, smoke, write_digits
 
 
 def test_there_are_notebooks():
@@ -38,19 +36,6 @@ def test_the_contract_catches_a_broken_notebook(tmp_path):
         assert part in found
 
 
-def run(name, tmp_path, **parameters):
-    """Run a curated notebook in batch and return the results that it recorded."""
-    record = run_notebook(ROOT / "notebooks" / f"{name}.ipynb", parameters, out=tmp_path)
-    assert record.status == "succeeded", record.error
-    return json.loads((record.folder / "results.json").read_text())
-
-
-def smoke(name):
-    """The parameters of a notebook in the preset `smoke`."""
-    preset = compose("smoke", folder=ROOT / "notebooks")
-    return preset.parameters_of(ROOT / "notebooks" / f"{name}.ipynb")
-
-
 class TestMnistEmbeddings:
     def test_on_real_mnist(self, real_data, tmp_path):
         results = run("01_mnist_embeddings", tmp_path, n_samples=1500, epochs=3)
@@ -75,14 +60,7 @@ class TestMnistEmbeddings:
         assert results["claims"]["all outliers disagree with their neighbours"] == "holds"
 
     def test_on_a_folder_of_ones_own(self, tmp_path, monkeypatch):
-        from PIL import Image
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        for i in range(120):
-            file = tmp_path / "mine" / f"class {labels[i]}" / f"{i}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((images[i].reshape(8, 8) * 15).astype("uint8")).save(file)
+        write_digits(tmp_path / "mine", 120)
         monkeypatch.chdir(tmp_path)
         results = run("01_mnist_embeddings", tmp_path / "runs", data="./mine", epochs=1)
         assert results["counts"]["all"] == 120

@@ -141,16 +141,18 @@ def open_notebook(tab, lab):
     tab.wait_for_selector(".jp-Notebook .jp-Cell")
     tab.wait_for_selector(".jp-Notebook .jp-Spinner", state="detached")
     tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
-    for patience in (40_000, 120_000):
-        tab.click(".jp-Notebook .cm-content")
-        tab.keyboard.press("Control+Enter")
-        try:  # on a busy machine JupyterLab can lose a key while it is connecting to the kernel
-            tab.wait_for_selector(".wb-card", timeout=patience)
-            break
-        except playwright.TimeoutError:
-            if patience > 100_000:
-                raise
+    try:
+        run_cell(tab, 40_000)
+    except playwright.TimeoutError:
+        # On a busy machine JupyterLab can lose a key while it is connecting to the kernel.
+        run_cell(tab, 120_000)
     tab.wait_for_function("document.querySelectorAll('.wb-status span').length > 2")
+
+
+def run_cell(tab, patience):
+    tab.click(".jp-Notebook .cm-content")
+    tab.keyboard.press("Control+Enter")
+    tab.wait_for_selector(".wb-card", timeout=patience)
 
 
 def log(lab):
