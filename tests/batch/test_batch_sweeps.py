@@ -1,11 +1,13 @@
 """Sweeps: read, combined, run, here and on a cluster."""
 
 import json
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from batch_helpers import run_ids, survivors, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,14 +86,22 @@ def test_the_command_sweeps(make_notebook: Make, start_workbench: Start) -> None
     assert err == "error: a.ipynb: 'k' is int, got 'two', which is str\n"
 
 
-def test_a_cluster_runs_the_same(make_notebook: Make) -> None:
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    """The address of a dask cluster on this machine."""
     distributed = pytest.importorskip("distributed")
-    path = make_notebook("a", SOURCE + "\nopen('mine.txt', 'w').close()", parameters="k=1\nseed=0")
-    jobs = [Job(path, {"k": k}) for k in (1, 2)]
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, dashboard_address=None
     ) as cluster:
-        found = run_on_cluster(jobs, cluster.scheduler_address, out="far", timeout=200)
+        yield cluster.scheduler_address
+
+
+def test_a_cluster_runs_the_same_and_ctrl_c_stops_it(
+    make_notebook: Make, start_workbench: Start, scheduler: str
+) -> None:
+    path = make_notebook("a", SOURCE + "\nopen('mine.txt', 'w').close()", parameters="k=1\nseed=0")
+    jobs = [Job(path, {"k": k}) for k in (1, 2)]
+    found = run_on_cluster(jobs, scheduler, out="far", timeout=200)
     assert [(r.status, r.parameters["k"]) for r in found] == [("succeeded", 1), ("succeeded", 2)]
     assert {str(r.folder.parent) for r in found} == {str(Path("far").absolute())}
     assert found[0].group == found[1].group is not None
@@ -99,3 +109,15 @@ def test_a_cluster_runs_the_same(make_notebook: Make) -> None:
     assert json.loads((found[1].folder / "results.json").read_text()) == {"score": 20}
     with pytest.raises(JobError, match="unknown parameter 'q'"):
         run_on_cluster([Job(path, {"q": 1})], "tcp://127.0.0.1:1")
+
+    wait = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)"
+    path = make_notebook("waits", wait, parameters="k: int = 0")
+    process = start_workbench("run", path, "-p", "k=range(3)", "--scheduler", scheduler)
+    wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 2, seconds=120)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert out.count("interrupted ") == 2
+    assert [r.status for r in read_runs()] == ["interrupted"] * 2
+    assert not survivors(run_ids(Path("runs")))

@@ -1,9 +1,13 @@
 """Run notebooks on a dask cluster, whose workers see the same folders as we do."""
 
 import ast
+import math
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,7 +42,9 @@ def run_on_cluster(
     JobError
         A job is wrong; nothing was started.
     OSError
-        The scheduler cannot be reached.
+        The scheduler cannot be reached, or was lost, or a worker could not start a run.
+    Interrupted
+        Ctrl-C; what had been started was stopped.
     """
     plans = check_jobs(jobs)
     ensure_writable(Path(out))
@@ -49,13 +55,28 @@ def run_on_cluster(
         orders = [repr(_order(plan, str(out), group, limits)) for plan in plans]
         tasks = [client.submit(_remote, order, here, stop, pure=False) for order in orders]
         try:
-            folders = client.gather(tasks)
+            _wait(tasks)
         except KeyboardInterrupt:
             distributed.Event(stop, client=client).set()
-            distributed.wait(tasks, timeout=120)
-            folders = [task.result() for task in tasks if task.status == "finished"]
-            raise Interrupted([RunRecord.load(folder) for folder in folders if folder]) from None
-    return [RunRecord.load(folder) for folder in folders]
+            _wait(tasks, patience=60)
+            raise Interrupted(_records(tasks)) from None
+        if lost := [task for task in tasks if task.status != "finished"]:
+            reason = lost[0].exception() or "the scheduler is gone"
+            raise OSError(f"{len(lost)} of {len(tasks)} runs were lost: {reason}")
+        return _records(tasks)
+
+
+def _wait(tasks: list[Any], patience: float = math.inf) -> None:
+    """Wait until all tasks have ended, in a way that Ctrl-C can break off."""
+    deadline = time.monotonic() + patience
+    while not all(task.done() for task in tasks) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _records(tasks: list[Any]) -> list[RunRecord]:
+    """Return the records of the runs that were started."""
+    folders = [task.result() for task in tasks if task.status == "finished"]
+    return [RunRecord.load(folder) for folder in folders if folder]
 
 
 def _order(plan: Plan, out: str, group: str | None, limits: dict[str, Any]) -> dict[str, Any]:
@@ -74,12 +95,11 @@ def _remote(order: str, here: Path, stop: str) -> str:
     if event.is_set():
         return ""
     command = [sys.executable, "-P", "-m", "workbench.batch.cluster", order]
-    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True) as process:
-        while process.poll() is None:
-            if event.wait(timeout=0.5):
-                process.send_signal(signal.SIGINT)
-                break
-        folder, _ = process.communicate()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=here, stdin=pipe, stdout=pipe, text=True) as process:
+        while process.poll() is None and not event.wait(timeout=0.5):
+            pass
+        folder, _ = process.communicate()  # closes its stdin, which stops it if it still runs
     if not folder:
         raise RuntimeError(f"the run could not be started here; exit code {process.returncode}")
     return str(here / folder.strip())
@@ -88,6 +108,7 @@ def _remote(order: str, here: Path, stop: str) -> str:
 def main() -> None:
     """Do the job that the command line holds, and print the run's folder."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_stdin, daemon=True).start()
     order = ast.literal_eval(sys.argv[1])
     try:
         records = run_many(
@@ -96,6 +117,13 @@ def main() -> None:
     except Interrupted as stop:
         records = stop.records
     sys.stdout.write("".join(f"{record.folder}\n" for record in records))
+
+
+def _stop_with_stdin() -> None:
+    """Stop as by Ctrl-C when the dask worker says so, or is gone."""
+    os.read(0, 1)
+    main_thread = threading.main_thread().ident or 0
+    signal.pthread_kill(main_thread, signal.SIGINT)  # what it waits for is broken off
 
 
 if __name__ == "__main__":

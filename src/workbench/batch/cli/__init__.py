@@ -4,6 +4,7 @@ import typer
 
 from workbench.batch.cli.compare import compare
 from workbench.batch.cli.lineage import export, lineage, rerun, verify
+from workbench.batch.cli.new import new
 from workbench.batch.cli.pipeline import pipeline
 from workbench.batch.cli.run import run
 from workbench.batch.cli.runs import runs
@@ -16,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich alone would double the time of --help
     pretty_exceptions_enable=False,
 )
-for command in (run, pipeline, runs, compare, lineage, verify, rerun, export, schema):
+for command in (run, pipeline, runs, compare, lineage, verify, rerun, export, schema, new):
     app.command()(command)
 
 
