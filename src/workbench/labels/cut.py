@@ -70,7 +70,7 @@ class Cut:
         absorbed = self.absorbed.wrong(p, given)
         score = self.evidence * _hedged(by_class, absorbed)
         score += (1 - self.evidence) * self._trusting(p, given)
-        differs = int(np.count_nonzero(p.argmax(axis=1) != given))
+        differs = int(np.count_nonzero(p.max(axis=1) > p[np.arange(len(given)), given]))
         return score, self._expected(float(by_class.sum()), float(absorbed.sum()), differs)
 
     def _trusting(self, p: Floats, given: Numbers) -> Floats:
@@ -118,7 +118,7 @@ def _hedged(by_class: Floats, absorbed: Floats) -> Floats:
 def against_best_other(p: Floats, given: Numbers) -> NDArray[np.float64]:
     """In [0, 1], how far the best other class is above the given one; 0.5 is a tie."""
     rows = np.arange(len(given))
-    others = p.copy()
+    others = p.copy(order="K")
     others[rows, given] = 0
     found: Floats = (1 + others.max(axis=1) - p[rows, given]) / 2
     return found

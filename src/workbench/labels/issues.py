@@ -1,6 +1,7 @@
 """Which labels are probably wrong."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,18 @@ from workbench.labels.summary import Joint, imbalances
 
 #: The models of the noise are fitted on so many samples, or so many a class.
 FITTED_ON, FITTED_ON_CLASS, MOST_FITTED_ON = 5_000, 100, 20_000
+COLUMNS = (
+    "given",
+    "suggested",
+    "self_confidence",
+    "normalized_margin",
+    "cleanlab_flag",
+    "neighbor_vote",
+    "ood_score",
+    "duplicate_group",
+    "score",
+    "is_issue",
+)
 
 
 def find_issues(
@@ -111,31 +124,39 @@ def find_issues(
     found = load_probabilities(probabilities)
     given = class_numbers(labels, found.sizes["class"])
     same_length(given, found, "probabilities")
+    if neighbors is not None:
+        same_length(given, neighbors, "neighbours")
+    need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
+    with ThreadPoolExecutor(2) as pool:
+        # NumPy lets go of the interpreter's lock, so that the three share the cores. cleanlab
+        # stays in this thread: its warnings can only be silenced for all threads at once.
+        scoring = pool.submit(_scored, found, given, seed)
+        looking_around = pool.submit(_around, given, neighbors)
+        flags = _cleanlab_flags(found, given)
+    columns, attrs = scoring.result()
+    table = {"given": given, **columns, "cleanlab_flag": flags, **looking_around.result()}
+    order = np.argsort(-table["score"], kind="stable")
+    index = pd.Index(_ids(labels, found, neighbors)[order], name="sample")
+    frame = pd.DataFrame({name: table[name][order] for name in COLUMNS}, index=index)
+    frame.attrs.update(attrs)
+    return frame
+
+
+def _scored(
+    found: xr.DataArray, given: NDArray[np.int64], seed: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The columns and ``attrs`` that come from the probabilities."""
     cut = _fit(found, given, seed)
     joint = Joint(found.sizes["class"])
     parts = [_block(given[rows], p, cut, joint) for rows, p in blocks(found)]
-    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    is_issue = table["score"] > cut.threshold
-    columns = {
-        "given": given,
-        "suggested": np.where(is_issue, table["other"], table["suggested"]),
-        "self_confidence": table["self_confidence"],
-        "normalized_margin": table["normalized_margin"],
-        "cleanlab_flag": _cleanlab_flags(found, given),
-        **_around(given, neighbors),
-        "score": table["score"],
-        "is_issue": is_issue,
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return columns, {
+        **joint.summary(),
+        "warnings": imbalances(given, joint.predicted),
+        "threshold": cut.threshold,
+        "class_noise_evidence": cut.evidence,
+        "temperature": cut.temperature,
     }
-    order = np.argsort(-table["score"], kind="stable")
-    index = pd.Index(_ids(labels, found, neighbors)[order], name="sample")
-    frame = pd.DataFrame({name: values[order] for name, values in columns.items()}, index=index)
-    frame.attrs.update(joint.summary(), warnings=imbalances(given, joint.predicted))
-    frame.attrs.update(
-        threshold=cut.threshold,
-        class_noise_evidence=cut.evidence,
-        temperature=cut.temperature,
-    )
-    return frame
 
 
 def _fit(found: xr.DataArray, given: NDArray[np.int64], seed: int) -> Cut:
@@ -153,19 +174,20 @@ def _block(
 ) -> dict[str, NDArray[Any]]:
     """The columns that come from the probabilities, for a run of samples."""
     rank = need("cleanlab.rank", extra="labels")
-    rows = np.arange(len(given))
-    smooth = smoothed(p)
+    smooth, suggested = smoothed(p), p.argmax(axis=1)
     score, errors = cut.scores(smooth, given)
-    joint.add(smooth, given, score, errors)
-    suggested = p.argmax(axis=1)
-    columns = {
+    joint.add(smooth, given, suggested, score, errors)
+    is_issue = score > cut.threshold
+    others = smooth[is_issue]
+    others[np.arange(len(others)), given[is_issue]] = -1
+    suggested[is_issue] = others.argmax(axis=1)
+    return {
         "suggested": suggested,
         "self_confidence": rank.get_self_confidence_for_each_label(given, p),
         "normalized_margin": rank.get_normalized_margin_for_each_label(given, p),
         "score": score,
+        "is_issue": is_issue,
     }
-    smooth[rows, given] = -1
-    return {**columns, "other": smooth.argmax(axis=1)}
 
 
 def _cleanlab_flags(found: xr.DataArray, given: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -208,7 +230,6 @@ def _around(given: NDArray[np.int64], neighbors: xr.Dataset | None) -> dict[str,
             "ood_score": np.full(len(given), np.nan, dtype=np.float32),
             "duplicate_group": none,
         }
-    same_length(given, neighbors, "neighbours")
     return {
         "neighbor_vote": votes_of(given, neighbors["index"].values),
         "ood_score": outliers(neighbors)["isolation"].values,

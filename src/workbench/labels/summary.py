@@ -22,13 +22,14 @@ class Joint:
         self,
         p: NDArray[np.float64],
         given: NDArray[np.int64],
+        predicted: NDArray[np.int64],
         wrong: NDArray[np.float64],
         errors: NDArray[np.float64],
     ) -> None:
         """Add samples: wrong with that probability, then of another class as likely as `p` says."""
         k = len(self.counts)
         self.errors += errors
-        self.predicted += np.bincount(p.argmax(axis=1), minlength=k)
+        self.predicted += np.bincount(predicted, minlength=k)
         own = p[np.arange(len(given)), given]
         moved = p * (wrong / (1 - own))[:, None]
         by_label = np.zeros((len(given), k))
