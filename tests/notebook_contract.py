@@ -12,37 +12,15 @@ from pathlib import Path
 
 import nbformat
 
+from workbench.batch.new import BOOTSTRAP, KERNELSPEC, badge
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 MOST_LINES = 15
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)")
-BOOTSTRAP = """\
-# Colab only: install the workbench beside what is there. Anywhere else this cell does nothing.
-import sys
-
-if "google.colab" in sys.modules:
-    from importlib.metadata import distributions
-    from pathlib import Path
-
-    from google.colab import output
-
-    # Nothing that Colab has loaded may change: it would need a restart.
-    installed = {{dist.name: dist.version for dist in reversed([*distributions()])}}
-    Path("kept.txt").write_text("\\n".join(f"{{k}}=={{v}}" for k, v in installed.items()))
-    %pip install --quiet --constraint kept.txt "workbench[{extras}] @ git+{repository}"
-    output.enable_custom_widget_manager()
-"""
 INSTALL = re.compile(r'"workbench\[([a-z,]+)\] @ git\+(.*)"')
-
-
-def badge(name: str) -> str:
-    """The badge that opens a notebook in Colab."""
-    place = REPOSITORY.removeprefix("https://github.com/")
-    link = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
 
 
 def problems(path: Path) -> list[str]:
@@ -70,7 +48,7 @@ def _opening(path: Path, cells: list) -> list[str]:
     title = cells[0].source
     if cells[0].cell_type != "markdown" or not title.startswith("# "):
         found.append("the first cell is not a title")
-    if badge(path.name) not in title:
+    if badge(path.name, REPOSITORY) not in title:
         found.append("the badge is missing or points elsewhere; `make lint` renews it")
     if "?" not in title:
         found.append("the first cell asks no question")
@@ -116,7 +94,7 @@ def fix(path: Path) -> None:
     """Renew badge, install address and kernelspec from pyproject.toml."""
     notebook = nbformat.read(path, as_version=4)
     opening, bootstrap = notebook.cells[:2]
-    opening.source = BADGE.sub(badge(path.name).replace("\\", r"\\"), opening.source)
+    opening.source = BADGE.sub(badge(path.name, REPOSITORY).replace("\\", r"\\"), opening.source)
     if install := INSTALL.search(bootstrap.source):
         source = BOOTSTRAP.format(extras=install[1], repository=REPOSITORY)
         bootstrap.source = source.strip()
