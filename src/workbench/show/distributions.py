@@ -96,6 +96,7 @@ def joints(joint: xr.DataArray, *, title: str = "", caption: str = "") -> Figure
             ax.set_xticks([0, 1], ["absent", "there"], fontsize=8)
             labels = ["not given", "given"] if k % columns == 0 else ["", ""]
             ax.set_yticks([0, 1], labels, fontsize=8)
+            ax.tick_params(length=0)
             ax.spines[:].set_visible(False)
         fig.suptitle(title, x=0.01, ha="left")
         return finish(fig, caption)

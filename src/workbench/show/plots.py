@@ -190,6 +190,8 @@ def curve(
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if x is None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if ax.dataLim.width == 0:  # one value: no range to choose whole numbers from
+                ax.set_xticks([1])
         if any(lines):
             # beside the axes: inside, it would lie on the lines
             ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -25,7 +25,7 @@ def regions_over(
     text: str,
     *,
     labels: Sequence[str] | None = None,
-    title: str = "",
+    title: str = "Where the regions lie",
 ) -> Figure:
     """Boxes drawn over a small picture of the raster they belong to.
 
@@ -79,7 +79,18 @@ def regions_over(
         ax.set_aspect("equal")
         ax.plot([0, width, width, 0, 0], [0, 0, height, height, 0], color=OTHERS, lw=0.8)
         ax.set(xlabel="column (pixels)", ylabel="row (pixels)", title=title)
-        return finish(fig, text)
+        finish(fig, text)
+        _close_gap(fig, ax)
+        return fig
+
+
+def _close_gap(fig: Figure, ax: Any) -> None:
+    """Take the height that a legend beside the axes has left empty above the caption."""
+    fig.draw_without_rendering()
+    below = ax.get_tightbbox().y0 / fig.dpi
+    line = 0.3  # inches, for the caption
+    if below > line:
+        fig.set_figheight(fig.get_figheight() - (below - line))
 
 
 def _outlines(ax: Any, places: NDArray[np.float64], labels: Sequence[str] | None) -> None:

@@ -27,8 +27,7 @@ def durations(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Fig
     ValueError
         The table is empty.
     """
-    if table.empty:
-        raise ValueError("there is nothing to show: nothing was measured")
+    _check_measured(table)
     written = table["written"] if "written" in table else pd.Series(False, table.index)
     panels = [part for part in (table[~written], table[written]) if len(part)]
     with styled():
@@ -52,6 +51,11 @@ def durations(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Fig
                                  label="multiplied up from a part"))  # fmt: skip
         fig.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=9)
         return finish(fig, caption)
+
+
+def _check_measured(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise ValueError("there is nothing to show: nothing was measured")
 
 
 def _bars(ax: Axes, table: pd.DataFrame) -> None:
@@ -97,8 +101,7 @@ def growth(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure
     ValueError
         The table is empty.
     """
-    if table.empty:
-        raise ValueError("there is nothing to show: nothing was measured")
+    _check_measured(table)
     ways = list(dict.fromkeys(table["way"]))
     with styled():
         fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
@@ -136,8 +139,7 @@ def memory(table: pd.DataFrame, cap: int, *, title: str = "", caption: str = "")
     ValueError
         The table is empty.
     """
-    if table.empty:
-        raise ValueError("there is nothing to show: nothing was measured")
+    _check_measured(table)
     with styled():
         fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
         ax.fill_between(table["seconds"], table["bytes"] / 2**20, color=colors(2)[1], alpha=0.25)
