@@ -71,8 +71,10 @@ def test_probabilities_that_are_none_are_refused(probabilities, message):
         ([0, 1, 3], "none of the 3 classes, the first is 3 at position 2"),
         ([0, -1, 1], r"1 samples have no label \(-1\), the first at position 1"),
         ([0, -5, 1], "the first is -5 at position 1"),
-        ([0.5, 1, 2], "must be class numbers"),
-        (["a", "b", "c"], "must be class numbers"),
+        ([0, 1.5, 2], "must be class numbers.*such as 1.5"),
+        ([0, np.nan, 2], "such as nan"),
+        (["a", "b", "c"], "such as 'a'"),
+        ([True, False, True], "not bool"),
         ([[0, 1, 2]], "shape"),
     ],
 )
@@ -93,3 +95,34 @@ def test_a_block_that_is_wrong_late_is_found(monkeypatch):
     p[5] = np.nan
     with pytest.raises(ValueError, match="position 5"):
         labels.load_probabilities(p)
+
+
+def named(values, ids):
+    return xr.DataArray(values, dims=("sample", "class")[: np.ndim(values)], coords={"sample": ids})
+
+
+def test_samples_in_another_order_are_refused():
+    given = named([0, 1, 2], ["a", "b", "c"])
+    message = "another order: at position 0 'a' and 'c'"
+    with pytest.raises(ValueError, match=message):
+        labels.find_issues(given, named(P[::-1], ["c", "b", "a"]))
+    graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0], [0]])})
+    with pytest.raises(ValueError, match=message):
+        labels.find_issues(given, P, graph.assign_coords(sample=["c", "b", "a"]))
+    back = named(P[::-1], ["c", "b", "a"]).sel(sample=given.sample)
+    assert labels.find_issues(given, back).index[0] == "c"
+
+
+def test_named_dimensions_may_come_in_either_order():
+    turned = xr.DataArray(P.T, dims=("class", "sample"))
+    np.testing.assert_array_equal(labels.load_probabilities(turned), P)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+def test_files_that_cannot_be_read_are_named(tmp_path, suffix):
+    path = tmp_path / f"empty{suffix}"
+    path.write_bytes(b"" if suffix == ".csv" else b"no table")
+    with pytest.raises(ValueError, match=rf"empty{suffix} cannot be read as {suffix}"):
+        labels.load_probabilities(path)
+    with pytest.raises(ValueError, match=r"are read from \.npy"):
+        labels.load_probabilities(tmp_path / "table.xlsx")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -40,18 +41,39 @@ def test_no_sample_sees_its_own_label():
     assert 0.4 < found.attrs["accuracy"] < 0.6
 
 
-def test_a_network_is_trained_on_images():
+RECIPE = Recipe(epochs=20, batch_size=16, peak_rate=0.1, shift=0, flip=False)
+
+
+def network(outputs=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+
+
+@pytest.fixture(scope="module")
+def images():
     ds = load("digits", n=120)
-    ds = ds.assign(image=ds["image"].astype(np.uint8))
+    return ds.assign(image=ds["image"].astype(np.uint8))
 
-    def network():
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
-    recipe = Recipe(epochs=20, batch_size=16, peak_rate=0.1, shift=0, flip=False)
-    found = out_of_fold(ds, ds["label"], network, folds=2, recipe=recipe, progress=False)
+def test_a_network_is_trained_on_images_and_the_seed_fixes_all_of_it(images):
+    options = {"folds": 2, "recipe": RECIPE, "progress": False}
+    found = out_of_fold(images, images["label"], network, **options)
     assert found.attrs["accuracy"] > 0.5
     np.testing.assert_allclose(found.sum("class"), 1)
-    np.testing.assert_array_equal(found["sample"], ds["sample"])
+    np.testing.assert_array_equal(found["sample"], images["sample"])
+    torch.rand(3)  # what others drew before does not matter
+    again = out_of_fold(images, images["label"], network, **options)
+    np.testing.assert_array_equal(again, found)
+
+
+def test_a_network_that_would_see_its_own_answers_is_refused(images):
+    one = network()
+    with pytest.raises(ValueError, match="the same network each time"):
+        out_of_fold(images, images["label"], lambda: one, folds=2, recipe=RECIPE, progress=False)
+
+
+def test_a_network_with_other_outputs_is_refused(images):
+    with pytest.raises(ValueError, match="the network has 7 outputs for 10 classes"):
+        out_of_fold(images, images["label"], lambda: network(7), folds=2, progress=False)
 
 
 def test_images_serve_as_features():
@@ -90,7 +112,15 @@ def test_what_cannot_be_learnt_is_refused(labels, options, message):
 
 def test_models_of_another_kind_are_refused():
     x = rows([[0], [1], [2], [3]])
-    with pytest.raises(TypeError, match="must make a torch module or a classifier"):
-        out_of_fold(x, [0, 0, 1, 1], dict, folds=2, progress=False)
-    with pytest.raises(TypeError, match="trained on images"):
-        out_of_fold(x, [0, 0, 1, 1], lambda: nn.Linear(1, 2), folds=2, progress=False)
+    cases = [
+        (dict, "must make a torch module or a classifier"),
+        (lambda: nn.Linear(1, 2), "trained on images"),
+        (nn.Linear(1, 2), "a Linear itself"),
+        (LogisticRegression(), "a LogisticRegression itself"),
+        ("forest", "model is 'forest'; give 'logistic'"),
+    ]
+    for model, message in cases:
+        with pytest.raises(TypeError, match=message):
+            out_of_fold(x, [0, 0, 1, 1], model, folds=2, progress=False)
+    with pytest.raises(TypeError, match="features are a ndarray"):
+        out_of_fold(x.values, [0, 0, 1, 1], folds=2, progress=False)

@@ -1,7 +1,7 @@
 """Labels and probabilities as they come in, checked a block of rows at a time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,14 @@ def class_numbers(
     given = np.asarray(labels)
     if given.ndim != 1 or len(given) == 0:
         raise ValueError(f"labels must have the shape (sample,), not {given.shape}")
-    if given.dtype.kind not in "iu" and not (
-        given.dtype.kind == "f" and np.array_equal(given, np.floor(given))
-    ):
+    whole = given.dtype.kind in "iu"
+    if given.dtype.kind == "f":
+        whole = np.isfinite(given) & (given == np.floor(given))
+    if not np.all(whole):
+        first = given[int(np.argmin(np.broadcast_to(whole, given.shape)))].item()
         raise ValueError(
             f"labels must be class numbers, whole numbers from 0 up, not {given.dtype} such as "
-            f"{given[0]!r}"
+            f"{first!r}"
         )
     numbers = given.astype(np.int64)
     none = np.flatnonzero(numbers == -1)
@@ -109,32 +111,52 @@ def class_numbers(
     return numbers
 
 
-def same_length(labels: NDArray[Any], other: xr.DataArray | xr.Dataset, what: str) -> None:
-    """Raise unless there are as many labels as samples in `other`."""
-    if len(labels) != other.sizes["sample"]:
+def same_samples(labels: Any, other: xr.DataArray | xr.Dataset, what: str) -> None:
+    """Raise unless `labels` are of the samples in `other`, as far as lengths and ids tell."""
+    n = len(np.asarray(labels))
+    if n != other.sizes["sample"]:
         raise ValueError(
-            f"{len(labels)} labels and {what} of {other.sizes['sample']} samples: both must come "
-            "from the same data"
+            f"{n} labels and {what} of {other.sizes['sample']} samples: both must come from the "
+            "same data"
+        )
+    if not isinstance(labels, xr.DataArray):
+        return
+    if "sample" not in labels.coords or "sample" not in other.coords:
+        return
+    own, theirs = labels["sample"].values, other["sample"].values
+    if not np.array_equal(own, theirs):
+        at = int(np.argmax(own != theirs))
+        raise ValueError(
+            f"labels and {what} are of other samples, or in another order: at position {at} "
+            f"{str(own[at])!r} and {str(theirs[at])!r}; where the ids are the same, "
+            ".sel(sample=labels.sample) puts them in order"
         )
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
     """Return what a file holds."""
     kind = Path(path).suffix.lower()
-    if kind == ".npy":
-        return np.load(path, mmap_mode="r")
-    if kind == ".csv":
-        return pd.read_csv(path)
+    readers: dict[str, Callable[[Any], Any]] = {
+        ".npy": lambda file: np.load(file, mmap_mode="r"),
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".pq": pd.read_parquet,
+    }
+    if kind not in readers:
+        raise ValueError(f"{path}: probabilities are read from .npy, .parquet or .csv files")
     if kind in (".parquet", ".pq"):
         need("pyarrow", extra="images")
-        return pd.read_parquet(path)
-    raise ValueError(f"{path}: probabilities are read from .npy, .parquet or .csv files")
+    try:
+        return readers[kind](path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
 
 
 def _array(source: Any) -> xr.DataArray:
     """Wrap the values without copying or loading them."""
     if isinstance(source, xr.DataArray):
-        return source
+        named = set(source.dims) == {"sample", "class"}
+        return source.transpose("sample", "class") if named else source
     if isinstance(source, pd.DataFrame):
         table = source.set_index("sample") if "sample" in source else source
         texts = [str(name) for name, kind in table.dtypes.items() if kind.kind not in "fiu"]

@@ -21,7 +21,7 @@ from workbench.labels.inputs import (
     blocks,
     class_numbers,
     load_probabilities,
-    same_length,
+    same_samples,
 )
 from workbench.labels.summary import Joint, imbalances
 
@@ -123,9 +123,9 @@ def find_issues(
     """
     found = load_probabilities(probabilities)
     given = class_numbers(labels, found.sizes["class"])
-    same_length(given, found, "probabilities")
+    same_samples(labels, found, "probabilities")
     if neighbors is not None:
-        same_length(given, neighbors, "neighbours")
+        same_samples(labels, neighbors, "neighbours")
     need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
     with ThreadPoolExecutor(2) as pool:
         # NumPy lets go of the interpreter's lock, so that the three share the cores. cleanlab

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from workbench.labels.inputs import Source, class_numbers, load_probabilities, same_length
+from workbench.labels.inputs import Source, class_numbers, load_probabilities, same_samples
 
 Kind = Literal["uniform", "pair", "confusion", "annotator"]
 KINDS: tuple[Kind, ...] = ("uniform", "pair", "confusion", "annotator")
@@ -84,7 +84,7 @@ def inject_noise(
 
 def _likely(labels: ArrayLike | xr.DataArray, probabilities: Source) -> NDArray[np.float64]:
     found = load_probabilities(probabilities)
-    same_length(np.asarray(labels), found, "probabilities")
+    same_samples(labels, found, "probabilities")
     return np.asarray(found.values, dtype=np.float64)
 
 

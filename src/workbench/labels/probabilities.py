@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from workbench._extras import need
-from workbench.labels.inputs import class_numbers, same_length
+from workbench.labels.inputs import class_numbers, same_samples
 
 Factory = Callable[[], Any]
 
@@ -42,12 +43,12 @@ def out_of_fold(
         ``"logistic"``: multinomial logistic regression on standardised features. Otherwise a
         function that returns a new model each time: a scikit-learn classifier with
         ``predict_proba``, or a torch module that takes float images (sample, channel, y, x) in
-        [0, 1] and returns logits. For a module give the image dataset.
+        [0, 1] and returns logits, a new one each time. For a module give the image dataset.
     folds
         How many parts, 2 or more. A class with fewer members lies in as many parts as it has
         members.
     seed
-        Fixes the parts and the training.
+        Fixes the parts, a module's first weights and its training.
     classes
         How many there are; by default those of the dataset's ``class``, or one more than the
         largest label. A class without members gets probability 0.
@@ -67,9 +68,10 @@ def out_of_fold(
     ------
     ValueError
         `labels` are of another length or no class numbers, there is one class only, a class has
-        one member only (its held-out probability would mean nothing), or `folds` is below 2.
+        one member only (its held-out probability would mean nothing), `folds` is below 2, or the
+        modules have another number of outputs or are one and the same.
     TypeError
-        `model` makes something else.
+        `model` is or makes something else, or the features are a bare array.
 
     Examples
     --------
@@ -78,15 +80,20 @@ def out_of_fold(
     >>> found.argmax("class").values
     array([0, 0, 1, 1])
     """
+    if not isinstance(features_or_ds, xr.DataArray | xr.Dataset):
+        raise TypeError(
+            f"features are a {type(features_or_ds).__name__}; give an image dataset, or "
+            'xarray.DataArray(features, dims=("sample", "feature"))'
+        )
     named = features_or_ds.sizes.get("class") if isinstance(features_or_ds, xr.Dataset) else None
     given = class_numbers(labels, classes or named)
-    same_length(given, features_or_ds, "features")
+    same_samples(labels, features_or_ds, "features")
     k = classes or named or int(given.max()) + 1
     found = np.zeros((len(given), k))
     parts = list(_parts(given, folds, seed))
-    make = logistic if model == "logistic" else model
+    learn = _learner(_factory(model), features_or_ds, given, (k, seed, recipe))
     for train, test in tqdm(parts, desc="folds", unit="fold", disable=not progress):
-        found[test] = _predict(make, features_or_ds, given, train, test, (k, seed, recipe))
+        found[test] = learn(train, test)
     found /= found.sum(axis=1, keepdims=True)
     name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
     accuracy = round(float((found.argmax(axis=1) == given).mean()), 4)
@@ -130,35 +137,53 @@ def logistic() -> Any:
     return pipeline.make_pipeline(scale, linear.LogisticRegression(C=0.1, max_iter=200))
 
 
-def _predict(
+def _factory(model: str | Factory) -> Factory:
+    if model == "logistic":
+        return logistic
+    instance = hasattr(model, "state_dict") and not isinstance(model, type)
+    if isinstance(model, str) or not callable(model) or instance:
+        said = repr(model) if isinstance(model, str) else f"a {type(model).__name__} itself"
+        raise TypeError(f"model is {said}; give 'logistic' or a function that makes a new model")
+    return model
+
+
+def _learner(
     make: Factory,
     source: xr.DataArray | xr.Dataset,
     given: NDArray[np.int64],
-    train: NDArray[np.intp],
-    test: NDArray[np.intp],
     options: tuple[int, int, Any],
-) -> NDArray[np.float64]:
-    """Train on one set of positions and return probabilities (test, class) for the other."""
+) -> Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]]:
+    """What trains on one set of positions and returns probabilities for another."""
     k, seed, recipe = options
-    model = make()
-    if hasattr(model, "predict_proba"):
-        values = rows_of(source)
-        model.fit(values[train], given[train])
-        found = np.zeros((len(test), k))
-        found[:, model.classes_] = model.predict_proba(values[test])
-        return found
+    first = make()
+    if hasattr(first, "predict_proba"):
+        return partial(_classify, make, rows_of(source), given, k)
     torch = need("torch", extra="networks")
-    if not isinstance(model, torch.nn.Module):
+    if not isinstance(first, torch.nn.Module):
         raise TypeError(
-            f"model made a {type(model).__name__}; it must make a torch module or a classifier "
+            f"model made a {type(first).__name__}; it must make a torch module or a classifier "
             "with predict_proba"
         )
     if not isinstance(source, xr.Dataset):
         raise TypeError("a torch module is trained on images: give the image dataset")
-    from workbench.labels.networks import train_and_predict
+    from workbench.labels.networks import Learner
 
-    ds = source.assign(label=("sample", given))
-    return train_and_predict(model, ds.isel(sample=train), ds.isel(sample=test), seed, recipe)
+    return Learner(make, first, source.assign(label=("sample", given)), k, seed, recipe)
+
+
+def _classify(
+    make: Factory,
+    values: NDArray[Any],
+    given: NDArray[np.int64],
+    k: int,
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Probabilities (test, class) of a scikit-learn classifier."""
+    model = make().fit(values[train], given[train])
+    found = np.zeros((len(test), k))
+    found[:, model.classes_] = model.predict_proba(values[test])
+    return found
 
 
 def rows_of(source: xr.DataArray | xr.Dataset) -> NDArray[Any]:
