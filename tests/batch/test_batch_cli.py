@@ -41,7 +41,7 @@ def test_runs_and_reports(make_notebook: Make, start_workbench: Start) -> None:
     assert first.startswith("failed ")
     assert reason.strip() == "ZeroDivisionError: division by zero in cells[2]"
     assert second.startswith("succeeded ")
-    assert report == f"Report: {Path('runs/index.html')}"
+    assert report == f"Runs: {Path('runs/index.html')}"
     assert len([line for line in err.splitlines() if line]) == 4  # two lines a run
 
     page = Path("runs/index.html").read_text()

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -37,18 +39,17 @@ def test_it_keeps_the_contract_and_runs_with_the_smoke_preset(folder, tmp_path):
     assert results["accuracy"]["vote"] > 0.9 > 0.2 > results["accuracy"]["guessing"]
 
 
-def test_it_takes_the_readers_own_data(folder, tmp_path, monkeypatch):
+def test_it_takes_the_readers_own_data(folder, tmp_path):
     path = new_notebook("02_mine", folder=folder)
     cells = nbformat.read(path, as_version=4).cells
     assert cells[0].source.startswith("# Mine?\n")
     write_digits(tmp_path / "mine", 60)
-    monkeypatch.chdir(tmp_path)
     code = [cell.source for cell in cells if cell.cell_type == "code" and "%pip" not in cell.source]
-    here = {}
-    exec(code[0], here)
-    here.update(data="./mine", k=100)  # more neighbours than there are images
-    exec("\n".join(code[1:]), here)
-    assert here["ds"].sizes["sample"] == 60
+    code.insert(1, "data, k = './mine', 100")  # more neighbours than there are images
+    code.append("assert ds.sizes['sample'] == 60")
+    program = [sys.executable, "-c", "\n".join(code)]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

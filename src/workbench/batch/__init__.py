@@ -29,6 +29,7 @@ __all__ = [
     "RunRecord",
     "read_runs",
     "write_report",
+    "write_index",
     "JobError",
     "Interrupted",
 ]
@@ -49,6 +50,7 @@ _HOME = {
     "RunRecord": "record",
     "read_runs": "store",
     "write_report": "report",
+    "write_index": "overview",
     "JobError": "notebook",
 }
 

@@ -5,6 +5,8 @@ from html import escape
 
 from workbench.batch.results import keep
 
+BROKEN = "DOES NOT HOLD"
+
 
 def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
     """Say which claims of a notebook hold, record it, and fail if one does not.
@@ -28,7 +30,7 @@ def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
     >>> check({"two and two are four": 2 + 2 == 4, "about another dataset": None})
     """
     verdicts = {
-        claim: "not about these data" if holds is None else "holds" if holds else "DOES NOT HOLD"
+        claim: "not about these data" if holds is None else "holds" if holds else BROKEN
         for claim, holds in claims.items()
     }
     rows = [f"<tr><td>{escape(c)}</td><td>{verdict}</td></tr>" for c, verdict in verdicts.items()]

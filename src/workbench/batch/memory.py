@@ -89,9 +89,10 @@ def draw(samples: Sequence[Sample], limit: int | None = None) -> str:
             f'stroke-dasharray="5 4"/><text x="0" y="{height + 14}">limit {show_size(limit)}, '
             "dashed</text>"
         )
+    said = f"memory over time: at most {show_size(peak)}, after {seconds:g} of {end:.0f} s"
     return (
         f'<svg class="memory" viewBox="0 -16 {width} {height + 32}" role="img" '
-        f'aria-label="memory over time" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
+        f'aria-label="{said}" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
     )
 
 

@@ -1,4 +1,4 @@
-"""A notebook file as the runner sees it: read, corrected after a failure, turned into HTML."""
+"""A notebook file as the runner sees it: read, and corrected after a failure."""
 
 import hashlib
 import json
@@ -6,22 +6,11 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
-
-# What a page shows of an output that comes in several forms, the best first.
-_SHOWN = [
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "text/latex",
-    "image/png",
-    "image/jpeg",
-    "text/plain",
-]
 
 
 class JobError(ValueError):
@@ -131,26 +120,3 @@ def correct(document: Any, error: dict[str, Any] | None) -> None:
         cell.outputs.append(
             new_output("error", ename=error["type"], evalue=error["message"], traceback=[text])
         )
-
-
-def to_html(document: Any, title: str) -> str:
-    """Return an executed notebook as one HTML page that loads nothing from elsewhere."""
-    resources = {"metadata": {"name": title, "path": "."}}
-    html, _ = _exporter().from_notebook_node(document, resources=resources)
-    return str(html)
-
-
-@cache
-def _exporter() -> Any:
-    config = need("traitlets.config", extra="batch").Config()
-    config.NbConvertBase.display_data_priority = _SHOWN
-    return need("nbconvert.exporters.html", extra="batch").HTMLExporter(
-        template_name="lab",
-        embed_images=True,
-        exclude_anchor_links=True,
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
-        # without widgets, which need scripts from elsewhere: their pictures are shown
-        config=config,
-    )

@@ -1,113 +1,114 @@
-"""The HTML index of a folder of runs."""
+"""The report of runs: one page that can be sent to somebody who was not there."""
 
-import json
-from collections.abc import Collection
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from workbench._extras import need
-from workbench.batch.memory import draw
+from workbench.batch.claims import BROKEN
 from workbench.batch.notebook import write_text
+from workbench.batch.pages import plain, render, versions, view
 from workbench.batch.record import RunRecord
-from workbench.batch.store import read_runs, summaries
-from workbench.batch.words import duration, megabytes
-
-_MOST = 200
-_STAND_IN = "stand_in_for"
-# run.json has all; these say most about why a result differs from another
-_TELLING = ("workbench", "numpy", "pandas", "xarray", "scikit-learn", "umap-learn", "torch")
+from workbench.batch.story import Story
 
 
-def write_report(out: str | Path = "runs", current: Collection[str] = ()) -> Path:
-    """Write ``index.html`` into a folder of runs and return its path.
+def write_report(records: Sequence[RunRecord], to: str | Path = "report") -> Path:
+    """Write ``index.html`` about runs into a folder, and return its path.
 
-    The page stands alone, loads nothing, and links to the runs' notebooks and logs by relative
-    addresses, so the folder can be moved or served as it is. It shows the latest 200 runs.
+    The page loads nothing: what ran, on which data, main figures, results, times and memory, and
+    how to repeat it. Beside it lie the notebooks' own pages, to which it links, so that the folder
+    can be sent or served as it is.
 
     Parameters
     ----------
-    out
-        The folder of runs.
-    current
-        Ids of the runs to put on top.
+    records
+        The runs, in the order in which they are shown.
+    to
+        The folder; pages of an earlier report in it are replaced.
 
     Raises
     ------
+    ValueError
+        There are no runs.
     OSError
         The folder cannot be written.
 
     Examples
     --------
-    >>> write_report("runs")                              # doctest: +SKIP
-    PosixPath('runs/index.html')
+    >>> write_report(run_many(jobs))                      # doctest: +SKIP
+    PosixPath('report/index.html')
     """
-    jinja2 = need("jinja2", extra="batch")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("workbench.batch", package_path="."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "megabytes": megabytes, "plain": _plain}
-    found = [summary.id for summary in summaries(out)]
-    before = [name for name in found if name not in current]
-    now, earlier = (
-        [_view(record) for record in read_runs(out, ids)]
-        for ids in ([name for name in found if name in current], before[:_MOST])
-    )
-    page = environment.get_template("report.html.j2").render(
-        groups=[("This invocation", now), ("Earlier runs" if now else "Runs", earlier)],
-        left_out=max(0, len(before) - _MOST),
-        count=len(found),
-    )
-    path = Path(out) / "index.html"
-    write_text(path, page)
-    return path
+    if not records:
+        raise ValueError("a report is about runs, and there are none")
+    to = Path(to)
+    to.mkdir(parents=True, exist_ok=True)
+    runs = [_view(record, page) for record, page in zip(records, _pages(records, to), strict=True)]
+    write_text(to / "index.html", render("report.html.j2", runs=runs, **_summary(records, runs)))
+    return to / "index.html"
 
 
-def _view(record: RunRecord) -> dict[str, Any]:
-    """What the template shows of a run."""
-    results = _results(record)
-    stem = Path(record.notebook).stem
-    links = {"HTML": f"{stem}.html", "Notebook": f"{stem}.ipynb", "Log": "log.txt"}
-    present = {label: name for label, name in links.items() if (record.folder / name).is_file()}
+def _pages(records: Sequence[RunRecord], to: Path) -> list[str | None]:
+    """Copy the notebooks' pages; a notebook that ran more than once gets the run's id."""
+    stems = Counter(Path(record.notebook).stem for record in records)
+    pages: list[str | None] = []
+    for record in records:
+        stem = Path(record.notebook).stem
+        page = record.folder / f"{stem}.html"
+        name = page.name if stems[stem] == 1 else f"{record.id}.html"
+        pages.append(name if page.is_file() else None)
+        if page.is_file():
+            shutil.copyfile(page, to / name)
+    return pages
+
+
+def _view(record: RunRecord, page: str | None) -> dict[str, Any]:
+    shown, story = view(record), Story.of(record)
+    scalars = shown["scalars"]
+    named = [scalars.pop(key, None) for key in ("name", "source")]
+    data = ", ".join(filter(None, named)) or str(record.parameters.get("data") or "")
     return {
-        "record": record,
-        "memory": draw(record.memory.samples, record.memory.limit_bytes)
-        if len(record.memory.samples) > 1
-        else None,
-        "links": {label: quote(f"{record.id}/{name}") for label, name in present.items()},
-        "record_address": quote(f"{record.id}/run.json"),
-        "stand_in": next((v for k, v in results.items() if k.endswith(_STAND_IN) and v), None),
-        "scalars": {
-            k: v for k, v in results.items() if not (k.endswith(_STAND_IN) or isinstance(v, dict))
-        },
-        "versions": {k: record.packages[k] for k in _TELLING if k in record.packages},
-        "tables": {k: _table(v) for k, v in results.items() if isinstance(v, dict)},
+        **shown,
+        "title": story.title,
+        "question": story.question,
+        "figures": story.figures,
+        "data": data or "the notebook's own data",
+        "broken": sum(verdict == BROKEN for verdict in shown["claims"].values()),
+        "page": page and quote(page),
+        "command": _command(record),
     }
 
 
-def _results(record: RunRecord) -> dict[str, Any]:
-    try:
-        return dict(json.loads((record.folder / "results.json").read_bytes()))
-    except (OSError, ValueError):
-        return {}
+def _command(record: RunRecord) -> str:
+    """Return the command that repeats a run."""
+    values = (f"{name}={_typed(value)}" for name, value in record.given.items())
+    words = ["workbench", "run", record.notebook]
+    return shlex.join([*words, *(word for value in values for word in ("-p", value))])
 
 
-def _table(value: dict[str, Any]) -> dict[str, list[Any]]:
-    """A recorded table as it is, any other mapping as two columns."""
-    if value.keys() == {"columns", "data"}:
-        return value
-    return {"columns": [], "data": [list(item) for item in value.items()]}
+def _typed(value: Any) -> str:
+    """Return a value as ``-p`` reads it, which takes commas for a sweep."""
+    text = value if isinstance(value, str) else repr(value)
+    return repr(text) if isinstance(value, str) and "," in text else text
 
 
-def _plain(value: Any) -> str:
-    """Return a parameter or a result as text."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return json.dumps(value, ensure_ascii=False)
+def _summary(records: Sequence[RunRecord], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the report says of all runs together."""
+    states = Counter(record.status for record in records)
+    machines = {(r.python, r.platform, r.cpu_count): r for r in records}
+    stand_ins = {plain(run["stand_in"]) for run in runs if run["stand_in"]}
+    names = versions(records[0]).items()
+    many = len(records) > 1
+    return {
+        "title": f"Report on {len(records)} notebook runs" if many else runs[0]["title"],
+        "started": min(record.started for record in records),
+        "counts": ", ".join(f"{count} {status}" for status, count in states.most_common()),
+        "seconds": sum(record.seconds or 0 for record in records),
+        "peak": max(record.peak_memory_bytes or 0 for record in records),
+        "stand_ins": sorted(stand_ins),
+        "commit": records[0].git,
+        "machines": list(machines.values()),
+        "versions": ", ".join(f"{name} {version}" for name, version in names),
+    }

@@ -21,13 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
-from workbench.batch import notebook, processes
+from workbench.batch import notebook, page, processes
+from workbench.batch.alternatives import add_alternatives
 from workbench.batch.outcome import exit_words, failure
 from workbench.batch.outputs import clip
 from workbench.batch.results import collect, collect_files
 from workbench.batch.widgets import leave_pictures
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Figures say in words what they show, from which their alternative texts are made.
+_KERNEL = [
+    "--IPKernelApp.log_level=ERROR",
+    "--IPKernelApp.extra_extensions=workbench.batch.describing",
+]
 _TAIL = 4000
 _HEAD = 400
 
@@ -61,7 +67,7 @@ class Worker:
             self.tell("outcome", **(outcome if outcome["error"] else failure(error)))
             raise
         self.tell("outcome", **outcome, files=collect_files(document.cells))
-        html = notebook.to_html(document, self.path.stem)
+        html = page.to_html(document, self.path.stem)
         notebook.write_text(self.path.with_suffix(".html"), html)
 
     def execute(self) -> dict[str, Any]:
@@ -85,7 +91,7 @@ class Worker:
                 on_cell_start=self.on_cell_start,
                 on_cell_executed=self.on_cell_executed,
                 kernel_manager_class=kernel.Kernel,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                extra_arguments=[*_KERNEL],
             )
         except BaseException as error:  # whatever it is, the record has to name it
             return self.explain(error)
@@ -148,6 +154,7 @@ class Worker:
             document = nbformat.reads(self.original, as_version=4)
         notebook.correct(document, error)
         leave_pictures(document)
+        add_alternatives(document)
         for index, cell in enumerate(document.cells):
             clip(cell, index)  # that of a cell which did not end
         notebook.write_text(self.path, nbformat.writes(document) + "\n")
@@ -180,7 +187,7 @@ def warm_up() -> None:
     # It looks through the entry points of all that is installed.
     need("jupyter_client.provisioning.factory", extra="batch").KernelProvisionerFactory.instance()
     nbformat = need("nbformat", extra="batch")
-    notebook.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
+    page.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
 
 
 @cache

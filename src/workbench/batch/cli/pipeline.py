@@ -41,10 +41,10 @@ def pipeline(
     width = max(len(result.stage) for result in results)
     for result in results:
         typer.echo(f"{result.stage:<{width}}  {result.state:<10}  {result.why}")
-    from workbench.batch.report import write_report
+    from workbench.batch.overview import write_index
 
     current = {r.record.id for r in results if r.record and r.state != "up to date"}
-    typer.echo(f"Report: {write_report(out, current)}")
+    typer.echo(f"Runs: {write_index(out, current)}")
     raise typer.Exit(any(r.state not in ("ran", "up to date") for r in results))
 
 

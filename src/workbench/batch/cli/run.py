@@ -38,6 +38,9 @@ Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs at a ti
 Scheduler = Annotated[
     str | None, typer.Option(metavar="tcp://...", help="Run on a dask cluster instead.")
 ]
+Report = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write a report that can be sent there.")
+]
 
 
 def run(
@@ -53,6 +56,7 @@ def run(
     memory: Memory = None,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
+    report: Report = None,
 ) -> None:
     """Run notebooks, each in a process and a folder of its own, and write an HTML report.
 
@@ -62,7 +66,7 @@ def run(
     """
     log_to_stderr()
     stop_on_signals()
-    with Refusing(out):
+    with Refusing(out, report):
         settings = _configuration(notebooks or [], preset, config, override or [])
         todo = _jobs(notebooks or [], parameter or [], every, settings)
         limits = _limits(settings, timeout, cell_timeout, memory)
@@ -75,7 +79,7 @@ def run(
             from workbench.batch.run import run_many
 
             records = run_many(todo, out=out, n_jobs=n_jobs, **limits)
-    conclude(out, records)
+    conclude(out, records, report)
     raise typer.Exit(any(record.status != "succeeded" for record in records))
 
 
@@ -84,6 +88,7 @@ class Refusing:
     """Turns what keeps runs from starting, or stops them, into words and exit codes."""
 
     out: Path
+    report: Path | None = None
 
     def __enter__(self) -> None:
         pass
@@ -100,19 +105,22 @@ class Refusing:
             refuse(str(error))
         if isinstance(error, KeyboardInterrupt):
             if isinstance(error, Interrupted):
-                conclude(self.out, error.records)
+                conclude(self.out, error.records, self.report)
             raise typer.Exit(130) from None
 
 
-def conclude(out: Path, records: "list[RunRecord]") -> None:
-    """Write the report, and say how each run ended."""
+def conclude(out: Path, records: "list[RunRecord]", report: Path | None = None) -> None:
+    """Say how each run ended, and write the list of all runs and the report."""
+    from workbench.batch.overview import write_index
     from workbench.batch.report import write_report
     from workbench.batch.store import summary_of
 
     for record in records:
         typer.echo(line(summary_of(record.model_dump(mode="json"))))
     try:
-        typer.echo(f"Report: {write_report(out, {record.id for record in records})}")
+        typer.echo(f"Runs: {write_index(out, {record.id for record in records})}")
+        if report and records:
+            typer.echo(f"Report: {write_report(records, report)}")
     except OSError as error:
         typer.echo(f"error: the report cannot be written: {error}", err=True)
 
