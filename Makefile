@@ -2,7 +2,7 @@
 # and .venv/ (the environment that requirements.lock describes).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab check lint lock clean
+.PHONY: help setup run test lab check lint docs lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +42,10 @@ lint: $(STAMP)  ## format the code, strip the notebooks, renew their badges
 	$(BIN)/python tests/notebook_contract.py --fix
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(NOTEBOOKS))
 
+docs: $(STAMP)  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # torch is resolved away here (see TORCH) and with it 3 GB of CUDA packages.
 lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
 	printf "%s ; sys_platform == 'never'\n" torch torchvision | $(UV) pip compile pyproject.toml --override - --all-extras --group dev --universal --python-version 3.11 \
@@ -49,7 +53,7 @@ lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
 		--no-emit-package workbench --output-file requirements.lock --quiet
 
 clean:  ## remove the environment, caches and run folders
-	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .uv runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call system-package,NAME): on Debian and Ubuntu, install it where we may, else say what to do.

@@ -85,12 +85,12 @@ def regions_over(
 
 
 def _close_gap(fig: Figure, ax: Any) -> None:
-    """Take the height that a legend beside the axes has left empty above the caption."""
+    """Take the height that a legend beside the axes has left empty above and below them."""
     fig.draw_without_rendering()
-    below = ax.get_tightbbox().y0 / fig.dpi
-    line = 0.3  # inches, for the caption
-    if below > line:
-        fig.set_figheight(fig.get_figheight() - (below - line))
+    height, box = fig.get_figheight(), ax.get_tightbbox()
+    caption, margin = 0.3, 0.1  # inches
+    empty = box.y0 / fig.dpi - caption, height - box.y1 / fig.dpi - margin
+    fig.set_figheight(height - sum(max(0.0, gap) for gap in empty))
 
 
 def _outlines(ax: Any, places: NDArray[np.float64], labels: Sequence[str] | None) -> None:
