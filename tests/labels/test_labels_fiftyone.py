@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from workbench import labels, show
+from workbench import datasets, labels, show
 
 fo = pytest.importorskip("fiftyone")
 
@@ -54,3 +54,27 @@ def test_decisions_go_to_the_app_and_come_back_into_the_same_store(tmp_path):
     assert labels.apply_decisions(ds, store).label.sel(sample=[100, 105, 106]).values.tolist() == [
         2, 0, -1,
     ]  # fmt: skip
+
+
+def test_mistakenness_is_fiftyones():
+    import fiftyone.brain as fob
+
+    ds = datasets.load("digits", n=40)
+    given = ds.label.values.copy()
+    given[::5] = (given[::5] + 1) % 10
+    ds = ds.assign(label=("sample", given))
+    p = np.random.default_rng(0).dirichlet(np.full(10, 0.2), 40) * 0.5 + 0.5 * np.eye(10)[given]
+    p[::3] = np.roll(p[::3], 1, axis=1)
+    made = show.to_fiftyone(ds, "mistakenness", progress=False)
+    names = ds["class"].values
+    predicted = [
+        fo.Classification(label=str(names[row.argmax()]), confidence=row.max(), logits=np.log(row))
+        for row in p
+    ]
+    order = [ds.sample.values.astype(str).tolist().index(i) for i in made.values("workbench_id")]
+    made.set_values("predicted", [predicted[i] for i in order])
+    for use_logits in (True, False):
+        options = {"label_field": "ground_truth", "use_logits": use_logits, "progress": False}
+        fob.compute_mistakenness(made, "predicted", mistakenness_field="m", **options)
+        ours = labels.mistakenness(given, p, use_logits=use_logits)
+        np.testing.assert_allclose(made.values("m"), ours[order])

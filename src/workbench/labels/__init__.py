@@ -18,7 +18,7 @@ from workbench.labels.multilabel import (
 from workbench.labels.noise import inject_noise
 from workbench.labels.probabilities import out_of_fold
 from workbench.labels.published import published_errors
-from workbench.labels.ranking import losses, method_agreement
+from workbench.labels.ranking import losses, method_agreement, mistakenness
 from workbench.labels.review import review
 from workbench.labels.scenes import compose_scenes
 from workbench.labels.scripted import review_batch
@@ -31,6 +31,7 @@ __all__ = [
     "inject_noise",
     "compose_scenes",
     "losses",
+    "mistakenness",
     "multilabel_out_of_fold",
     "find_multilabel_issues",
     "multilabel_joint",

@@ -1,4 +1,4 @@
-"""Rankings and flags to compare with: sort by loss, and how far methods agree."""
+"""Rankings and flags to compare with: by loss, by FiftyOne's score; how far methods agree."""
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,46 @@ def losses(
         return own
     mean: NDArray[np.float64] = -np.log(np.where(given.astype(bool), p, 1 - p)).mean(axis=1)
     return mean
+
+
+def mistakenness(
+    labels: ArrayLike | xr.DataArray,
+    probabilities: ArrayLike | xr.DataArray,
+    *,
+    use_logits: bool = True,
+) -> NDArray[np.float64]:
+    """FiftyOne's ranking of suspects, without its database.
+
+    ``(m c + 1) / 2``, where m is 1 where the most probable class is not the given one and -1 where
+    it is, and c says how sure the model is: what ``fiftyone.brain.compute_mistakenness`` computes.
+
+    Parameters
+    ----------
+    labels
+        int (sample,).
+    probabilities
+        (sample, class), rows sum to 1.
+    use_logits
+        Take ``exp(-entropy)`` for c, as FiftyOne does where the predictions carry logits;
+        otherwise the largest probability, as it does by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (sample,), in [0, 1], high is bad.
+
+    Examples
+    --------
+    >>> mistakenness([0, 1], [[1.0, 0.0], [0.75, 0.25]], use_logits=False).tolist()
+    [0.0, 0.875]
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    sure = p.max(axis=1)
+    if use_logits:
+        sure = np.exp((p * np.log(p.clip(1e-300))).sum(axis=1))
+    differs = p.argmax(axis=1) != np.asarray(labels)
+    found: NDArray[np.float64] = (np.where(differs, 1, -1) * sure + 1) / 2
+    return found
 
 
 def method_agreement(flags: pd.DataFrame) -> pd.DataFrame:

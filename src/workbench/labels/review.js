@@ -13,6 +13,7 @@ const KEYS = [
 ];
 const ALL_RIGHT = [".", "all others are right", "."];
 const PATIENCE = 4000; // milliseconds until an unsaved decision is spoken of
+const PAUSE = 700; // milliseconds without a decision until the status is asked for
 
 function make(tag, className, parent, text) {
   const element = document.createElement(tag);
@@ -32,6 +33,7 @@ function render({ model, el }) {
   let focused = 0;
   let seq = 0;
   let asked = false; // for one more page
+  let pause = 0; // the timer of PAUSE
 
   const root = make("div", "wb-review", el);
   root.tabIndex = 0;
@@ -104,7 +106,12 @@ function render({ model, el }) {
     focusOn(first < 0 ? 0 : first);
     said.textContent = "";
     prefetch(); // before the status, which takes Python longer
-    send({ do: "status", at: cards.map((item) => item.at) });
+    askStatus();
+  }
+
+  function askStatus() {
+    clearTimeout(pause);
+    send({ do: "status", at: page().map((item) => item.at) });
   }
 
   function focusOn(index) {
@@ -342,6 +349,8 @@ function render({ model, el }) {
     },
     saved(message) {
       unsaved.delete(message.seq);
+      clearTimeout(pause);
+      if (!unsaved.size) pause = setTimeout(askStatus, PAUSE);
       if (!unsaved.size && said.classList.contains("wb-failed")) {
         said.classList.remove("wb-failed");
         said.textContent = "Saved.";
@@ -391,6 +400,7 @@ function render({ model, el }) {
   send({ do: "open" });
   return () => {
     clearInterval(timer);
+    clearTimeout(pause);
     model.off("msg:custom", onMessage);
   };
 }

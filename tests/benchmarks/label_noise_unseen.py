@@ -1,0 +1,131 @@
+"""The cut on data, noise and models that no constant of it was chosen on.
+
+    python tests/benchmarks/label_noise_unseen.py           # minutes; --each prints every cell
+
+Data: wine, breast cancer and the photographs that come with scikit-learn and scikit-image, and
+`blobs` that overlap by different amounts. Noise: one class alone mistaken for another
+(`asymmetric`), a few clusters of the features whose labels are wrong half the time (`cluster`), and
+the four kinds of `inject_noise`, whose annotator is a random forest here. Models: a random forest,
+naive Bayes (far too sure of itself) and logistic regression. Columns as in `label_noise.py`;
+`inside` is whether the number of errors lies between `n_errors_low` and `n_errors_high`.
+"""
+
+import argparse
+import warnings
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from label_noise import measured, scaled
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_breast_cancer, load_wine, make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.preprocessing import StandardScaler
+
+from workbench import datasets, embeddings, labels
+from workbench.labels.noise import KINDS
+
+RATES = (0.05, 0.1, 0.2, 0.4)
+SEEDS = (0, 1)
+
+
+def forest():
+    return RandomForestClassifier(50, min_samples_leaf=2, random_state=0)
+
+
+MODELS = {
+    "forest": forest,
+    "bayes": lambda: scaled(GaussianNB(var_smoothing=1e-2)),
+    "logistic": lambda: scaled(LogisticRegression(C=0.1)),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", choices=DATA, default=[*DATA])
+    parser.add_argument("--each", action="store_true", help="print every cell, not the short ones")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    rows = []
+    for name in options.datasets:
+        x, true = DATA[name]()
+        x = StandardScaler().fit_transform(x)
+        for kind, rate, seed in product((*KINDS, "asymmetric", "cluster"), RATES, SEEDS):
+            given = spoilt(x, true, kind, rate, seed)
+            for model, make in MODELS.items():
+                p = folds(x, given, make, seed, true.max() + 1)
+                where = {"data": name, "seed": seed, "model": model, "kind": kind, "rate": rate}
+                rows.append({**where, **measured(true, given, p)})
+        print(summary(pd.DataFrame(rows).query("data == @name"), name), flush=True)
+    table = pd.DataFrame(rows)
+    for group in ("kind", "rate", "model"):
+        columns = ["ours", "cleanlab", "differs", "better", "inside"]
+        print(table.groupby(group)[columns].mean().round(3), "\n")
+    print(summary(table, "all"))
+    shown = table if options.each else table[table.short < -0.05]
+    print(shown.sort_values("short").round(3).to_string(index=False))
+
+
+def summary(table, title):
+    means = " ".join(f"{n} {table[n].mean():.3f}" for n in ("ours", "cleanlab", "differs"))
+    return (
+        f"{title}: {means}, short in {(table.short < -0.0005).sum()} of {len(table)}, by more than "
+        f".05 in {(table.short < -0.05).sum()}, worst {table.short.min():.3f}"
+    )
+
+
+def folds(x, given, make, seed, classes):
+    rows = xr.DataArray(x, dims=("sample", "feature"))
+    return labels.out_of_fold(rows, given, make, seed=seed, classes=classes, progress=False).values
+
+
+def spoilt(x, true, kind, rate, seed):
+    """Noisy labels."""
+    rng = np.random.default_rng([seed, 17])
+    if kind == "asymmetric":
+        # The commonest class alone, so that the rate is of that class's labels.
+        of = np.bincount(true).argmax()
+        hit = (true == of) & (rng.random(len(true)) < rate)
+        return np.where(hit, (of + 1) % (true.max() + 1), true)
+    if kind == "cluster":
+        parts = KMeans(20, n_init=1, random_state=seed).fit_predict(x)
+        sizes = np.bincount(parts)
+        order = rng.permutation(20)
+        count = 1 + np.searchsorted(sizes[order].cumsum(), 2 * rate * len(true))
+        hit = np.isin(parts, order[:count]) & (rng.random(len(true)) < 0.5)
+        return np.where(hit, (true + rng.integers(1, true.max() + 1, len(true))) % (true.max() + 1),
+                        true)  # fmt: skip
+    reference = folds(x, true, forest, 5, true.max() + 1)
+    reference = (reference + 0.01) / (reference + 0.01).sum(axis=1, keepdims=True)
+    return labels.inject_noise(true, kind, rate, seed, probabilities=reference).label.values
+
+
+def bundled(load):
+    found = load()
+    return found.data, found.target
+
+
+def photographs():
+    ds = datasets.load("photos", n=800, seed=3)
+    return embeddings.features(ds, "pca", components=25).values, ds.label.values
+
+
+def blobs():
+    return make_classification(
+        1500, 20, n_informative=8, n_classes=6, n_clusters_per_class=2, class_sep=1.6,
+        random_state=4,
+    )  # fmt: skip
+
+
+DATA = {
+    "wine": lambda: bundled(load_wine),
+    "cancer": lambda: bundled(load_breast_cancer),
+    "photos": photographs,
+    "blobs": blobs,
+}
+
+if __name__ == "__main__":
+    main()
