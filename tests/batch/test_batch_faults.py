@@ -175,7 +175,7 @@ def test_a_bar_that_wipes_itself_out_leaves_nothing(make_notebook: Make) -> None
 
 
 def test_widgets_leave_a_picture(make_notebook: Make) -> None:
-    pytest.importorskip("ipywidgets")
+    pytest.importorskip("jscatter")
     box = (
         "import ipywidgets as w, io\nfrom PIL import Image\nfile = io.BytesIO()\n"
         "Image.new('RGB', (3, 2), 'red').save(file, 'png')\n"
@@ -183,7 +183,17 @@ def test_widgets_leave_a_picture(make_notebook: Make) -> None:
         "        w.Dropdown(options=['umap', 'tsne'], value='tsne'), w.HTML('<i>said</i>')])"
     )
     bar = "from tqdm.notebook import tqdm\nfor _ in tqdm(range(5), desc='epochs'): pass"
-    record = loaded(run_notebook(make_notebook("widgets", box, bar)))
+    foreign = (
+        "import anywidget, traitlets, jscatter, pandas as pd\n"
+        "class Dial(anywidget.AnyWidget):\n    _esm = 'export default {}'\n"
+        "    turn = traitlets.Unicode('3 <&>').tag(sync=True)\n"
+        "table = pd.DataFrame({'a': [0.0, 1, 2], 'b': [5.0, 7, 6], 'kind': list('xyx')})\n"
+        "table['kind'] = table['kind'].astype('category')\n"
+        "dots = jscatter.Scatter(data=table, x='a', y='b')\n"
+        "dots.color(by='kind', map=['#ff0000', '#0000ff'])\n"
+        "w.HBox([Dial(), dots.widget])"
+    )
+    record = loaded(run_notebook(make_notebook("widgets", box, bar, foreign)))
     assert record.status == "succeeded"
     document = nbformat.read(record.folder / "widgets.ipynb", as_version=4)
     (shown,) = document.cells[1].outputs
@@ -191,6 +201,15 @@ def test_widgets_leave_a_picture(make_notebook: Make) -> None:
     assert "k &lt;&amp;&gt; <b>7</b>" in picture
     assert "<b>tsne</b>" in picture
     assert "<i>said</i>" in picture
+    (shown,) = document.cells[3].outputs
+    picture = shown.data["text/html"]
+    assert '<th scope="row">turn</th><td>3 &lt;&amp;&gt;</td>' in picture
+    assert "3 points: a from 0 to 2 across, b from 5 to 7 up" in picture
+    assert re.findall(r'<circle cx="(.+?)" cy="(.+?)" r="2" fill="(.+?)"/>', picture) == [
+        ("0.0", "360.0", "#ff0000"),
+        ("240.0", "0.0", "#0000ff"),
+        ("480.0", "180.0", "#ff0000"),
+    ]
     page = (record.folder / "widgets.html").read_text()
     assert re.search(r'<img alt="image" src="data:image/png;base64,iVBOR', page)
     assert "VBox(children" not in page

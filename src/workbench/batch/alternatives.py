@@ -33,4 +33,4 @@ def _describe(output: Any, heading: str) -> None:
         if isinstance(metadata, dict):
             metadata.setdefault("alt", output.metadata.get("alt", said))
     if "<img" in (html := "".join(output.data.get("text/html", ""))):
-        output.data["text/html"] = _BARE.sub(f'<img alt="{escape(said)}"', html)
+        output.data["text/html"] = _BARE.sub(lambda _: f'<img alt="{escape(said)}"', html)

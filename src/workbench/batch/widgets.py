@@ -1,17 +1,23 @@
 """Widgets as pictures, for pages in which no kernel and no script runs.
 
 nbclient keeps the state of an executed notebook's widgets; what the common ones show is drawn from
-it in plain HTML.
+it in plain HTML. Of a widget that is not known, what it is set to is shown.
 """
 
+import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from typing import Any
+
+from workbench.batch.scatter_picture import draw as draw_scatter
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 _STATE = "application/vnd.jupyter.widget-state+json"
 _COLUMN = ("VBoxModel", "AccordionModel", "TabModel", "StackModel")
-_ROW = ("HBoxModel", "BoxModel", "GridBoxModel")
+_KNOWN = ("@jupyter-widgets/controls", "@jupyter-widgets/base", "@jupyter-widgets/output")
+_LOOKS = ("layout", "style", "tabbable", "tooltip")
+_MOST = 20
 
 
 def leave_pictures(document: Any) -> None:
@@ -28,23 +34,62 @@ def leave_pictures(document: Any) -> None:
 
 
 def _draw(identifier: str, state: Mapping[str, Any]) -> str:
-    """Return a widget's HTML; nothing if it is of a kind that is not known."""
+    """Return a widget's HTML; nothing if it shows nothing."""
     model = state.get(identifier.removeprefix("IPY_MODEL_"))
     if model is None:
         return ""
     name, values = model["model_name"], model["state"]
     if "children" in values:
-        children = [_draw(child, state) for child in values["children"]]
-        direction = "column" if name in _COLUMN else "row"
-        style = f"display:flex;flex-flow:{direction} wrap;gap:.3em .8em"
-        return f'<div style="{style}">{"".join(children)}</div>' if any(children) else ""
+        return _box(name, values, state)
     if name == "ImageModel":
         return _image(model)
     if name == "MPLCanvasModel":  # ipympl
         return f'<img alt="figure" src="{escape(values.get("_data_url", ""))}">'
     if name == "OutputModel":
         return "".join(_output(output) for output in values["outputs"])
+    if model["model_module"] not in _KNOWN:
+        return _foreign(model)
     return _control(name, values)
+
+
+def _box(name: str, values: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Return what holds others, with the titles of tabs above theirs."""
+    children = [_draw(child, state) for child in values["children"]]
+    titles = values.get("titles") or ()
+    drawn = [
+        f"<div><b>{escape(title)}</b>{child}</div>" if title else child
+        for title, child in itertools.zip_longest(titles, children, fillvalue="")
+    ]
+    direction = "column" if name in _COLUMN else "row"
+    style = f"display:flex;flex-flow:{direction} wrap;gap:.3em .8em"
+    return f'<div style="{style}">{"".join(drawn)}</div>' if any(children) else ""
+
+
+def _foreign(model: Mapping[str, Any]) -> str:
+    """Return a widget of another library: its picture if we can draw it, else what it is set to."""
+    values = model["state"]
+    kind = str(values.get("_anywidget_id") or model["model_name"].removesuffix("Model"))
+    if kind == "jscatter.widget.JupyterScatter":
+        with suppress(StopIteration, KeyError, ValueError, TypeError):  # of another version
+            return draw_scatter(model)
+    settings = {name: _setting(value) for name, value in values.items() if name[:1] != "_"}
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(said)}</td></tr>'
+        for name, said in settings.items()
+        if said is not None and name not in _LOOKS
+    ]
+    name = escape(kind.rpartition(".")[2])
+    return f"<table><caption>{name}</caption>{''.join(rows[:_MOST])}</table>"
+
+
+def _setting(value: Any) -> str | None:
+    """Return what a widget is set to in a few words; None for what says nothing."""
+    if value is None or (isinstance(value, str) and value.startswith("IPY_MODEL_")):
+        return None
+    if isinstance(value, list | dict) and len(value) > 5:
+        return f"{len(value):,} values"
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _control(name: str, values: Mapping[str, Any]) -> str:
@@ -66,6 +111,8 @@ def _control(name: str, values: Mapping[str, Any]) -> str:
         value = ", ".join(values["_options_labels"][i] for i in chosen)
     elif value is None:
         return ""
+    if isinstance(value, list):
+        value = " – ".join(map(str, value)) or "nothing"
     return f"<div>{label} <b>{escape(str(value))}</b></div>"
 
 

@@ -28,6 +28,7 @@ from workbench.batch.outputs import clip
 from workbench.batch.results import collect, collect_files
 from workbench.batch.widgets import leave_pictures
 
+_log = logging.getLogger("workbench.batch")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Figures say in words what they show, from which their alternative texts are made.
 _KERNEL = [
@@ -153,8 +154,11 @@ class Worker:
             self.path.unlink()  # gives back its space
             document = nbformat.reads(self.original, as_version=4)
         notebook.correct(document, error)
-        leave_pictures(document)
-        add_alternatives(document)
+        for adorn in (leave_pictures, add_alternatives):
+            try:
+                adorn(document)
+            except Exception:  # a widget of a kind unseen so far is no failure of the run
+                _log.exception("%s left something out", adorn.__name__)
         for index, cell in enumerate(document.cells):
             clip(cell, index)  # that of a cell which did not end
         notebook.write_text(self.path, nbformat.writes(document) + "\n")
