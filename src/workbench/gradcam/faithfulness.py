@@ -98,8 +98,11 @@ def faithfulness(
     Raises
     ------
     ValueError
-        No map was given, one is not (sample, y, x) or not finite, a box lies outside.
+        No map was given, one is not (sample, y, x) or not finite, a box lies outside, or `steps`
+        is below 1.
     """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: it must be at least 1")
     images = images_for(model, x)
     with Probe(model) as probe:
         seen = probe.run(images, target)
@@ -107,35 +110,35 @@ def faithfulness(
     if seen.target is None:
         raise ValueError("faithfulness follows a class's probability: give class numbers")
     every = {**_checked(maps, images), **_baselines(maps, images, seed), "plain gradient": plain}
-    chance = partial(_chance, model, seen.target)
     edges = None if boxes is None else torch.as_tensor(boxes, device=images.device)
-    rows, curves = {}, []
-    for name, values in tqdm(every.items(), desc="faithfulness", disable=not progress):
-        order = _order(values, seed)
-        curve = _curves(chance, images, order, steps)
-        curves.append(curve.assign(map=name))
-        rows[name] = {
-            "deletion": _area(curve["deletion"]),
-            "insertion": _area(curve["insertion"]),
-            "road": _road(chance, images, order),
-            **_located(values, edges),
-        }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("map")
+    chance = partial(_chance, model, seen.target)
+    bar = tqdm(every.items(), desc="faithfulness", disable=not progress)
+    found = {name: _test(chance, images, values, edges, steps, seed) for name, values in bar}
+    table = pd.DataFrame.from_dict({name: row for name, (row, _) in found.items()}, orient="index")
     if layer is not None:
-        methods = [name for name in every if name in METHODS]
-        found = randomization(
-            model,
-            images,
-            [*methods, "gradient"],
-            layer,
-            target=seen.target,
-            seed=seed,
-            progress=progress,
-        )
-        found = found.rename(index={"gradient": "plain gradient"})
-        table = table.join(found[["similarity", "verdict"]])
+        methods = [*(name for name in every if name in METHODS), "gradient"]
+        shuffled = randomization(
+            model, images, methods, layer, target=seen.target, seed=seed, progress=progress
+        ).rename(index={"gradient": "plain gradient"})
+        table = table.join(shuffled[["similarity", "verdict"]])
+    curves = pd.concat([curve.assign(map=name) for name, (_, curve) in found.items()])
     columns = ["map", "share", "deletion", "insertion"]
-    return Faithfulness(table, pd.concat(curves, ignore_index=True)[columns])
+    return Faithfulness(table.rename_axis("map"), curves.reset_index(drop=True)[columns])
+
+
+def _test(
+    chance: Chance, x: Tensor, values: Tensor, boxes: Tensor | None, steps: int, seed: int
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """One map's row of the table, and its curves."""
+    order = _order(values, seed)
+    curves = _curves(chance, x, order, steps)
+    row = {
+        "deletion": _area(curves["deletion"]),
+        "insertion": _area(curves["insertion"]),
+        "road": _road(chance, x, order),
+        **_located(values, boxes),
+    }
+    return row, curves
 
 
 def _checked(maps: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from torch import Tensor, nn
+
+from workbench.models.layers import find_layer, layers_of
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -27,7 +28,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     Raises
     ------
     ValueError
-        The model has no such layer; the nearest names are listed.
+        The model has no such layer; the nearest names are listed. Or its file hides them all.
     TypeError
         Something else than a name or a module was given.
 
@@ -38,8 +39,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     ['0', '1']
     """
     asked = [layers] if isinstance(layers, str | nn.Module) else list(layers)
-    modules = dict(model.named_modules())
-    names = {id(module): name for name, module in modules.items()}
+    names = {id(module): name for name, module in layers_of(model).items()}
     found = {}
     for layer in asked:
         if not isinstance(layer, str | nn.Module):
@@ -47,10 +47,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         name = names.get(id(layer)) if isinstance(layer, nn.Module) else layer
         if name is None:
             raise ValueError(f"this {type(layer).__name__} is not a part of the model")
-        if name not in modules:
-            near = get_close_matches(name, modules, n=3) or list(modules)[1:6]
-            raise ValueError(f"the model has no layer {name!r}; there is {', '.join(near)}")
-        found[name] = modules[name]
+        found[name] = find_layer(model, name)
     return found
 
 
@@ -84,17 +81,20 @@ def layout_of(model: nn.Module, name: str, output: object, x: Tensor) -> Layout:
     Four axes are (sample, channel, y, x), unless only axes 1 and 2 have the image's proportions:
     then channels come last, as in Swin transformers. Three axes are (sample, token, channel), as
     in vision transformers: the prefix tokens (class, distillation, registers) are dropped, as many
-    as ``num_prefix_tokens`` of the model says, or else the fewest after which the rest fills a
-    grid of the image's proportions; the grid is read row by row.
+    as ``num_prefix_tokens`` of the model says where the rest then fills a grid of the image's
+    proportions, or else the fewest after which it does; the grid is read row by row.
 
     Raises
     ------
     ValueError
-        The output has no spatial extent, or its tokens fill no such grid.
+        The output has no spatial extent, its tokens fill no such grid, or it does not belong to
+        the images one by one (a table of positions, windows that are cut before attention).
     """
     if not isinstance(output, Tensor):
         raise ValueError(f"layer {name!r} gives a {type(output).__name__}, not one tensor")
     shape, image = tuple(output.shape), (x.shape[-2], x.shape[-1])
+    if output.ndim in (3, 4) and len(output) != len(x):
+        raise ValueError(f"layer {name!r} gives {shape} for {len(x)} images, not one output each")
     if output.ndim == 4:
         last = _mismatch(shape[2:], image) > math.log(2) and _mismatch(shape[1:3], image) < 0.05
         grid = shape[1:3] if last else shape[2:]
@@ -110,11 +110,10 @@ def layout_of(model: nn.Module, name: str, output: object, x: Tensor) -> Layout:
 
 def _tokens(model: nn.Module, name: str, shape: tuple[int, ...], image: tuple[int, int]) -> Layout:
     told = [n for m in model.modules() if isinstance(n := getattr(m, "num_prefix_tokens", 0), int)]
-    least = max(told, default=0)
-    for prefix in range(least, least + 1 if least else _MOST_PREFIX_TOKENS):
+    for prefix in (max(told, default=0), *range(_MOST_PREFIX_TOKENS)):
         patches = shape[1] - prefix
         if patches <= 1:
-            break
+            continue
         rows = max(1, round(math.sqrt(patches * image[0] / image[1])))
         if patches % rows == 0 and _mismatch((rows, patches // rows), image) < 0.05:
             return Layout("tokens", (rows, patches // rows), prefix)

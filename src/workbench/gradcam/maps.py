@@ -69,9 +69,10 @@ def eigencam(activations: Tensor, gradients: Tensor | None = None) -> Tensor:  #
     uncorrelated, has a positive sum.
     """
     places = activations.flatten(2).transpose(1, 2)
-    u, s, _ = torch.linalg.svd(places.float(), full_matrices=False)
+    places = places.to(torch.promote_types(places.dtype, torch.float32))  # no SVD in half precision
+    u, s, _ = torch.linalg.svd(places, full_matrices=False)
     projected = u[:, :, 0] * s[:, :1]
-    norm = places.float().norm(dim=2)
+    norm = places.norm(dim=2)
     side = (projected * (norm - norm.mean(1, keepdim=True))).sum(1, keepdim=True)
     side = torch.where(side == 0, projected.sum(1, keepdim=True), side)
     signed = torch.where(side < 0, -projected, projected)

@@ -96,6 +96,8 @@ class _Equal(TorchFunctionMode):
             return _convolve(*args, **options)
         if name in ("max_pool2d", "max_pool2d_with_indices"):
             return _mean_pool(*args, **options)
+        if name == "lp_pool2d":
+            return F.avg_pool2d(args[0], *args[2:], **options)
         if name == "linear":
             return args[0].mean(-1, keepdim=True).expand(*args[0].shape[:-1], len(args[1]))
         return func(*args, **options)

@@ -13,7 +13,6 @@ from workbench.gradcam.layers import Layers, Layout, find_layers, layout_of
 from workbench.gradcam.running import images_for, logits, undisturbed
 from workbench.gradcam.seen import Seen
 from workbench.gradcam.targets import Scorer, Target
-from workbench.models import Sealed
 
 
 class Probe:
@@ -59,8 +58,6 @@ class Probe:
         *,
         reshape: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if isinstance(model, Sealed):
-            raise ValueError(f"{model.kind} files hide their layers; load a state dict instead")
         self.model = model
         self.layers = find_layers(model, layers)
         self._reshape = reshape

@@ -11,10 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from workbench.gradcam.fields import Extent, Field, FieldTracker
+from workbench.gradcam.fields import Extent, Field
 from workbench.gradcam.layers import Layers, find_layers, layout_of
 from workbench.gradcam.measuring import measure
 from workbench.gradcam.running import undisturbed
+from workbench.gradcam.tracking import FieldTracker
+from workbench.models.batching import place_of
+from workbench.models.layers import layers_of
 
 
 def receptive_field(
@@ -58,7 +61,8 @@ def receptive_field(
     Raises
     ------
     ValueError
-        There is no such layer, it was not reached, or its output has no plane.
+        There is no such layer, it was not reached, or its output has no plane; or the network's
+        file hides all of them.
 
     Examples
     --------
@@ -66,7 +70,7 @@ def receptive_field(
     >>> receptive_field(model, (3, 32, 32), confirm=True)[["size", "measured"]].values.tolist()
     [[7, 7], [11, 11]]
     """
-    every = [name for name, _ in model.named_modules() if name]
+    every = [name for name in layers_of(model) if name]
     modules = find_layers(model, every if layers is None else layers)
     found = _follow(model, modules, input_shape)
     if layers is not None and (flat := [name for name in modules if name not in found]):
@@ -111,10 +115,10 @@ def _follow(
     model: nn.Module, modules: dict[str, nn.Module], shape: tuple[int, int, int]
 ) -> dict[str, tuple[Field, tuple[int, int]]]:
     """The field and the plane of each layer's output; of a layer that runs often, of the last."""
-    place = next(model.parameters(), torch.empty(0))
     found: dict[str, tuple[Field, tuple[int, int]]] = {}
     with undisturbed(model):
-        image = torch.zeros(1, *shape, device=place.device, dtype=place.dtype)
+        image = torch.zeros(1, *shape)
+        image = image.to(place_of(model, image))
         tracker = FieldTracker(image)
 
         def see(name: str, output: Any) -> None:

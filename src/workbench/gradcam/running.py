@@ -8,11 +8,15 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from workbench.models.batching import batches, evaluating
+from workbench.models.batching import batches, channels_of, evaluating, place_of
 
 
 def images_for(model: nn.Module, x: Tensor | xr.Dataset) -> Tensor:
-    """The images as a checked tensor on the model's device, outside any graph."""
+    """The images as the model takes them, checked, outside any graph.
+
+    They get the model's device and precision; grey ones have their channel repeated for a model
+    that takes three.
+    """
     if isinstance(x, xr.Dataset):
         x = next(batches(x, max(1, x.sizes["sample"]), progress=False))
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4 or not len(x):
@@ -21,9 +25,10 @@ def images_for(model: nn.Module, x: Tensor | xr.Dataset) -> Tensor:
     bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite pixels in {len(bad)} images; the first is at {bad[0]}")
-    device = next((p.device for p in model.parameters()), x.device)
+    if (x.shape[1], channels_of(model)) == (1, 3):
+        x = x.expand(-1, 3, -1, -1)
     with torch.inference_mode(False):
-        return x.clone().to(device) if x.is_inference() else x.detach().to(device)
+        return (x.clone() if x.is_inference() else x.detach()).to(place_of(model, x))
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class Seen:
         Raises
         ------
         ValueError
-            There is no such method, or the layer was not probed.
+            There is no such method, the layer was not probed, or an option is below 1.
         RuntimeError
             The method runs the network again, and the probe was left.
         """
@@ -132,7 +132,7 @@ class Seen:
             "integrated_gradients": ``steps=32``, ``baseline=0.0``; "occlusion": ``window``,
             ``stride``, ``fill``, ``batch_size``.
         """
-        self._open(method)
+        self._open(method, options)
         model = self._probe.model
         if method == "guided_gradcam":
             cam = self.map("gradcam", layer, size=(self.x.shape[-2], self.x.shape[-1]))
@@ -144,7 +144,7 @@ class Seen:
 
     def ablation_drops(self, layer: str | None = None, **options: Any) -> Tensor:
         """By how much the score falls without each channel of a layer, (sample, channel)."""
-        self._open("ablationcam")
+        self._open("ablationcam", options)
         name = self._probed(layer)
         layout = self._layouts[name]
         if layout.kind == "told":
@@ -171,9 +171,13 @@ class Seen:
             raise ValueError(f"layer {layer!r} was not probed; {', '.join(self.activations)} were")
         return layer or list(self.activations)[-1]
 
-    def _open(self, method: str) -> None:
+    def _open(self, method: str, options: dict[str, Any]) -> None:
+        """Refuse what cannot be run again, and counts and lengths below 1."""
         if self._probe.closed:
             raise RuntimeError(f"{method} runs the network again: ask for it within the probe")
+        for name in ("samples", "steps", "window", "stride", "batch_size"):
+            if options.get(name) is not None and options[name] < 1:
+                raise ValueError(f"{name}={options[name]}: it must be at least 1")
 
 
 def resize(maps: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -66,10 +66,10 @@ def _classes(target: int | Sequence[int] | Tensor | None, output: Tensor) -> Ten
     if target is None:
         return output.argmax(1)
     chosen = torch.as_tensor(target, device=output.device)
-    if chosen.is_floating_point() or chosen.dtype in (torch.bool, torch.complex64):
-        raise TypeError(f"targets are class numbers, got {chosen.dtype}")
     if chosen.ndim > 1 or (chosen.ndim == 1 and len(chosen) != n):
         raise ValueError(f"targets of shape {tuple(chosen.shape)} for {n} images")
+    if chosen.is_floating_point() or chosen.dtype in (torch.bool, torch.complex64):
+        raise TypeError(f"targets are class numbers, got {chosen.dtype}")
     bad = chosen[(chosen < 0) | (chosen >= classes)]
     if bad.numel():
         raise ValueError(f"there is no class {bad.flatten()[0].item()}: "

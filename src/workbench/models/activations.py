@@ -1,6 +1,5 @@
 """What a layer of a network makes of each image."""
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +7,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from workbench.models.batching import run
-from workbench.models.sealed import Sealed
+from workbench.models.layers import find_layer, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,15 +81,10 @@ def activations(
 
 def _layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module, bool]:
     """The layer's name, its module, and whether its input is meant, not its output."""
-    if isinstance(model, Sealed):
-        raise ValueError(f"{model.kind} files hide their layers; load a state dict to look inside")
-    modules = dict(model.named_modules())
     if layer is not None:
-        if layer not in modules:
-            near = get_close_matches(layer, modules, n=3) or list(modules)[1:6]
-            raise ValueError(f"the model has no layer {layer!r}; there is {', '.join(near)}")
-        return layer, modules[layer], False
-    linear = [(name, module) for name, module in modules.items() if isinstance(module, nn.Linear)]
+        return layer, find_layer(model, layer), False
+    every = layers_of(model).items()
+    linear = [(name, module) for name, module in every if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("the model has no nn.Linear to stand before; name a layer")
     name, module = linear[-1]

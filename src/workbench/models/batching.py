@@ -19,10 +19,15 @@ def run(
 
     Evaluation mode, no gradients, on the network's own device; its modes are put back at the end.
     """
-    place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    place = place_of(model, torch.empty(0))
     with evaluating(model), torch.inference_mode():
         for batch in batches(ds, batch_size, progress):
-            yield _forward(model, batch.to(place.device, place.dtype)), len(batch)
+            yield _forward(model, batch.to(place)), len(batch)
+
+
+def place_of(model: nn.Module, default: Tensor) -> Tensor:
+    """A tensor on the device and in the precision of the network; `default` without parameters."""
+    return next((p for p in model.parameters() if p.is_floating_point()), default)
 
 
 def batches(ds: xr.Dataset, batch_size: int, progress: bool = True) -> Iterator[Tensor]:

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
+import torch
 from torch import nn
 
 from workbench._extras import need
@@ -54,18 +57,23 @@ def pretrained(name: str, found: Architecture) -> nn.Module:
     WeightsNotFoundError
         There is no way to the weights.
     ValueError
-        The architecture has no pretrained weights.
+        The weights that were downloaded, now or earlier, are damaged or another network's.
     """
     try:
         with no_pickles():
-            model = found.download()
+            return found.download()
     except OSError as error:
         raise WeightsNotFoundError(
             f"the weights of {name!r} are not on this machine and could not be downloaded "
             f"({error}). They come from {found.where}: go online once, or bring the file and "
             f"load(path, architecture={name!r})"
         ) from error
-    return model
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(
+            f"the weights of {name!r} cannot be read ({shorten(str(error), 200)}). They came from "
+            f"{found.where}: delete the file of that name from the cache, for torchvision's "
+            f"{torch.hub.get_dir()}, and load them again"
+        ) from error
 
 
 def torchvision() -> Any:
@@ -73,8 +81,6 @@ def torchvision() -> Any:
     try:
         return need("torchvision", extra="networks")
     except (RuntimeError, OSError, AttributeError) as error:
-        import torch
-
         raise ImportError(
             f"the torchvision that is installed was built for another torch than this one, "
             f"{torch.__version__} ({error}). Install the two together, from one place: "
