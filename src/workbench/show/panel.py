@@ -36,8 +36,11 @@ _HIDE_STILL = (
 _LONGEST = 96
 #: More rows than this make the page slow; the CSV has them all.
 _MOST_ROWS = 200
-#: Pixels of the image pointed at, and of all that is beside the map but for the gallery.
+#: Pixels of the image pointed at.
 _POINTED = 88
+#: Pixels beside the canvas that jupyter-scatter's buttons take.
+_TOOLBAR = 40
+#: Pixels of all that is beside the map but for the gallery.
 _OTHERS = 190
 
 
@@ -55,7 +58,7 @@ class Panel:
         self._heading, self._pointed, self.status, self.gallery, self._table = parts
         self._heading.value = self._legend()
         self.gallery.layout = {
-            "max_height": f"{max(scatter.height - 190, 150)}px",
+            "max_height": f"{max(scatter.height - _OTHERS, 150)}px",
             "overflow": "auto",
         }
         self._pointed.layout = {"height": f"{_POINTED + 12}px"}
@@ -63,10 +66,7 @@ class Panel:
         self.class_name = widgets.Combobox(
             placeholder="class", options=scatter.classes, layout={"width": "120px"}
         )
-        side = [self._pointed, self._controls(widgets), self.status, self.gallery, self._table]
-        left = widgets.VBox([self._heading, self._plot.show()], layout={"flex": "3 1 0%"})
-        right = widgets.VBox(side, layout={"flex": "2 1 0%", "padding": "0 0 0 12px"})
-        self.box = widgets.HBox([left, right], layout={"width": "100%"}).add_class(_LIVE)
+        self.box = self._halves(widgets).add_class(_LIVE)
         self._plot.widget.observe(self._on_lasso, names="selection")
         self._plot.widget.observe(self._on_hover, names="hovering")
         self.refresh()
@@ -86,6 +86,20 @@ class Panel:
         self.status.value = f"<b>{len(chosen):,} selected</b>{more}{said}"
         self.gallery.value = gallery(self._uris(shown), [self._scatter.describe(i) for i in shown])
         self._table.value = table(frame, _MOST_ROWS) if len(chosen) else ""
+
+    def _halves(self, widgets: Any) -> Any:
+        """The map, and beside it the rest, which goes below where there is no room for both.
+
+        In a canvas narrower than it is high, points would lie beyond the edges.
+        """
+        side = [self._pointed, self._controls(widgets), self.status, self.gallery, self._table]
+        left = {"flex": f"3 1 {self._scatter.height + _TOOLBAR}px"}
+        right = {"flex": "2 1 250px", "padding": "0 0 0 12px"}
+        halves = [
+            widgets.VBox([self._heading, self._plot.show()], layout=left),
+            widgets.VBox(side, layout=right),
+        ]
+        return widgets.HBox(halves, layout={"width": "100%", "flex_flow": "row wrap"})
 
     def _controls(self, widgets: Any) -> Any:
         """Fields and buttons, each with its call."""
@@ -137,7 +151,7 @@ class Panel:
     def _on_hover(self, change: Any) -> None:
         at = change["new"]
         if at is None:
-            self._pointed.value = f'<span style="opacity:.7">{_HINT}</span>'
+            self._pointed.value = f'<div style="opacity:.8;line-height:1.4">{_HINT}</div>'
             return
         text = escape(self._scatter.describe(int(at)))
         self._pointed.value = (

@@ -31,7 +31,8 @@ def gallery(uris: Iterable[str], captions: Iterable[str]) -> str:
 
 def chips(entries: Sequence[tuple[str, str]]) -> str:
     """A legend in one paragraph: (name, colour)."""
-    dot = "display:inline-block;width:10px;height:10px;border-radius:50%"
+    # The white ring is for the dark colours on a dark theme.
+    dot = "display:inline-block;width:10px;height:10px;border-radius:50%;border:1px solid white"
     return " ".join(
         '<span style="white-space:nowrap;margin-right:10px">'
         f'<span style="{dot};background:{color}"></span> {escape(name)}</span>'

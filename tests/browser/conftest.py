@@ -1,0 +1,107 @@
+"""Chromium, JupyterLab and screenshots for all browser tests; a console error fails them."""
+
+import re
+import shutil
+
+import jupyterlab_driving as driving
+import pytest
+from notebook_contract import ROOT
+from playwright.sync_api import sync_playwright
+
+SCREENSHOTS = ROOT / "screenshots"
+#: WebGL without a graphics card, as jupyter-scatter and FiftyOne's plots need it.
+FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+#: What is said on the console through no fault of ours: (where from, what).
+HARMLESS = [
+    # FiftyOne's App asks for fonts that a machine without the internet does not get.
+    (r"^https://fonts\.googleapis\.com/", r"net::ERR_"),
+    # anywidget says this after two seconds, and goes on; a busy machine takes longer.
+    (r"^$", r"^\[anywidget\] Failed to initialize model\.$"),
+]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    with sync_playwright() as started:
+        running = started.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def lab(browser, tmp_path_factory):
+    """JupyterLab over an empty folder, which the tests put notebooks into."""
+    folder, own = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter")
+    with driving.serving(folder, own) as running:
+        yield running
+
+
+@pytest.fixture
+def errors():
+    """The errors on the console of every tab; the test fails if there are any."""
+    found = []
+    yield found
+    assert found == []
+
+
+@pytest.fixture
+def new_tab(browser, errors):
+    """Open a tab of its own, with its own cookies and storage."""
+    opened = []
+
+    def opening(width=1280):
+        context = browser.new_context(viewport={"width": width, "height": 1000})
+        opened.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(driving.PATIENCE * 1000)
+        tab.on("pageerror", lambda error: _note("", str(error), errors))
+        tab.on("console", lambda message: _note_message(message, errors))
+        return tab
+
+    yield opening
+    for context in opened:
+        context.close()
+
+
+def _note_message(message, errors):
+    if message.type == "error":
+        _note(message.location.get("url", ""), message.text, errors)
+
+
+def _note(where, text, errors):
+    if not any(re.search(w, where) and re.search(t, text) for w, t in HARMLESS):
+        errors.append(f"{where}: {text}")
+
+
+@pytest.fixture
+def tab(lab, new_tab):
+    """A tab for JupyterLab; the kernels that it leaves are ended."""
+    yield new_tab()
+    lab.end_kernels()
+
+
+@pytest.fixture
+def keep(request):
+    """Keep a screenshot of a tab, or of a part of it, under the test's name."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    own = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
+
+    def keeping(shown, name, **options):
+        shown.screenshot(path=SCREENSHOTS / f"{own}-{name}.png", **options)
+
+    return keeping
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say where the screenshots are."""
+    if any(SCREENSHOTS.glob("*.png")):
+        terminalreporter.write_line(f"Screenshots to look at: {SCREENSHOTS}")

@@ -1,0 +1,72 @@
+"""The FiftyOne App on a dataset of ours: its map, a lasso, a tag, and the way back to Python."""
+
+import json
+import os
+import re
+
+import pytest
+from jupyterlab_driving import PATIENCE, open_notebook, run_all, run_last
+from mouse import lasso
+from playwright.sync_api import expect
+
+from workbench import show
+
+CODE = """
+import json
+import numpy as np, xarray as xr
+from workbench import datasets, show
+ds = datasets.load("digits", n=300)
+ds = ds.isel(sample=ds.label.values < 4)
+corner = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])[ds.label.values]
+jitter = np.random.default_rng(0).uniform(-0.4, 0.4, corner.shape)
+xy = xr.DataArray(corner + jitter, dims=("sample", "axis"))
+dataset = show.to_fiftyone(ds, "lassoed", maps={"corners": xy}, progress=False)
+for _ in range(3):  # FiftyOne waits a minute for its server, which a busy machine may exceed
+    link = show.app_link(dataset)
+    if "http" in link:
+        break
+print(link)
+"""
+STATE = """
+back = show.from_fiftyone(dataset, ds, progress=False)
+checked = back.tags.values[:, back.tag.values == "checked"].any(axis=1)
+threes = ds.sample.values[ds.label.values == 3].tolist()
+print(json.dumps({"threes": threes, "tagged": back.sample.values[checked].tolist()}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _database():
+    if not os.environ.get("CI") and not show.fiftyone_ready():
+        pytest.skip("FiftyOne's database does not start here")
+
+
+@pytest.mark.timeout(1200)
+def test_a_lasso_and_a_tag_in_the_app_come_back(lab, tab, new_tab, keep):
+    lab.write("app.ipynb", CODE, STATE)
+    open_notebook(tab, lab, "app.ipynb")
+    run_all(tab, patience=500)
+    link = tab.locator(".jp-OutputArea-output").get_by_text("FiftyOne App: http")
+    address = re.search(r"http\S+", link.inner_text()).group()
+    keep(tab, "notebook")
+    threes = json.loads(run_last(tab))["threes"]
+
+    app = new_tab(width=1800)
+    app.goto(address, wait_until="commit")
+    app.get_by_text("corners", exact=True).click()
+    expect(app.get_by_text(re.compile(r"^\d+ points$"))).to_be_visible()
+    app.get_by_role("button", name="Select", exact=True).click()
+    keep(app, "map")
+    biggest = app.locator("canvas:not([class*=looker])").last
+    lasso(app, biggest, 0.5, 0.5, 0.99, 0.99)
+    expect(app.get_by_text(f"{len(threes)} samples").first).to_be_visible()
+    keep(app, "lasso")
+
+    app.locator("[data-cy=action-tag-sample-labels]").click()
+    tag = app.get_by_placeholder(f"+ tag {len(threes)} samples")
+    tag.fill("checked")
+    tag.press("Enter")
+    app.get_by_text("Apply", exact=True).click()
+    expect(app.get_by_text("Apply", exact=True)).to_be_hidden(timeout=PATIENCE * 1000)
+    keep(app, "tagged")
+    assert json.loads(run_last(tab))["tagged"] == threes

@@ -1,0 +1,66 @@
+"""The interactive map in JupyterLab: a lasso, the gallery, tags and corrected labels."""
+
+import json
+
+import pytest
+from jupyterlab_driving import open_notebook, run_all, run_last, use_theme
+from legibility import illegible
+from mouse import lasso
+from playwright.sync_api import expect
+
+# One class in each corner of the map, so that a lasso around a corner holds what is known.
+CODE = """
+import numpy as np, xarray as xr
+from workbench import datasets, show
+ds = datasets.load("digits", n=300)
+ds = ds.isel(sample=ds.label.values < 4)
+corner = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])[ds.label.values]
+jitter = np.random.default_rng(0).uniform(-0.4, 0.4, corner.shape)
+xy = xr.DataArray(corner + jitter, dims=("sample", "axis"))
+seen = show.scatter(ds, xy, title="Four corners")
+seen
+"""
+STATE = """
+import json
+threes = ds.sample.values[ds.label.values == 3].tolist()
+corrected = {i: int(label) for i, label in seen.corrections.items()}
+state = {"threes": threes, "selected": seen.selection().tolist(), "corrected": corrected}
+print(json.dumps(state | {"tags": {tag: sorted(ids) for tag, ids in seen.tags.items()}}))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_lasso_fills_the_gallery_and_what_is_said_of_it_reaches_python(lab, tab, keep):
+    lab.write("map.ipynb", CODE, STATE)
+    open_notebook(tab, lab, "map.ipynb")
+    run_all(tab)
+    widget = tab.locator(".workbench-live")
+    canvas = widget.locator("canvas").first
+    expect(canvas).to_be_visible()
+    # The still picture is for where there is no widget.
+    expect(tab.locator(".jp-OutputArea-output img[src^='data:image/png']").first).to_be_hidden()
+    threes = json.loads(run_last(tab))["threes"]
+
+    lasso(tab, canvas, 0.5, 0.5, 0.99, 0.99)
+    expect(widget.get_by_text(f"{len(threes)} selected")).to_be_visible()
+    captions = widget.locator("figure").evaluate_all("all => all.map((one) => one.title)")
+    assert captions == [f"{i} · 3" for i in threes]
+    keep(tab, "light")
+
+    widget.get_by_placeholder("tag").fill("odd")
+    widget.get_by_role("button", name="Tag").click()
+    expect(widget.get_by_text(f"{len(threes)} tagged 'odd'")).to_be_visible()
+    widget.get_by_placeholder("class").fill("2")
+    widget.get_by_role("button", name="Relabel").click()
+    expect(widget.locator("figcaption").first).to_have_text(f"{threes[0]} · 3 → 2")
+    state = json.loads(run_last(tab))
+    assert state["selected"] == threes
+    assert state["tags"] == {"odd": threes}
+    assert state["corrected"] == {str(i): 2 for i in threes}
+
+    assert illegible(widget) == {}
+    use_theme(tab, "Dark")
+    assert illegible(widget) == {}
+    keep(tab, "dark")
+    widget.get_by_role("button", name="Clear").click()
+    expect(widget.locator("figure")).to_have_count(0)
