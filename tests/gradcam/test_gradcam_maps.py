@@ -303,6 +303,22 @@ def test_maps_are_resampled_bilinearly(seen):
     assert torch.equal(seen.map("gradcam", "layer1", size=(64, 48)), expected[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("smoothgrad", {"samples": 0}),
+        ("integrated_gradients", {"steps": 0}),
+        ("occlusion", {"window": 0}),
+        ("occlusion", {"stride": -1}),
+        ("ablationcam", {"batch_size": 0}),
+    ],
+)
+def test_options_below_one_are_refused(seen, method, options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}=.*: it must be at least 1"):
+        seen.map(method, **options)
+
+
 def test_unknown_methods_and_layers_are_named(seen):
     with pytest.raises(ValueError, match=r"no method 'grad-cam'; there is gradcam, gradcam\+\+"):
         seen.map("grad-cam")

@@ -160,6 +160,17 @@ class TestWhatIsTaken:
             with gradcam.Probe(resnet, layers) as probe:
                 torch.testing.assert_close(probe.run(images, 7).map(signed=True), expected)
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_a_model_of_another_precision(self, small, images, dtype):
+        with gradcam.Probe(small, "layer4") as probe:
+            expected = probe.run(images, 7).map("hirescam")
+        with gradcam.Probe(small.to(dtype), "layer4") as probe:
+            seen = probe.run(images, 7)
+            found = seen.map("hirescam")
+            seen.map("eigencam")
+        assert found.dtype == seen.x.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05 * expected.max())
+
     def test_targets_of_every_kind(self, resnet, images):
         output = resnet(images)
         top = output.argmax(1)
@@ -185,6 +196,11 @@ class TestWhatIsTaken:
         x = torch.from_numpy(ds["image"].values).permute(0, 3, 1, 2) / 255
         torch.testing.assert_close(seen.x, x)
         assert [text.count("%") for text in seen.predictions(model.classes)] == [2] * 4
+
+    def test_grey_images_of_a_dataset_for_a_network_of_three_channels(self, small):
+        ds = datasets.load("photos", n=2).isel(channel=[0])
+        with gradcam.Probe(small, "layer4") as probe:
+            assert probe.run(ds).x.shape == (2, 3, 32, 32)
 
     def test_a_segmenters_output_by_a_function(self):
         model = nn.Conv2d(3, 5, 3, padding=1)
@@ -255,6 +271,23 @@ class TestTransformers:
         with gradcam.Probe(model, "blocks.1.norm1") as probe:
             assert probe.run(torch.rand(1, 3, 32, 64)).map().shape == (1, 2, 4)
 
+    def test_prefix_tokens_that_join_late(self):
+        import timm
+
+        model = timm.create_model("cait_xxs24_224", img_size=64, depth=1, num_classes=5).eval()
+        assert model.num_prefix_tokens == 1
+        with gradcam.Probe(model, "blocks.0") as probe:
+            assert probe.run(torch.rand(1, 3, 64, 64)).map().shape == (1, 4, 4)
+
+    def test_windows_and_tables_of_positions_are_no_outputs_of_images(self):
+        from torchvision.models.swin_transformer import SwinTransformer, SwinTransformerBlockV2
+
+        model = SwinTransformer([4, 4], 16, [1, 1], [2, 2], [4, 4], num_classes=5,
+                                block=SwinTransformerBlockV2)  # fmt: skip
+        layer = "features.1.0.attn.cpb_mlp"
+        with pytest.raises(ValueError, match=r"\(1, 7, 7, 2\) for 2 images, not one output each"):
+            gradcam.Probe(model, layer).run(torch.rand(2, 3, 32, 32))
+
     def test_a_reshape_of_ones_own(self):
         class Tokens(nn.Module):
             def __init__(self):
@@ -299,6 +332,7 @@ class TestErrors:
         probe = gradcam.Probe(small, "layer4")
         for target, words in (
             ([1, 2], r"targets of shape \(2,\) for 3 images"),
+            ([], r"targets of shape \(0,\) for 3 images"),
             ([1, 2, 10], "there is no class 10: the model has 0 to 9"),
             (-1, "there is no class -1"),
             (lambda o: o.sum(), r"gives \(\), not one score for each of 3 images"),

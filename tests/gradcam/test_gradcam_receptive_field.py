@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import gradcam, models
+from workbench.models import Sealed
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4"]
 
@@ -73,6 +74,39 @@ def test_single_operations_behind_a_convolution(last, size, step):
     assert (row["size"], row["stride"]) == (size, step)
 
 
+class Focus(nn.Module):
+    """Four slices of the image become channels, as in YOLO's first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 3, 1), nn.Conv2d(12, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x)
+        rows = (x[..., ::2, :], x[:, :, 1::2])
+        return self.last(torch.cat([half[..., i::2] for half in rows for i in (0, 1)], 1))
+
+
+@pytest.mark.parametrize(
+    ("between", "channels", "size", "step"),
+    [
+        (nn.PixelShuffle(2), 1, 4, 0.5),
+        (nn.PixelUnshuffle(2), 16, 8, 2),
+        (nn.LPPool2d(2, 2), 4, 8, 2),
+    ],
+)
+def test_planes_that_are_rearranged(between, channels, size, step):
+    before, after = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(channels, 2, 3, padding=1)
+    model = nn.Sequential(before, between, after)
+    row = gradcam.receptive_field(model, (3, 16, 16), "2", confirm=True).loc["2"]
+    assert (row["size"], row["measured"], row["stride"]) == (size, size, step)
+
+
+def test_slices_of_the_plane():
+    row = gradcam.receptive_field(Focus(), (3, 16, 16), "last", confirm=True).loc["last"]
+    assert (row["size"], row["measured"], row["stride"], row["padding"]) == (6, 6, 2, 2)
+
+
 def test_what_gates_or_attends_sees_everything():
     from torchvision.ops import SqueezeExcitation
 
@@ -135,6 +169,8 @@ def test_layers_without_a_plane_are_named(resnet):
         gradcam.receptive_field(resnet, (3, 64, 64), ["layer1", "fc"])
     with pytest.raises(ValueError, match="no layer 'layer5'"):
         gradcam.receptive_field(resnet, (3, 64, 64), "layer5")
+    with pytest.raises(ValueError, match="hide their layers"):
+        gradcam.receptive_field(Sealed("ONNX", ()), (3, 64, 64))
 
 
 def test_the_model_is_left_alone(resnet):

@@ -70,6 +70,8 @@ class TestEveryBackend:
         # 11 images in batches of at most 5: the last batch of four is filled up
         found = models.predict(loaded, images, batch_size=5, progress=False)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+        lazy = models.predict(loaded, images.chunk(sample=3), batch_size=5, progress=False)
+        np.testing.assert_allclose(lazy, expected, atol=1e-5)
         one = models.predict(loaded, images.isel(sample=[7]), progress=False)
         np.testing.assert_allclose(one, expected[[7]], atol=1e-5)
 

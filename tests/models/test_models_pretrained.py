@@ -1,8 +1,12 @@
 """Networks by name: their preset, their weights out of the cache, and what is said without them."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import torch
 import torchvision_import  # noqa: F401 - before timm and the library ask for torchvision
 import xarray as xr
 from torch.nn import functional as F
-from torchvision.models import resnet18, resnet34
+from torchvision.models import SqueezeNet1_1_Weights, resnet18, resnet34, squeezenet1_1
 
 from workbench import models
 
@@ -32,6 +36,30 @@ def cache(tmp_path_factory):
     weights = resnet18().state_dict()
     torch.save(weights, home / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
     return home, weights
+
+
+@pytest.fixture
+def server(tmp_path_factory, monkeypatch):
+    """Serve a file of weights on this machine; its address, and the requests as they come."""
+    folder, asked = tmp_path_factory.mktemp("served"), []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            asked.append(args)
+
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def serve(weights, digest=None):
+        torch.save(weights, folder / "weights")
+        digest = digest or hashlib.sha256((folder / "weights").read_bytes()).hexdigest()[:8]
+        file = (folder / "weights").rename(folder / f"served-{digest}.pth")
+        return f"http://127.0.0.1:{serving.server_port}/{file.name}", asked
+
+    yield serve
+    serving.shutdown()
+    serving.server_close()
 
 
 def reference(weights, images, mode="bilinear"):
@@ -58,6 +86,41 @@ class TestTorchvision:
         assert found.sizes["class"] == 1000
         layer = models.activations(network, images, "layer4", progress=False)
         assert layer.shape == (3, 512)
+
+    def test_weights_are_downloaded_once_and_checked(self, server, images, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        weights = squeezenet1_1().state_dict()
+        url, asked = server(weights)
+        monkeypatch.setattr(SqueezeNet1_1_Weights.DEFAULT.value, "url", url)
+        for _ in range(2):
+            network = models.load("squeezenet1_1")
+        assert len(asked) == 1
+        found = network.state_dict()
+        assert all(torch.equal(found[key], value) for key, value in weights.items())
+        assert models.predict(network, images, progress=False).shape == (3, 1000)
+
+    def test_weights_that_are_not_what_was_published_are_refused(
+        self, server, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        url, _ = server(squeezenet1_1().state_dict(), digest="0" * 8)
+        monkeypatch.setattr(SqueezeNet1_1_Weights.DEFAULT.value, "url", url)
+        with pytest.raises(ValueError, match=r"'squeezenet1_1' cannot be read.*invalid hash"):
+            models.load("squeezenet1_1")
+        assert not list(tmp_path.rglob("*.pth"))
+
+    def test_damaged_weights_in_the_cache_are_told_to_be_deleted(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        file = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+        file.parent.mkdir(parents=True)
+        torch.save(squeezenet1_1().state_dict(), file)
+        os.truncate(file, 1_000_000)
+        with pytest.raises(ValueError, match=r"delete the file .* from the cache") as caught:
+            models.load("squeezenet1_1")
+        assert str(file.parent.parent) in str(caught.value)
+        torch.save(resnet18().state_dict(), file)
+        with pytest.raises(ValueError, match=r"cannot be read .*Missing key"):
+            models.load("squeezenet1_1")
 
     def test_without_the_weights_it_says_where_they_come_from(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
