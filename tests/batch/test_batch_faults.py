@@ -220,9 +220,9 @@ def test_ctrl_c_with_eight_running(make_notebook: Make, start_workbench: Start) 
     source = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)"
     path = make_notebook("waits", source)
     process = start_workbench("run", *[path] * 9, "--jobs", 8)
-    wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 8, seconds=120)
+    wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 8)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     records = read_runs()

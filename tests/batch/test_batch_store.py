@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from workbench.batch.record import Memory, RunError, RunRecord
-from workbench.batch.store import find_run, prune, read_runs, summaries
+from workbench.batch.store import find_run, prune, read_runs, summaries, summary_of
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -66,6 +66,18 @@ def test_the_index_follows_the_records() -> None:
     assert {s.id: s.status for s in summaries("runs")}["one-aaa"] == "failed"
     Path("runs/.index.json").write_text("{broken")
     assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
+
+
+def test_a_summary_is_the_same_with_packages_and_without() -> None:
+    for name, packages in (("four-ddd", {"numpy": "2", "odd": '"\n },'}), ("five-eee", {})):
+        record = make_run(name, days=1, packages=packages, seconds=2.0, group="g")
+        record.environment = {"A": "1"}
+        record.save(record.folder)
+    found = {s.id: s for s in summaries("runs")}
+    for name in ("four-ddd", "five-eee"):
+        content = json.loads((Path("runs") / name / "run.json").read_text())
+        assert found[name] == summary_of(content)
+        assert (found[name].host, found[name].group) == ("elsewhere", "g")
 
 
 def test_a_broken_record_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -113,7 +113,7 @@ def test_a_cluster_runs_the_same_and_ctrl_c_stops_it(
     wait = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)"
     path = make_notebook("waits", wait, parameters="k: int = 0")
     process = start_workbench("run", path, "-p", "k=range(3)", "--scheduler", scheduler)
-    wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 2, seconds=120)
+    wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err

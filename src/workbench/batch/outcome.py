@@ -99,7 +99,7 @@ def blame_memory(
         message = f"the run reached its memory limit of {show_size(limit)}"
     elif system_kills and error["cause"] == "signal" and "SIGKILL" in error["message"]:
         kind, cause = "OutOfMemory", "out-of-memory killer"
-        message = "the machine ran out of memory, and the kernel's out-of-memory killer chose this"
+        message = "the machine or its container ran out of memory: the kernel killed this process"
     else:
         return found
     if found["status"] == "killed" or error["type"] in ("RuntimeError", "WorkerError"):
