@@ -31,9 +31,10 @@ def photos_apart() -> Figure:
         "a network's activations": embeddings.features(ds, "network", model="cifar10"),
     }
     maps = {name: embeddings.project(v, "tsne", seed=SEED) for name, v in vectors.items()}
-    return show.map_grid(
-        ds, maps, columns=2, title="The same patches of photographs, described in two ways"
-    )
+    for xy in maps.values():
+        del xy.attrs["seconds"]  # how long it took belongs to the machine, not to the picture
+    title = "The same patches of photographs, described in two ways"
+    return show.map_grid(ds, maps, columns=2, title=title)
 
 
 def wrong_labels() -> Figure:

@@ -11,10 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from notebook_contract import NOTEBOOKS, ROOT
+from notebook_contract import NOTEBOOKS, REPOSITORY, ROOT
 
 from workbench.batch.cli.common import named_values
 from workbench.batch.declarations import read_parameters
+from workbench.batch.new import badge
 from workbench.batch.notebook import Notebook
 from workbench.batch.parameters import check_parameters
 from workbench.batch.sweeps import combinations
@@ -51,6 +52,18 @@ def test_examples_run(page, tmp_path, monkeypatch):
 def test_the_readers_first_lines_are_few():
     first = blocks(ROOT / "README.md", "python")[0]
     assert len([line for line in first.splitlines() if line and "import" not in line]) == 5
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_has_its_badge_in_the_readme_and_its_page(path):
+    row = re.search(rf"^\| \[{path.stem}\].*$", (ROOT / "README.md").read_text(), re.M)
+    assert row
+    assert badge(path.name, REPOSITORY) in row[0]
+    assert f"notebooks/{path.name}" in (ROOT / "docs" / "index.md").read_text()
+    ways = [
+        code for page in PAGES if page.parent.name == "want" for code in blocks(page, "console")
+    ]
+    assert f"workbench run notebooks/{path.name}" in "".join(ways)
 
 
 def runs():
