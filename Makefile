@@ -2,7 +2,7 @@
 # and .venv/ (the environment that requirements.lock describes).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab check lint docs lock clean
+.PHONY: help setup run test test-browser lab check lint docs lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,9 @@ run: $(STAMP)  ## run every curated notebook in batch and write an HTML report
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
+
+test-browser: $(STAMP)  ## run all tests that drive a real browser (minutes; needs chromium)
+	$(BIN)/python -m pytest tests/browser -m ''
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -53,7 +56,7 @@ lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
 		--no-emit-package workbench --output-file requirements.lock --quiet
 
 clean:  ## remove the environment, caches and run folders
-	rm -rf .venv .uv runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .uv runs screenshots site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call system-package,NAME): on Debian and Ubuntu, install it where we may, else say what to do.

@@ -50,7 +50,7 @@ def errors():
     """The errors on the console of every tab; the test fails if there are any."""
     found = []
     yield found
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def _database():
         pytest.skip("FiftyOne's database does not start here")
 
 
+@pytest.mark.browser
 @pytest.mark.timeout(1200)
 def test_a_lasso_and_a_tag_in_the_app_come_back(lab, tab, new_tab, keep):
     lab.write("app.ipynb", CODE, STATE)

@@ -1,11 +1,16 @@
 """The interactive map in JupyterLab: a lasso, the gallery, tags and corrected labels."""
 
 import json
+import re
+import time
+from io import BytesIO
 
+import numpy as np
 import pytest
-from jupyterlab_driving import open_notebook, run_all, run_last, use_theme
+from jupyterlab_driving import PATIENCE, open_notebook, run_all, run_last, use_theme
 from legibility import illegible
 from mouse import lasso
+from PIL import Image, ImageColor
 from playwright.sync_api import expect
 
 # One class in each corner of the map, so that a lasso around a corner holds what is known.
@@ -58,9 +63,27 @@ def test_a_lasso_fills_the_gallery_and_what_is_said_of_it_reaches_python(lab, ta
     assert state["tags"] == {"odd": threes}
     assert state["corrected"] == {str(i): 2 for i in threes}
 
+    painted_as(tab, canvas, "2")
     assert illegible(widget) == {}
     use_theme(tab, "Dark")
     assert illegible(widget) == {}
     keep(tab, "dark")
     widget.get_by_role("button", name="Clear").click()
     expect(widget.locator("figure")).to_have_count(0)
+
+
+def painted_as(tab, canvas, name):
+    """Wait until the points in the lower right have the colour of a class, by what is painted."""
+    swatch = tab.locator(".workbench-live span", has_text=re.compile(f"^ ?{name}$")).last
+    dot = swatch.locator("span").first.evaluate("dot => getComputedStyle(dot).backgroundColor")
+    wanted = np.array(ImageColor.getrgb(dot.replace(" ", "")))
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        pixels = np.asarray(Image.open(BytesIO(canvas.screenshot())).convert("RGB"))
+        corner = pixels[pixels.shape[0] // 2 :, pixels.shape[1] // 2 :].reshape(-1, 3)
+        colors, counts = np.unique(corner, axis=0, return_counts=True)
+        vivid = np.ptp(colors.astype(int), axis=1) > 30
+        most = colors[vivid][counts[vivid].argmax()]
+        if np.abs(most - wanted).max() <= 3:
+            return
+    raise AssertionError(f"the points are painted {most}, and the legend says {wanted}")

@@ -19,6 +19,7 @@ def small(request, lab):
     return request.param.name
 
 
+@pytest.mark.browser
 @pytest.mark.timeout(1800)
 def test_all_cells_run(small, lab, tab, keep):
     open_notebook(tab, lab, small)

@@ -164,8 +164,9 @@ def after_a_dead_kernel(tab, lab, errors):
     assert log(lab) == before
     lab.end_kernels()
     open_review(tab, lab)
-    # JupyterLab says of the dead kernel that it cannot be reached.
-    errors[:] = [error for error in errors if session["kernel"]["id"] not in error]
+    # JupyterLab and its widget manager say of the dead kernel that it cannot be reached.
+    of_the_dead = (session["kernel"]["id"], "@jupyter-widgets/jupyterlab-manager")
+    errors[:] = [error for error in errors if not any(sign in error for sign in of_the_dead)]
     decided = {row[0] for row in before if row[1] != "undo"}
     ids = tab.eval_on_selector_all(".wb-card", "boxes => boxes.map((box) => box.title)")
     undone = before[-1][0]
