@@ -42,7 +42,7 @@ def test_a_corrupt_block_fails_only_the_regions_that_touch_it(tmp_path, shape, d
         written = plan.write(tmp_path / "out", progress=False)
     assert not written
     assert written.failed["sample"].tolist() == table.index[hit].tolist()
-    assert (written.failed[["block_row", "block_column"]] == (1, 0)).all(axis=None)
+    assert (written.failed[["block_row", "block_column"]].to_numpy() == (1, 0)).all()
     assert (written.failed["error"] != "").all()
 
 
@@ -134,3 +134,23 @@ def test_ground_control_points_only(tmp_path):
         target.write(noise((1, 100, 100)))
     with pytest.raises(rasters.RasterError, match="ground control points only"):
         rasters.plan(tmp_path / "g.tif", boxes(2, 100, 100))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rational_polynomials_only(tmp_path):
+    line = [0.0] * 20
+    rpc = rasterio.rpc.RPC(0, 1, 50, 1, line, line, 50, 50, 10, 1, line, line, 50, 50)
+    profile = {"driver": "GTiff", "count": 1, "height": 100, "width": 100, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "r.tif", "w", rpcs=rpc, **profile) as target:
+        target.write(noise((1, 100, 100)))
+    with pytest.raises(rasters.RasterError, match=r"rational polynomials \(RPC\) only"):
+        rasters.plan(tmp_path / "r.tif", boxes(2, 100, 100))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_numbers_that_numpy_has_no_type_for(tmp_path):
+    profile = {"driver": "GTiff", "count": 1, "height": 60, "width": 60, "dtype": "complex_int16"}
+    with rasterio.open(tmp_path / "c.tif", "w", **profile) as target:
+        target.write(noise((1, 60, 60), "complex64"))
+    with pytest.raises(rasters.RasterError, match="gdal_translate -ot CFloat32"):
+        rasters.plan(tmp_path / "c.tif", boxes(2, 60, 60))

@@ -211,14 +211,26 @@ def test_a_sparse_file_an_overview_and_a_vrt(tmp_path):
             np.testing.assert_array_equal(ds.image[i], boundless(path, region))
 
 
-@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
-def test_complex_pixels(tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "predictor"), [("complex64", 1), ("complex64", 2), ("complex128", 1)]
+)
+def test_complex_pixels(tmp_path, dtype, predictor):
     pixels = noise((1, 60, 60), dtype)
-    path = write_raster(tmp_path / "a.tif", pixels, block=16)
+    path = write_raster(tmp_path / "a.tif", pixels, block=16, compress="deflate",
+                        predictor=predictor)  # fmt: skip
     table = boxes(9, 60, 60)
     ds = rasters.plan(path, table).load(progress=False)
     for i, region in enumerate(table.itertuples()):
         np.testing.assert_array_equal(ds.image[i], expected(path, region))
+
+
+def test_colours_that_gdal_converts(tmp_path):
+    path = write_raster(tmp_path / "a.tif", noise((4, 60, 60)), block=16, compress="deflate",
+                        photometric="cmyk")  # fmt: skip
+    table = boxes(9, 60, 60)
+    ds = rasters.plan(path, table).load(progress=False)
+    for i, region in enumerate(table.itertuples()):
+        np.testing.assert_array_equal(ds.image[i], boundless(path, region))
 
 
 def test_resampling_to_one_size(tmp_path):
@@ -243,6 +255,66 @@ def test_resampling_to_one_size(tmp_path):
     xr.testing.assert_equal(
         same.image, rasters.plan(path, boxes(4, 120, 120)).load(progress=False).image
     )
+
+
+def with_overviews(folder):
+    """A raster of noise whose overviews cannot be told from its own pixels."""
+    path = write_raster(folder / "a.tif", noise((2, 800, 640)), block=64)
+    with rasterio.open(path, "r+") as target:
+        target.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    return path
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "average"])
+def test_overviews_serve_where_every_chip_is_smaller(tmp_path, resampling):
+    path = with_overviews(tmp_path)
+    table = pd.DataFrame({"col": [8, 400, -40], "row": [16, 300, 700],
+                          "width": [128, 256, 128], "height": [128, 128, 128]})  # fmt: skip
+    plan = rasters.plan(path, table, size=32, resampling=resampling)
+    assert plan.reading.raster.overviews == ()
+    assert (plan.reading.raster.height, plan.reading.raster.width) == (200, 160)
+    ds = plan.load(progress=False)
+    xr.testing.assert_identical(plan.to_xarray().compute(), ds)
+    with rasterio.open(path, overview_level=1) as small:
+        np.testing.assert_array_equal(
+            ds.image[0], np.moveaxis(small.read(window=((4, 36), (2, 34))), 0, 2)
+        )
+        there = small.read(window=((75, 107), (100, 160)))
+    if resampling == "average":
+        there = there[:, :, :60].reshape(2, 32, 30, 2).mean(axis=3)
+        np.testing.assert_allclose(ds.image[1, :, :30], np.moveaxis(there, 0, 2), atol=0.51)
+    else:
+        np.testing.assert_array_equal(ds.image[1, :, :30], np.moveaxis(there[:, :, 1::2], 0, 2))
+    # columns that lie in the raster, rows too
+    assert ds.valid[1].sum() == 32 * 30
+    assert ds.valid[2].sum() == 25 * 22
+    assert ds.geotransform[0].values.tolist() == [5e5 + 80, 40, 0, 5e6 - 160, 0, -40]
+    assert ds.width.values.tolist() == [128, 256, 128]
+
+
+def test_overviews_serve_no_chip_that_is_finer(tmp_path):
+    path = with_overviews(tmp_path)
+    table = pd.DataFrame({"col": [0, 0], "row": [0, 9], "width": [128, 60], "height": [128, 90]})
+    plan = rasters.plan(path, table, size=32)
+    assert plan.reading.raster.level is None
+    whole = rasters.plan(path, table[:1], size=32, overviews=False)
+    assert whole.reading.raster.level is None
+    with rasterio.open(path) as source:
+        pixels = source.read(window=((0, 128), (0, 128)))[:, 2::4, 2::4]
+    np.testing.assert_array_equal(whole.load(progress=False).image[0], np.moveaxis(pixels, 0, 2))
+
+
+def test_a_polygon_in_an_overview(tmp_path):
+    import geopandas as gpd
+
+    path = with_overviews(tmp_path)
+    disk = shapely.Point(500900, 4998500).buffer(480)
+    table = gpd.GeoDataFrame({"label": ["a"]}, geometry=[disk], crs=32633)
+    found = rasters.regions(table, path, polygon_mask=True)
+    fine = rasters.plan(path, found, size=32, overviews=False).load(progress=False)
+    coarse = rasters.plan(path, found, size=32)
+    assert coarse.reading.raster.level == 0
+    np.testing.assert_array_equal(coarse.load(progress=False).valid, fine.valid)
 
 
 def test_resampling_lets_no_padding_into_an_average(tmp_path):

@@ -7,7 +7,7 @@ import xarray as xr
 from raster_making import boxes, noise, tree, write_raster
 
 from workbench import rasters
-from workbench.rasters import decode
+from workbench.rasters import tiff
 
 
 @pytest.fixture
@@ -19,16 +19,17 @@ def plan(tmp_path):
 @pytest.fixture
 def read(monkeypatch):
     """The blocks that are decoded, one entry a decode."""
-    seen, reading = [], decode.TiffReader._block
+    seen, reading = [], tiff.TiffReader._block
     monkeypatch.setattr(
-        decode.TiffReader, "_block",
+        tiff.TiffReader, "_block",
         lambda self, row, column: seen.append((row, column)) or reading(self, row, column),
     )  # fmt: skip
     return seen
 
 
 def touched(plan, block):
-    inside = plan.layout.inside[plan.layout.inside[:, 1] > 0].tolist()
+    inside = plan.layout.inside(slice(None))
+    inside = inside[inside[:, 1] > 0].tolist()
     return {
         (row, column)
         for first, last, start, stop in inside
@@ -68,7 +69,7 @@ def test_lazy_and_eager_agree(plan):
 
 
 def test_stats_count_what_naive_reading_would_decode(plan):
-    stats, inside = plan.stats(), plan.layout.inside
+    stats, inside = plan.stats(), plan.layout.inside(slice(None))
     inside = inside[inside[:, 1] > 0]
     rows = (inside[:, 1] - 1) // 64 - inside[:, 0] // 64 + 1
     columns = (inside[:, 3] - 1) // 64 - inside[:, 2] // 64 + 1

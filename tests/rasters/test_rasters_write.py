@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import xarray as xr
 from PIL import Image
-from raster_making import boxes, noise, tree, write_raster
+from raster_making import boxes, corrupt, noise, tree, write_raster
 
 from workbench import datasets, rasters
 
@@ -221,7 +221,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, form, kill_
 
 
 def test_resuming_reads_no_block_of_what_is_written(plan, tmp_path, monkeypatch):
-    from workbench.rasters import decode, write_zarr
+    from workbench.rasters import tiff, write_zarr
 
     out, real = tmp_path / "chips.zarr", write_zarr.ZarrShards.write
     monkeypatch.setattr(
@@ -231,13 +231,13 @@ def test_resuming_reads_no_block_of_what_is_written(plan, tmp_path, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         plan.write(out, threads=1, progress=False)
     monkeypatch.undo()
-    read, reading = [], decode.TiffReader._block
+    read, reading = [], tiff.TiffReader._block
     monkeypatch.setattr(
-        decode.TiffReader, "_block",
+        tiff.TiffReader, "_block",
         lambda self, row, column: read.append((row, column)) or reading(self, row, column),
     )  # fmt: skip
     plan.write(out, progress=False)
-    left = plan.layout.inside[plan.layout.members(2).start :]
+    left = plan.layout.inside(slice(plan.layout.members(2).start, None))
     needed = {
         (row, column)
         for first, last, start, stop in left[left[:, 1] > 0].tolist()
@@ -304,8 +304,57 @@ def test_a_raster_that_changed_is_noticed(plan, tmp_path):
     out = plan.write(tmp_path / "out", progress=False).path
     write_raster(tmp_path / "a.tif", noise((3, 700, 600), seed=1), block=64, compress="deflate",
                  nodata=5)  # fmt: skip
-    with pytest.raises(rasters.OutputError, match="its raster state"):
+    with pytest.raises(rasters.OutputError, match=r"its raster state.*retry_failed=True if"):
         make_plan(tmp_path).write(out)
+
+
+@pytest.mark.parametrize("form", ["zarr", "geotiff", "webdataset"])
+@pytest.mark.parametrize("at", ["its end", "half-way"])
+def test_what_failed_is_read_again_once_the_raster_is_repaired(tmp_path, form, at, monkeypatch):
+    whole = make_small_plan(tmp_path).write(tmp_path / "whole", form, progress=False)
+    good = (tmp_path / "a.tif").read_bytes()
+    corrupt(tmp_path / "a.tif", 1, 1)
+    out, broken = tmp_path / "out", make_small_plan(tmp_path)
+    with pytest.warns(rasters.FailedRegionsWarning):
+        failed = broken.write(out, form, progress=False).failed
+    assert 0 < len(failed) < 60
+    paths = failed["path"]
+    assert (paths == "").all()
+    with pytest.warns(rasters.FailedRegionsWarning):  # nothing is repaired, nothing gets better
+        again = broken.write(out, form, retry_failed=True, progress=False)
+    assert again.failed["sample"].tolist() == failed["sample"].tolist()
+    (tmp_path / "a.tif").write_bytes(good)
+    plan = make_small_plan(tmp_path)
+    if at == "half-way":
+        from workbench.rasters.write import Work
+
+        real = Work.__call__
+        monkeypatch.setattr(Work, "__call__", lambda self, job, cells: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            plan.write(out, form, retry_failed=True, progress=False)
+        monkeypatch.setattr(Work, "__call__", real)
+        repaired = plan.write(out, form, progress=False)
+    else:
+        repaired = plan.write(out, form, retry_failed=True, progress=False)
+    assert repaired
+    mine, reference = tree(out), tree(whole.path)
+    del mine["plan.json"], reference["plan.json"]  # the raster's time
+    assert mine == reference
+
+
+def test_columns_that_no_file_has_or_that_are_ours(plan, tmp_path):
+    table = plan.table.assign(
+        path="mine", error=1.5, position=7, mixed=np.resize(np.array([1, "a", None], object), 900)
+    )
+    other = rasters.plan(plan.raster, table, memory="16MiB")
+    written = other.write(tmp_path / "out", progress=False)
+    assert (written.manifest["path_"] == "mine").all()
+    assert (written.manifest["error_"] == 1.5).all()
+    assert written.manifest["mixed"][:2].tolist() == ["1", "a"]
+    assert (written.manifest["position"] == np.arange(900)).all()
+    stored = xr.open_zarr(written.path)
+    assert (stored["position_"] == 7).all()
+    assert (stored.position.values == other.layout.order).all()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root to mount a disk")

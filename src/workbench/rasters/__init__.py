@@ -10,7 +10,8 @@ from workbench.rasters.errors import (
     RegionError,
 )
 from workbench.rasters.example import write_example
-from workbench.rasters.plan import Plan, plan
+from workbench.rasters.plan import plan
+from workbench.rasters.plans import Plan
 from workbench.rasters.regions import regions
 from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
 from workbench.rasters.splitting import Split, split_regions

@@ -18,10 +18,11 @@ from workbench.rasters.job import Cells, Failures, Job
 from workbench.rasters.layout import Ints
 
 if TYPE_CHECKING:
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 _BOX = ("row", "col", "height", "width")
-_RESERVED = {"image", "valid", "mask", "geotransform", "sample", "x", "y", "channel", "class"}
+_RESERVED = {"image", "valid", "mask", "geotransform", "coefficient", "sample", "position",
+             "x", "y", "channel", "class"}  # fmt: skip
 
 
 def load(
@@ -29,36 +30,56 @@ def load(
 ) -> xr.Dataset:
     """Cut all regions into memory, in the table's order; see `Plan.load`."""
     form, layout, total = plan.form, plan.layout, len(plan.table)
-    free = psutil.virtual_memory().available
-    if total * form.chip_bytes > free:
-        raise MemoryError(
-            f"{total:,} chips take {total * form.chip_bytes / 2**30:,.1f} GiB and "
-            f"{free / 2**30:,.1f} GiB are free; use to_xarray() or write()"
-        )
+    _check_room(total, form.chip_bytes)
     shape = (total, form.height, form.width)
     image = np.empty((*shape, form.channels + form.mask), form.dtype)
-    valid = np.empty(shape, np.bool_)
+    # np.ones would write it all now; most tables never touch the raster's edge
+    valid: NDArray[np.bool_] = np.broadcast_to(np.True_, shape)
+    if not plan.whole:
+        valid = np.empty(shape, np.bool_)
 
     def work(job: Job, cells: Cells) -> Failures:
         at = [plan.slot(unit) for unit in layout.order[layout.members(job.group)].tolist()]
-        return job.fill(cells, [image[slot] for slot in at], [valid[slot] for slot in at])
+        failures = job.fill(cells, [image[slot] for slot in at])
+        if not plan.whole:
+            for slot, good in zip(at, job.validity(failures), strict=True):
+                part = valid[slot]
+                part[...] = good[: len(part)]
+        return failures
 
     failures = crop.run(plan, np.arange(layout.groups), work, on_error=on_error, threads=threads,
                         progress=progress)  # fmt: skip
+    if failures and plan.whole:
+        valid = valid.copy()
+        valid[layout.order[list(failures)]] = False
     ds = dataset(plan, np.arange(total), image, valid)
     return report(ds, plan, failures)
 
 
+def _check_room(total: int, chip_bytes: int) -> None:
+    free = psutil.virtual_memory().available
+    if total * chip_bytes > free:
+        raise MemoryError(
+            f"{total:,} chips take {total * chip_bytes / 2**30:,.1f} GiB and "
+            f"{free / 2**30:,.1f} GiB are free; use to_xarray() or write()"
+        )
+
+
 def dataset(plan: "Plan", regions: Ints, image: Any, valid: Any) -> xr.Dataset:
     """Put chips, and what the table says of them, into the form of an image dataset."""
-    form, table = plan.form, plan.table.iloc[regions]
-    dims = ("sample", "y", "x")
+    form, dims = plan.form, ("sample", "y", "x")
     data: dict[str, Any] = {"image": ((*dims, "channel"), image[..., : form.channels])}
     data["valid"] = (dims, valid)
     if form.mask:
         data["mask"] = (dims, image[..., form.channels] != 0)
-    data |= {name: ("sample", table[name].to_numpy(np.int64)) for name in _BOX}
     data["geotransform"] = (("sample", "coefficient"), geotransforms(plan, regions))
+    return described(plan, regions).assign(data)
+
+
+def described(plan: "Plan", regions: Ints) -> xr.Dataset:
+    """What the table and the raster say of chips, without their pixels and geotransforms."""
+    table, data = plan.table.iloc[regions], dict[str, Any]()
+    data |= {name: ("sample", table[name].to_numpy(np.int64)) for name in _BOX}
     names = [plan.raster.descriptions[band - 1] or str(band) for band in plan.bands]
     coords: dict[str, Any] = {"sample": ids(table.index)}
     coords["channel"] = names if len(set(names)) == len(names) else [str(b) for b in plan.bands]
@@ -103,8 +124,10 @@ def geotransforms(plan: "Plan", regions: Ints) -> NDArray[np.float64]:
     form = plan.form
     across = width / form.width if form.resampled else np.ones(len(regions))
     down = height / form.height if form.resampled else np.ones(len(regions))
-    return np.stack([x0 + col * xc + row * xr_, xc * across, xr_ * down,
-                     y0 + col * yc + row * yr, yc * across, yr * down], axis=1)  # fmt: skip
+    found = np.empty((len(regions), 6))
+    found[:, 0], found[:, 1], found[:, 2] = x0 + col * xc + row * xr_, xc * across, xr_ * down
+    found[:, 3], found[:, 4], found[:, 5] = y0 + col * yc + row * yr, yc * across, yr * down
+    return found
 
 
 def attributes(plan: "Plan") -> dict[str, Any]:

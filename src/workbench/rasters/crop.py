@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from tqdm import tqdm
 
-from workbench.rasters.decode import Cell, opened
+from workbench.rasters.decode import Cell
 from workbench.rasters.job import Cells, Failures, Job, local
 from workbench.rasters.layout import Ints
+from workbench.rasters.readers import opened
 
 if TYPE_CHECKING:
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 OnError = Literal["list", "raise"]
 
@@ -83,7 +84,7 @@ def run(
     if on_error not in ("list", "raise"):
         raise ValueError(f'on_error={on_error!r} is neither "list" nor "raise"')
     schedule, failures = plan.schedule(groups), Failures()
-    with opened(plan.raster, plan.bands, mask=plan.mask, decoder=plan.decoder) as reader:
+    with opened(plan.reading.raster, plan.bands, mask=plan.mask, decoder=plan.decoder) as reader:
         handover = Handover()
 
         def one(group: int) -> int:

@@ -53,6 +53,7 @@ class Form:
 def make_form(
     header: Raster,
     boxes: Ints,
+    read: Ints,
     size: int | tuple[int, int] | None,
     channels: int,
     fill: float | None,
@@ -60,7 +61,10 @@ def make_form(
     mask: bool,
     memory: int,
 ) -> Form:
-    """Check the options against the raster; raise ``RegionError`` where they do not fit."""
+    """Check the options against the raster; raise ``RegionError`` where they do not fit.
+
+    `boxes` are the regions', `read` those that are read for them, of an overview perhaps.
+    """
     methods = need("rasterio.enums", extra="rasters").Resampling.__members__
     if resampling not in methods:
         raise RegionError(f"resampling={resampling!r} is none of {', '.join(methods)}")
@@ -70,7 +74,7 @@ def make_form(
     pixel = (channels + mask) * np.dtype(header.dtype).itemsize + 1
     rows = rows_of_piece(height, width * pixel, memory)
     if resampled:
-        needed = int((boxes[:, 2] * boxes[:, 3]).max()) * pixel
+        needed = int((read[:, 2] * read[:, 3]).max()) * pixel
         if rows < height or rows_of_piece(1, needed, memory // 2) < 1:
             raise RegionError(
                 f"resampling needs a whole region, {needed / 2**20:,.0f} MiB, in memory at once; "

@@ -41,6 +41,10 @@ class Raster:
     masked: bool
     #: size in bytes and time of the last change, where it is a file: tells that it was replaced
     state: tuple[int, int] | None = None
+    #: by how much each overview is reduced
+    overviews: tuple[int, ...] = ()
+    #: the overview that this is the header of; None for the raster itself
+    level: int | None = None
 
     def pixels(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         """Fractional columns and rows of map coordinates, through the inverse geotransform."""
@@ -63,16 +67,16 @@ class Raster:
         return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def read_header(path: str | os.PathLike[str] | Raster) -> Raster:
-    """Read a raster's header.
+def read_header(path: str | os.PathLike[str] | Raster, level: int | None = None) -> Raster:
+    """Read a raster's header, or that of one of its overviews (the first is 0).
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     RasterError
-        It is no raster, or bands differ in type, or its only georeference are ground control
-        points or rational polynomials.
+        It is no raster, or bands differ in type or have one that NumPy does not, or its only
+        georeference are ground control points or rational polynomials.
     """
     if isinstance(path, Raster):
         return path
@@ -82,8 +86,9 @@ def read_header(path: str | os.PathLike[str] | Raster) -> Raster:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(name) as source:
-                return _described(source, name, state)
+            options = {} if level is None else {"overview_level": level}
+            with rasterio.open(name, **options) as source:
+                return _described(source, name, state, level)
     except rasterio.errors.RasterioIOError as error:
         raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
 
@@ -102,12 +107,18 @@ def _state(name: str) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _described(source: Any, name: str, state: tuple[int, int] | None) -> Raster:
+def _check(source: Any, name: str) -> None:
+    """Raise ``RasterError`` where regions cannot be cut out of an open raster."""
     if source.count == 0:
         parts = ", ".join(source.subdatasets[:3]) or "none"
         raise RasterError(f"{name} has no bands of its own; its subdatasets: {parts}")
     if len(set(source.dtypes)) > 1:
         raise RasterError(f"the bands of {name} differ in type: {', '.join(source.dtypes)}")
+    if source.dtypes[0] == "complex_int16":
+        raise RasterError(
+            f"{name} holds complex numbers of 16-bit integers, for which NumPy has no type; "
+            "convert it first: gdal_translate -ot CFloat32"
+        )
     if source.transform.is_identity and (source.gcps[0] or source.rpcs):
         kind = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
         raise RasterError(
@@ -116,6 +127,10 @@ def _described(source: Any, name: str, state: tuple[int, int] | None) -> Raster:
         )
     if source.transform.is_degenerate:
         raise RasterError(f"the transform of {name} cannot be inverted: {source.transform!r}")
+
+
+def _described(source: Any, name: str, state: tuple[int, int] | None, level: int | None) -> Raster:
+    _check(source, name)
     flags = {flag.name for band in source.mask_flag_enums for flag in band}
     return Raster(
         path=name,
@@ -132,7 +147,15 @@ def _described(source: Any, name: str, state: tuple[int, int] | None) -> Raster:
         descriptions=tuple(text or "" for text in source.descriptions),
         masked=bool(flags & {"per_dataset", "alpha", "nodata"}),
         state=state,
+        overviews=_overviews(source),
+        level=level,
     )
+
+
+def _overviews(source: Any) -> tuple[int, ...]:
+    """Factors of the overviews, if all bands have the same."""
+    factors = [tuple(source.overviews(band)) for band in source.indexes]
+    return factors[0] if len(set(factors)) == 1 else ()
 
 
 def densified(boxes: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:

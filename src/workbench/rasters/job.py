@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench._extras import need
-from workbench.rasters.decode import Cell, Reader, decode_cell
+from workbench.rasters.decode import Cell, decode_cell
 from workbench.rasters.errors import BlockError
 from workbench.rasters.form import Form
 from workbench.rasters.georeference import Raster
 from workbench.rasters.layout import Grid, Ints
-from workbench.rasters.resample import resample, sampled
+from workbench.rasters.resample import Box, resample, sampled
 from workbench.rasters.schedule import Share
+from workbench.rasters.tiff import Reader
 
 #: Read position and what was wrong, for each region that could not be read.
 Failures = dict[int, BlockError]
@@ -37,7 +38,8 @@ class Job:
     """One group of a plan.
 
     ``start`` is the read position of its first region; ``boxes`` (column, row, width, height) and
-    ``inside`` (rows and columns in the raster) are of its regions, in read order.
+    ``inside`` (rows and columns in the raster) are of its regions, in read order. In an overview
+    the regions themselves, ``exact``, are not whole pixels; the boxes are then those around them.
     """
 
     settings: Settings
@@ -46,14 +48,16 @@ class Job:
     share: Share
     boxes: Ints
     inside: Ints
+    exact: NDArray[Any]
     polygons: list[Any] | None
 
-    def new(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Empty arrays for the group's pixels, mask included, and their validity."""
+    def cut(self, cells: Cells) -> tuple[NDArray[Any], NDArray[np.bool_], Failures]:
+        """Cut the group's regions into arrays of their own: pixels, mask included, and validity."""
         form = self.settings.form
-        shape = (len(self.boxes), form.rows, form.width)
-        pixels = np.empty((*shape, form.channels + form.mask), form.dtype)
-        return pixels, np.empty(shape, np.bool_)
+        shape = (len(self.boxes), form.rows, form.width, form.channels + form.mask)
+        pixels = np.empty(shape, form.dtype)
+        failures = self.fill(cells, list(pixels))
+        return pixels, self.validity(failures), failures
 
     def decoded(self, reader: Reader, numbers: Iterable[int]) -> Iterator[tuple[int, Cell]]:
         """Decode some of the cells that are the group's to decode."""
@@ -64,23 +68,17 @@ class Job:
         """What later groups need of a cell."""
         return cell.part(self.share.kept[number][0]) if cell.pixels.size else cell
 
-    def fill(
-        self, cells: Cells, chips: list[NDArray[Any]], valid: list[NDArray[np.bool_]]
-    ) -> Failures:
+    def fill(self, cells: Cells, chips: list[NDArray[Any]]) -> Failures:
         """Cut the group's regions.
 
         Parameters
         ----------
         cells
             Every cell of the share, in any order; each is let go when the next is asked for.
-        chips, valid
-            For each region the array (row, column, band) and (row, column) to fill.
+        chips
+            For each region the array (row, column, band) to fill.
         """
-        form, whole = self.settings.form, self._whole()
-        good = self._validity(np.flatnonzero(~whole))
-        rank = np.cumsum(~whole) - 1
-        for i, part in enumerate(valid):
-            part[...] = True if whole[i] else good[rank[i], : len(part)]
+        form, whole = self.settings.form, self.whole()
         if form.resampled:
             depth = chips[0].shape[2]
             canvases = [np.empty((h, w, depth), form.dtype) for w, h in self.boxes[:, 2:].tolist()]
@@ -94,11 +92,16 @@ class Job:
         failures = self._cut(cells, canvases)
         if form.resampled:
             for i, chip in enumerate(chips):
-                resample(form, self.settings.raster, self.boxes[i], canvases[i], chip)
+                resample(form, self.settings.raster, self.boxes[i], self._within(i), canvases[i],
+                         chip)  # fmt: skip
         for position in failures:
             form.blank(chips[position - self.start])
-            valid[position - self.start][...] = False
         return failures
+
+    def _within(self, i: int) -> Box:
+        """A region within the box that is read for it: left, top, width and height."""
+        col, row, width, height = self.exact[i].tolist()
+        return col - int(self.boxes[i, 0]), row - int(self.boxes[i, 1]), width, height
 
     def _cut(self, cells: Cells, canvases: list[NDArray[Any]]) -> Failures:
         """Copy what each region needs of each cell onto its canvas."""
@@ -121,24 +124,34 @@ class Job:
                     canvases[i][p:q, r:s] = pixels[a:b, c:d]
         return failures
 
-    def _whole(self) -> NDArray[np.bool_]:
+    def whole(self) -> NDArray[np.bool_]:
         """Which regions fill their chip with pixels of the raster."""
-        form, boxes, inside = self.settings.form, self.boxes, self.inside
+        form, inside = self.settings.form, self.inside
         if form.resampled or self.polygons is not None:
-            return np.zeros(len(boxes), np.bool_)
+            return np.zeros(len(self.boxes), np.bool_)
         whole: NDArray[np.bool_] = (inside[:, 1] - inside[:, 0] == form.rows) & (
             inside[:, 3] - inside[:, 2] == form.width
         )
         return whole
 
-    def _validity(self, some: Ints) -> NDArray[np.bool_]:
-        """Which pixels of some chips lie in the raster, and in their polygon if they have one."""
-        form, boxes, inside = self.settings.form, self.boxes[some], self.inside[some]
-        down = _within(inside[:, :2] - boxes[:, 1:2], boxes[:, 3], form.rows, form.resampled)
-        across = _within(inside[:, 2:] - boxes[:, :1], boxes[:, 2], form.width, form.resampled)
-        valid: NDArray[np.bool_] = down[:, :, None] & across[:, None, :]
+    def validity(self, failures: Failures) -> NDArray[np.bool_]:
+        """Which pixels lie in the raster, and in their polygon if they have one.
+
+        Where all do, it is one True that stands for all, and read-only.
+        """
+        form, whole = self.settings.form, self.whole()
+        everywhere = np.broadcast_to(np.True_, (len(whole), form.rows, form.width))
+        if whole.all() and not failures:
+            return everywhere
+        valid, some = everywhere.copy(), np.flatnonzero(~whole)
+        exact, inside = self.exact[some], self.inside[some]
+        down = _inside(inside[:, :2], exact[:, 1], exact[:, 3], form.rows, form.resampled)
+        across = _inside(inside[:, 2:], exact[:, 0], exact[:, 2], form.width, form.resampled)
+        valid[some] = down[:, :, None] & across[:, None, :]
         for i, polygon in enumerate(self.polygons or ()):
-            valid[i] &= _rasterized(polygon, boxes[i].tolist(), form)
+            valid[i] &= _rasterized(polygon, self.exact[i].tolist(), form)
+        for position in failures:
+            valid[position - self.start] = False
         return valid
 
 
@@ -151,19 +164,22 @@ def _touching(cell: Cell, positions: Ints, inside: Ints) -> Failures:
     return found
 
 
-def _within(span: Ints, length: Ints, size: int, resampled: bool) -> NDArray[np.bool_]:
-    """Which of a chip's rows (or columns) come from the span of its box that is in the raster."""
-    at = sampled(length[:, None], size) if resampled else np.arange(size)[None, :]
+def _inside(span: Ints, start: Any, length: Any, size: int, resampled: bool) -> NDArray[np.bool_]:
+    """Which of a chip's rows (or columns) come from the span of pixels that is in the raster."""
+    if resampled:
+        at = sampled(start[:, None], length[:, None], size)
+    else:
+        at = start[:, None] + np.arange(size)[None, :]
     marks: NDArray[np.bool_] = (at >= span[:, :1]) & (at < span[:, 1:])
     return marks
 
 
-def _rasterized(polygon: Any, box: list[int], form: Form) -> NDArray[np.bool_]:
+def _rasterized(polygon: Any, box: list[float], form: Form) -> NDArray[np.bool_]:
     """Pixels of a chip whose centre lies in a polygon."""
     rasterio = need("rasterio", extra="rasters")
     features = need("rasterio.features", extra="rasters")
     col, row, width, height = box
-    high, wide = (form.rows, form.width) if form.resampled else (height, width)
+    high, wide = (form.rows, form.width) if form.resampled else (int(height), int(width))
     transform = rasterio.Affine(width / wide, 0, col, 0, height / high, row)
     marks = np.zeros((form.rows, form.width), np.bool_)
     marks[:high, :wide] = features.geometry_mask([polygon], (high, wide), transform, invert=True)

@@ -6,7 +6,8 @@ neighbours in this order share cells. A group is a run of so many regions, and s
 one thread, one dask task, one shard.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 from workbench.rasters.georeference import Raster
 
 Ints = NDArray[np.int64]
+#: Of the least width that holds them: there are one or two for each region.
+Counts = NDArray[np.signedinteger[Any]]
+#: Regions to look at in one go: what is found on the way takes some 200 bytes for each.
+_RUN = 2**16
 #: Cells have at least so many pixels a side, where blocks are smaller.
 _CELL_SIDE = 256
 #: Shares of the memory budget: one group's chips, a square of cells, the blocks that one group
@@ -68,29 +73,22 @@ def _up(value: int, step: int) -> int:
 class Layout:
     """Regions in read order.
 
+    Only what cannot be found again is kept for each region: there may be very many.
+
     Attributes
     ----------
+    boxes
+        (region, 4) in the table's order: column, row, width and height.
     order
         Position in the table of each region, in read order.
     size
         Regions in a group; the last may have fewer.
-    inside
-        (region, 4) in read order: first and last row, first and last column that lie in the
-        raster, ends excluded; all 0 where nothing does.
-    cells
-        (region, 4) in read order: the cells of these pixels, likewise.
     """
 
     grid: Grid
+    boxes: Ints
     order: Ints
     size: int
-    inside: Ints
-    cells: Ints
-    pair_start: Ints = field(init=False)
-
-    def __post_init__(self) -> None:
-        counts = (self.cells[:, 1] - self.cells[:, 0]) * (self.cells[:, 3] - self.cells[:, 2])
-        object.__setattr__(self, "pair_start", np.concatenate([[0], np.cumsum(counts)]))
 
     @property
     def groups(self) -> int:
@@ -101,18 +99,31 @@ class Layout:
         """Read positions of a group's regions."""
         return slice(group * self.size, min((group + 1) * self.size, len(self.order)))
 
-    def pairs(self, start: int, stop: int) -> tuple[Ints, Ints]:
+    def inside(self, positions: slice | Ints) -> Ints:
+        """What lies in the raster of regions given by read positions; see `clipped`."""
+        return clipped(self.boxes[self.order[positions]], self.grid.height, self.grid.width)
+
+    def pairs(self, start: int, stop: int) -> tuple[Counts, Counts]:
         """Read position and cell of each (region, cell) that touch, for a run of regions."""
-        cells = self.cells[start:stop]
-        counts = np.diff(self.pair_start[start : stop + 1])
+        parts = [self._pairs(first, min(first + _RUN, stop)) for first in range(start, stop, _RUN)]
+        if not parts:
+            return np.zeros(0, np.int32), np.zeros(0, np.int32)
+        return np.concatenate([part[0] for part in parts]), np.concatenate([p[1] for p in parts])
+
+    def _pairs(self, start: int, stop: int) -> tuple[Counts, Counts]:
+        cells = _touched(self.inside(slice(start, stop)), self.grid.cell)
+        across = cells[:, 3] - cells[:, 2]
+        counts = (cells[:, 1] - cells[:, 0]) * across
         position = np.repeat(np.arange(start, stop), counts)
-        within = np.arange(len(position)) - np.repeat(
-            self.pair_start[start:stop] - self.pair_start[start], counts
-        )
-        across = np.repeat(cells[:, 3] - cells[:, 2], counts)
-        row = np.repeat(cells[:, 0], counts) + within // np.maximum(across, 1)
-        column = np.repeat(cells[:, 2], counts) + within % np.maximum(across, 1)
-        return position, row * self.grid.columns + column
+        within = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
+        wide = np.maximum(np.repeat(across, counts), 1)
+        row = np.repeat(cells[:, 0], counts) + within // wide
+        column = np.repeat(cells[:, 2], counts) + within % wide
+        return position.astype(np.int32), self._number(row * self.grid.columns + column)
+
+    def _number(self, cell: Ints) -> Counts:
+        down = -(-self.grid.height // self.grid.cell[0])
+        return cell if down * self.grid.columns > 2**31 else cell.astype(np.int32)
 
 
 def make_layout(grid: Grid, boxes: Ints, chip_bytes: int, pixel_bytes: int, memory: int) -> Layout:
@@ -129,22 +140,28 @@ def make_layout(grid: Grid, boxes: Ints, chip_bytes: int, pixel_bytes: int, memo
     memory
         The budget in bytes.
     """
-    inside = clipped(boxes, grid.height, grid.width)
     cell_bytes = grid.cell[0] * grid.cell[1] * pixel_bytes
-    cells = _touched(inside, grid.cell)
-    side = max(1, int((memory / _SQUARE / cell_bytes) ** 0.5))
-    last_row, last_column = cells[:, 1] - 1, cells[:, 3] - 1
-    squares = -(-grid.columns // side)
-    square = (last_row // side) * squares + last_column // side
-    key = (square * side + last_row % side) * side + last_column % side
+    key = _keys(grid, boxes, max(1, int((memory / _SQUARE / cell_bytes) ** 0.5)))
     order = np.argsort(key, kind="stable")
-    distinct = max(1, len(np.unique(key)))
+    distinct = 1 + int(np.count_nonzero(np.diff(key[order])))
     decoded = distinct * cell_bytes / len(boxes)
     # groups much smaller than a cell would all share it
     chips = max(memory // _CHIPS, min(cell_bytes, memory // _CHIPS * 4))
     size = min(chips // max(1, chip_bytes), int(memory / _DECODED / max(decoded, 1)))
     size = size // 64 * 64 if size > 64 else max(1, size)  # so that chunks can divide a shard
-    return Layout(grid, order, size, inside[order], cells[order])
+    return Layout(grid, boxes, order, size)
+
+
+def _keys(grid: Grid, boxes: Ints, side: int) -> Ints:
+    """Sort by these: squares of cells, then the cells in them, each row by row."""
+    keys, squares = np.empty(len(boxes), np.int64), -(-grid.columns // side)
+    for start in range(0, len(boxes), _RUN):
+        run = slice(start, start + _RUN)
+        cells = _touched(clipped(boxes[run], grid.height, grid.width), grid.cell)
+        row, column = cells[:, 1] - 1, cells[:, 3] - 1
+        square = (row // side) * squares + column // side
+        keys[run] = (square * side + row % side) * side + column % side
+    return keys
 
 
 def rows_of_piece(height: int, row_bytes: int, memory: int) -> int:
@@ -178,10 +195,10 @@ def _touched(inside: Ints, step: tuple[int, int]) -> Ints:
     return touched
 
 
-def block_counts(inside: Ints, grid: Grid) -> Ints:
+def block_counts(boxes: Ints, grid: Grid) -> Ints:
     """For each block that some region touches: by how many. The order is no matter."""
-    touched = _touched(inside, grid.block)
-    touched = touched[inside[:, 1] > 0]
+    inside = clipped(boxes, grid.height, grid.width)
+    touched = _touched(inside, grid.block)[inside[:, 1] > 0]
     down, across = -(-grid.height // grid.block[0]), -(-grid.width // grid.block[1])
     band = max(1, 4_000_000 // across)
     found = []

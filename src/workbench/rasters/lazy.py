@@ -12,14 +12,15 @@ from tqdm import tqdm
 
 from workbench._extras import need
 from workbench.rasters import chips
-from workbench.rasters.decode import Cell, opened
+from workbench.rasters.decode import Cell
 from workbench.rasters.errors import BlockError
 from workbench.rasters.job import Cells, Failures, Job
 from workbench.rasters.layout import Ints
+from workbench.rasters.readers import opened
 
 if TYPE_CHECKING:
     from workbench.rasters.crop import OnError
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 Order = Literal["table", "read"]
 Handed = dict[int, Cell]
@@ -78,8 +79,7 @@ class Cut:
 
     def __call__(self, job: Job, cells: Cells) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return pixels and validity."""
-        pixels, valid = job.new()
-        failures = job.fill(cells, list(pixels), list(valid))
+        pixels, valid, failures = job.cut(cells)
         if failures and self.on_error == "raise":
             raise next(iter(failures.values()))
         return pixels, valid

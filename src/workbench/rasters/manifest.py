@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from workbench.rasters.errors import OutputError
+from workbench.rasters.layout import Ints
+from workbench.rasters.manifest_file import FACTS, write_manifest
 
 if TYPE_CHECKING:
     from workbench.rasters.job import Failures
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 PLAN, MANIFEST, PARTS = "plan.json", "manifest.parquet", "manifest"
 
@@ -49,7 +51,7 @@ class Place:
             "fingerprint": plan.fingerprint,
         }
 
-    def exists(self, resume: bool) -> bool:
+    def exists(self, resume: bool, retry_failed: bool) -> bool:
         """Say whether an earlier run began here; refuse a folder that is not ours to go on with."""
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return False
@@ -59,20 +61,45 @@ class Place:
             raise OutputError(f"{self.path} holds chips already; delete it or give another path")
         there = json.loads((self.path / PLAN).read_text())
         mine = json.loads(json.dumps(self.description))
-        if differing := [key for key in mine if there.get(key) != mine[key]]:
-            key = differing[0]
-            what = (
-                "the regions or options differ"
-                if key == "fingerprint"
-                else f"its {key.replace('_', ' ')} is {there.get(key)!r}, now it is {mine[key]!r}"
-            )
-            raise OutputError(f"{self.path} was written by another plan: {what}; give another path")
+        differing = [key for key in mine if there.get(key) != mine[key]]
+        if differing == ["raster_state"] and retry_failed:
+            return True
+        if differing:
+            raise OutputError(_refusal(self.path, differing[0], there, mine))
         return True
+
+    def reopen(self) -> None:
+        """Count the groups in which regions failed as missing, and the raster as it is now as ours.
+
+        At any moment the folder is either as it was, or one that a run goes on with.
+        """
+        if self.complete:
+            rows = pd.read_parquet(self.path / MANIFEST, columns=["position", *FACTS])
+            if not (rows["error"] != "").any():
+                return
+            self._split(rows)
+        failed = [part for part in self._parts() if (pd.read_parquet(part)["error"] != "").any()]
+        self._describe(self.path)
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        for part in failed:
+            part.unlink()
+
+    def _split(self, rows: pd.DataFrame) -> None:
+        """Make the parts again of a whole manifest."""
+        partial = self.path / f".{PARTS}.partial"
+        for folder in (partial, self.path / PARTS):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir()
+        for group in range(self.plan.layout.groups):
+            regions = self._regions(group)
+            part = rows.iloc[regions].reset_index(drop=True)
+            part.to_parquet(partial / f"{group:06d}.parquet", index=False)
+        partial.replace(self.path / PARTS)
 
     def begin(self, skeleton: Path) -> None:
         """Make a prepared folder, at once, the output folder."""
         (skeleton / PARTS).mkdir()
-        (skeleton / PLAN).write_text(json.dumps(self.description, indent=1) + "\n")
+        self._describe(skeleton)
         if self.path.exists():
             self.path.rmdir()
         skeleton.replace(self.path)
@@ -91,42 +118,56 @@ class Place:
 
     def missing(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """The groups that are still to be written, ascending."""
-        done = {int(part.stem) for part in (self.path / PARTS).glob("[0-9]*.parquet")}
+        done = {int(part.stem) for part in self._parts()}
         return np.array([g for g in range(self.plan.layout.groups) if g not in done], np.int64)
 
     def commit(self, group: int, failures: "Failures", paths: list[str]) -> None:
         """Record that a group is written. From now on it is never read again."""
+        start = self.plan.layout.members(group).start
+        errors = [failures.get(start + i) for i in range(len(paths))]
+        rows = pd.DataFrame(
+            {
+                "position": self._regions(group),
+                "path": paths,
+                "error": [error.reason if error else "" for error in errors],
+                "block_row": [error.block[0] if error else -1 for error in errors],
+                "block_column": [error.block[1] if error else -1 for error in errors],
+            }
+        )
         target = self.path / PARTS / f"{group:06d}.parquet"
-        self._replace(target, self._rows(group, failures, paths))
-
-    def _rows(self, group: int, failures: "Failures", paths: list[str]) -> pd.DataFrame:
-        members = self.plan.layout.members(group)
-        regions = self.plan.layout.order[members] // self.plan.form.pieces
-        errors = [failures.get(position) for position in range(members.start, members.stop)]
-        table = self.plan.table.drop(columns="polygon", errors="ignore").rename_axis("sample")
-        rows = table.iloc[regions].reset_index()
-        rows.insert(1, "position", regions)
-        stored = np.arange(members.start, members.stop)
-        rows.insert(2, "stored", regions if self.plan.form.pieces > 1 else stored)
-        rows.insert(3, "path", paths)
-        rows["error"] = [error.reason if error else "" for error in errors]
-        rows["block_row"] = [error.block[0] if error else -1 for error in errors]
-        rows["block_column"] = [error.block[1] if error else -1 for error in errors]
-        return rows
-
-    def _replace(self, target: Path, rows: pd.DataFrame) -> None:
         partial = target.with_name(f".{target.name}.partial")
         rows.to_parquet(partial, index=False)
         partial.replace(target)
 
-    def finish(self) -> pd.DataFrame:
-        """Join the parts to the manifest; return it."""
+    def finish(self) -> Path:
+        """Join the parts to the manifest, if that is not done; return its path."""
+        target = self.path / MANIFEST
         if not self.complete:
-            parts = sorted((self.path / PARTS).glob("[0-9]*.parquet"))
-            rows = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-            # of a region in pieces one that failed, if any did
-            rows = rows.sort_values(["position", "error"], ascending=[True, False])
-            rows = rows.drop_duplicates("position", ignore_index=True)
-            self._replace(self.path / MANIFEST, rows)
+            partial = target.with_name(f".{target.name}.partial")
+            write_manifest(self.plan, self._parts(), partial)
+            partial.replace(target)
         shutil.rmtree(self.path / PARTS, ignore_errors=True)
-        return pd.read_parquet(self.path / MANIFEST)
+        return target
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.path / PARTS).glob("[0-9]*.parquet"))
+
+    def _regions(self, group: int) -> Ints:
+        """Rows of the table that a group's units belong to."""
+        layout = self.plan.layout
+        return layout.order[layout.members(group)] // self.plan.form.pieces
+
+    def _describe(self, folder: Path) -> None:
+        partial = folder / f".{PLAN}.partial"
+        partial.write_text(json.dumps(self.description, indent=1) + "\n")
+        partial.replace(folder / PLAN)
+
+
+def _refusal(path: Path, key: str, there: dict[str, Any], mine: dict[str, Any]) -> str:
+    what = f"its {key.replace('_', ' ')} is {there.get(key)!r}, now it is {mine[key]!r}"
+    if key == "fingerprint":
+        what = "the regions or options differ"
+    advice = "give another path"
+    if key == "raster_state":
+        advice += ", or retry_failed=True if the raster was only repaired"
+    return f"{path} was written by another plan: {what}; {advice}"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -117,17 +118,18 @@ def check_boxes(table: pd.DataFrame) -> NDArray[np.int64]:
     if missing := [name for name in BOX if name not in table.columns]:
         have = ", ".join(map(str, table.columns))
         raise RegionError(f"the table of regions has no column {missing[0]!r}; it has {have}")
-    values = numbers(table, BOX)
-    if (off := values != np.round(values)).any():
-        name, at, value = first_off(table, BOX, values, off)
-        raise RegionError(f"{name} of {at} is {value}; pixel boxes are whole numbers")
-    if (off := values[:, 2:] <= 0).any():
-        name, at, value = first_off(table, BOX[2:], values[:, 2:], off)
-        raise RegionError(f"{name} of {at} is {value:g}; it must be 1 or more")
-    if (off := np.abs(values) > FARTHEST).any():
-        name, at, value = first_off(table, BOX, values, off)
-        raise RegionError(f"{name} of {at} is {value:g}, which is beyond any raster")
-    return values.astype(np.int64)
+    boxes = np.empty((len(table), 4), np.int64)
+    for column, name in enumerate(BOX):  # one by one, which for millions takes less memory
+        values = numbers(table, [name])
+        at = partial(first_off, table, [name], values)
+        if (off := values != np.round(values)).any():
+            raise RegionError("{} of {} is {}; pixel boxes are whole numbers".format(*at(off)))
+        if name in ("width", "height") and (off := values <= 0).any():
+            raise RegionError("{} of {} is {:g}; it must be 1 or more".format(*at(off)))
+        if (off := np.abs(values) > FARTHEST).any():
+            raise RegionError("{} of {} is {:g}, which is beyond any raster".format(*at(off)))
+        boxes[:, column] = values[:, 0]
+    return boxes
 
 
 def _kind(table: Any, kind: Kind | None) -> Kind:

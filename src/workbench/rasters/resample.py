@@ -10,28 +10,32 @@ from workbench.rasters.form import Form
 from workbench.rasters.georeference import Raster
 from workbench.rasters.layout import Ints, clipped
 
+Box = tuple[float, float, float, float]
 
-def sampled(length: Any, size: int) -> Any:
-    """The row of a box that each row of a resampled chip is nearest to, as GDAL counts.
+
+def sampled(start: Any, length: Any, size: int) -> Any:
+    """The row that each row of a resampled chip is nearest to, as GDAL counts.
 
     Examples
     --------
-    >>> sampled(8, 4).tolist(), sampled(2, 4).tolist()
-    ([1, 3, 5, 7], [0, 0, 1, 1])
+    >>> sampled(0, 8, 4).tolist(), sampled(10, 2, 4).tolist()
+    ([1, 3, 5, 7], [10, 10, 11, 11])
     """
-    return np.floor((np.arange(size) + 0.5) * length / size + 1e-10).astype(np.int64)
+    return np.floor(start + (np.arange(size) + 0.5) * length / size + 1e-10).astype(np.int64)
 
 
 def resample(
-    form: Form, raster: Raster, box: Ints, canvas: NDArray[Any], chip: NDArray[Any]
+    form: Form, raster: Raster, box: Ints, within: Box, canvas: NDArray[Any], chip: NDArray[Any]
 ) -> None:
     """Fill a chip from a region's full pixels.
 
+    `canvas` holds the pixels of `box`, and the region lies `within` it: left, top, width, height.
     Pixels outside the raster, and nodata, take no part in averages: GDAL's warper weighs what is
     left. A mask is always sampled by the nearest pixel.
     """
-    rows = sampled(canvas.shape[0], form.height)
-    columns = sampled(canvas.shape[1], form.width)
+    high, wide = canvas.shape[:2]
+    rows = sampled(within[1], within[3], form.height).clip(0, high - 1)
+    columns = sampled(within[0], within[2], form.width).clip(0, wide - 1)
     if form.resampling == "nearest":
         chip[...] = canvas[rows[:, None], columns[None, :]]
         return
@@ -40,8 +44,9 @@ def resample(
     inside = canvas[first - row : last - row, left - col : right - col, : form.channels]
     chip[..., : form.channels] = form.fill
     if inside.size:
-        scale = (canvas.shape[1] / form.width, canvas.shape[0] / form.height)
-        warped = _warped(form, raster.nodata, inside, (left - col, first - row), scale)
+        offset = (float(left - col) - within[0], float(first - row) - within[1])
+        scale = (within[2] / form.width, within[3] / form.height)
+        warped = _warped(form, raster.nodata, inside, offset, scale)
         chip[..., : form.channels] = warped.transpose(1, 2, 0)
     if form.mask:
         chip[..., form.channels :] = canvas[rows[:, None], columns[None, :], form.channels :]
@@ -51,10 +56,10 @@ def _warped(
     form: Form,
     nodata: float | None,
     inside: NDArray[Any],
-    offset: tuple[int, int],
+    offset: tuple[float, float],
     scale: tuple[float, float],
 ) -> NDArray[Any]:
-    """Warp pixels whose first lies at `offset` (column, row) of the region's box."""
+    """Warp pixels whose first lies at `offset` (column, row) of the region."""
     warp = need("rasterio.warp", extra="rasters")
     rasterio = need("rasterio", extra="rasters")
     target = np.full((form.channels, form.height, form.width), form.fill, form.dtype)

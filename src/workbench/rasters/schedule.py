@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.rasters.layout import Ints, Layout
+from workbench.rasters.layout import Counts, Ints, Layout
 
 #: What cells kept for later groups may take of the memory budget.
 _KEPT = 4
@@ -45,10 +45,13 @@ class Schedule:
         self.layout = layout
         self.groups = groups
         parts = [layout.pairs(*_ends(layout, group)) for group in _runs(groups)]
-        position = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.int64)])
-        cell = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int64)])
-        by_cell = np.argsort(cell, kind="stable")
-        self._position, self._cell = position[by_cell], cell[by_cell]
+        position = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.int32)])
+        cell = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int32)])
+        del parts
+        by_cell = np.argsort(cell, kind="stable").astype(np.int32)
+        self._position: Counts = position[by_cell]
+        self._cell: Counts = cell[by_cell]
+        del position, cell, by_cell
         self._group = self._position // layout.size
         self._tenure(pixel_bytes, memory)
 
@@ -72,12 +75,13 @@ class Schedule:
         self._kept = boxes
         self._stops = np.append(self._starts[1:], len(self._cell))
         # pairs in the order of their groups, to find one group's
-        self._by_group = np.argsort(self._group, kind="stable")
-        self._group_starts = np.searchsorted(self._group[self._by_group], self.groups)
-        self._group_stops = np.searchsorted(self._group[self._by_group], self.groups, side="right")
+        self._by_group = np.argsort(self._group, kind="stable").astype(np.int32)
+        ordered = self._group[self._by_group]
+        self._group_starts = np.searchsorted(ordered, self.groups)
+        self._group_stops = np.searchsorted(ordered, self.groups, side="right")
 
     @property
-    def cells(self) -> Ints:
+    def cells(self) -> Counts:
         """The cell of each decode."""
         return self._cell[self._starts]
 
@@ -89,7 +93,7 @@ class Schedule:
     def sources(self, pairs: Ints | slice) -> Ints:
         """Pixels that pairs need, counted from their cell's corner: (row, row, column, column)."""
         grid = self.layout.grid
-        inside, cell = self.layout.inside[self._position[pairs]], self._cell[pairs]
+        inside, cell = self.layout.inside(self._position[pairs]), self._cell[pairs].astype(np.int64)
         top, left = cell // grid.columns * grid.cell[0], cell % grid.columns * grid.cell[1]
         rows = np.clip(inside[:, :2] - top[:, None], 0, grid.cell[0])
         columns = np.clip(inside[:, 2:] - left[:, None], 0, grid.cell[1])

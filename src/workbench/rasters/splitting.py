@@ -153,7 +153,7 @@ def _crops(
     high, wide = source.pixels.shape[:2]
     for i, (col, row, side) in enumerate(windows[["col", "row", "side"]].to_numpy().tolist()):
         cut = source.pixels[row : row + side, col : col + side]
-        there = sampled(side, size)
+        there = sampled(0, side, size)
         valid[i] = (row + there < high)[:, None] & (col + there < wide)
         if cut.shape[:2] != (side, side):
             missing = [(0, side - length) for length in cut.shape[:2]]

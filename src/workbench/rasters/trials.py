@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 
 from workbench.rasters.manifest import MANIFEST, PARTS
-from workbench.rasters.plan import Plan
+from workbench.rasters.plans import Plan
 
 _CHILD = """
 import pickle, sys

@@ -3,7 +3,9 @@
 import errno
 import os
 import warnings
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,12 +17,12 @@ from workbench.rasters import chips, crop
 from workbench.rasters.errors import FailedRegionsWarning
 from workbench.rasters.job import Cells, Failures, Job
 from workbench.rasters.lazy import on_client
-from workbench.rasters.manifest import Place
+from workbench.rasters.manifest import MANIFEST, Place
 from workbench.rasters.write_files import GeoTiffs, Pngs, Tars
 from workbench.rasters.write_zarr import ZarrShards
 
 if TYPE_CHECKING:
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 Format = Literal["zarr", "geotiff", "png", "webdataset"]
 
@@ -31,8 +33,13 @@ class Writer(Protocol):
     def prepare(self, folder: Path) -> None:
         """Write what is there before the first group."""
 
-    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
-        """Write a group's chips; return each one's path, relative to the folder."""
+    def write(
+        self, group: int, image: NDArray[Any], valid: NDArray[np.bool_], failed: Set[int]
+    ) -> list[str]:
+        """Write a group's chips; return each one's path, relative to the folder.
+
+        `failed` are the numbers of those that hold nothing but fill.
+        """
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""
@@ -54,20 +61,25 @@ class Written:
     ----------
     path, format
         Where and how.
-    manifest
-        One row a region, in the table's order: ``sample``, ``position`` in the table, ``stored``
-        (position on disk), ``path``, the box, the table's other columns, and ``error`` with
-        ``block_row`` and ``block_column`` where it could not be read.
     """
 
     path: Path
     format: str
-    manifest: pd.DataFrame
 
-    @property
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """One row a region, in the table's order, read from ``manifest.parquet``.
+
+        ``sample``, ``position`` in the table, ``stored`` (position on disk), ``path``, the box, the
+        table's other columns, and ``error`` with ``block_row`` and ``block_column`` where it could
+        not be read.
+        """
+        return pd.read_parquet(self.path / MANIFEST)
+
+    @cached_property
     def failed(self) -> pd.DataFrame:
-        """The regions that could not be read."""
-        return self.manifest[self.manifest["error"] != ""]
+        """The regions that could not be read: their rows of the manifest."""
+        return pd.read_parquet(self.path / MANIFEST, filters=[("error", "!=", "")])
 
     def __bool__(self) -> bool:
         """Whether every region was read."""
@@ -80,6 +92,7 @@ def write(
     form: Format,
     *,
     resume: bool,
+    retry_failed: bool,
     on_error: crop.OnError,
     threads: int | None,
     client: Any,
@@ -90,34 +103,40 @@ def write(
         raise ValueError(f"format={form!r} is none of {', '.join(_WRITERS)}")
     place = Place(plan, path, form)
     writer: Writer = _WRITERS[form](plan, place.path)
-    if not place.exists(resume):
-        skeleton = place.skeleton()
-        writer.prepare(skeleton)
-        place.begin(skeleton)
-    if not place.complete:
-        writer.clean()
-        try:
+    try:
+        if not place.exists(resume, retry_failed):
+            skeleton = place.skeleton()
+            writer.prepare(skeleton)
+            place.begin(skeleton)
+        elif retry_failed:
+            place.reopen()
+        if not place.complete:
+            writer.clean()
             work, groups = Work(writer, place, on_error), place.missing()
-            if client is None:
-                crop.run(plan, groups, work, on_error=on_error, threads=threads,
-                         progress=progress)  # fmt: skip
-            else:
+            if client is not None:
                 on_client(plan, client, groups, work, on_error, progress)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            left = len(place.missing())
-            raise OSError(
-                errno.ENOSPC,
-                f"the disk is full; {plan.layout.groups - left} of {plan.layout.groups} groups are "
-                "written. Make room and write again: it goes on from there",
-                str(place.path),
-            ) from error
-    written = Written(place.path, form, place.finish())
+            else:
+                crop.run(plan, groups, work, on_error=on_error, threads=threads, progress=progress)
+        place.finish()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _full(place) from error
+        raise
+    written = Written(place.path, form)
     if not written:
-        text = chips.failed_text(written.failed.reset_index(), len(plan.table))
+        text = chips.failed_text(written.failed, len(plan.table))
         warnings.warn(text, FailedRegionsWarning, stacklevel=3)
     return written
+
+
+def _full(place: Place) -> OSError:
+    groups = place.plan.layout.groups
+    return OSError(
+        errno.ENOSPC,
+        f"the disk is full; {groups - len(place.missing())} of {groups} groups are written. "
+        "Make room and write again: it goes on from there",
+        str(place.path),
+    )
 
 
 @dataclass(frozen=True)
@@ -130,9 +149,10 @@ class Work:
 
     def __call__(self, job: Job, cells: Cells) -> Failures:
         """Do one group."""
-        pixels, valid = job.new()
-        failures = job.fill(cells, list(pixels), list(valid))
+        pixels, valid, failures = job.cut(cells)
         if failures and self.on_error == "raise":
             raise next(iter(failures.values()))
-        self.place.commit(job.group, failures, self.writer.write(job.group, pixels, valid))
+        failed = {position - job.start for position in failures}
+        paths = self.writer.write(job.group, pixels, valid, failed)
+        self.place.commit(job.group, failures, paths)
         return failures

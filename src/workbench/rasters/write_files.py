@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from workbench.rasters import chips
 from workbench.rasters.errors import RegionError
 
 if TYPE_CHECKING:
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 _LONGEST_NAME = 200
 
@@ -45,29 +46,35 @@ class Files:
             if len(file_name(name)) > _LONGEST_NAME:
                 raise RegionError(f"the id {name!r} is too long for a file's name")
 
-    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
-        """Write a group's files."""
+    def write(
+        self, group: int, image: NDArray[Any], valid: NDArray[np.bool_], failed: Set[int]
+    ) -> list[str]:
+        """Write a group's files, none for what failed."""
         folder = self._path / f"{group:06d}"
         partial = folder.with_name(f".{folder.name}.partial")
         partial.mkdir()
-        names = []
-        for chip, good, region in self.members(group, image, valid):
+        names = [""] * len(image)
+        for i, chip, good, region in self.members(group, image, valid, failed):
             name = file_name(self._plan.table.index[region]) + self.suffix
             (partial / name).write_bytes(self.encode(chip, good, region))
-            names.append(f"{folder.name}/{name}")
+            names[i] = f"{folder.name}/{name}"
         shutil.rmtree(folder, ignore_errors=True)  # written, but not recorded any more
         partial.replace(folder)
         return names
 
-    def members(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> Any:
-        """Yield each chip at its own size, its validity, and its row of the table."""
+    def members(
+        self, group: int, image: NDArray[Any], valid: NDArray[np.bool_], failed: Set[int]
+    ) -> Any:
+        """Yield each chip's number in the group, pixels and validity, and its row of the table."""
         form = self._plan.form
         regions = self._plan.layout.order[self._plan.layout.members(group)]
-        for chip, good, region in zip(image, valid, regions.tolist(), strict=True):
+        for i, region in enumerate(regions.tolist()):
+            if i in failed:
+                continue
             width, height = self._plan.boxes[region, 2:].tolist()
             if form.resampled:
                 width, height = form.width, form.height
-            yield chip[:height, :width], good[:height, :width], region
+            yield i, image[i, :height, :width], valid[i, :height, :width], region
 
     def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:
         """Return the file's content."""
@@ -165,14 +172,16 @@ def as_png(chip: NDArray[Any]) -> bytes:
 class Tars(Files):
     """Tar files as webdataset reads them: for each sample its pixels, ``json`` and ``cls``."""
 
-    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
-        """Write a group's tar file."""
+    def write(
+        self, group: int, image: NDArray[Any], valid: NDArray[np.bool_], failed: Set[int]
+    ) -> list[str]:
+        """Write a group's tar file, without what failed."""
         target = self._path / f"{group:06d}.tar"
         partial = target.with_name(f".{target.name}.partial")
         png = fits_png(self._plan)
         label, names = chips.labels(self._plan)
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for chip, good, region in self.members(group, image, valid):
+            for _, chip, good, region in self.members(group, image, valid, failed):
                 # a key ends at the first dot of the file's name
                 key = file_name(self._plan.table.index[region]).replace(".", "%2E")
                 pixels = chip[..., : self._plan.form.channels]
@@ -186,7 +195,7 @@ class Tars(Files):
                     _add(tar, f"{key}.valid.npy", _as_npy(good))
                 _add(tar, f"{key}.json", json.dumps(facts).encode())
         partial.replace(target)
-        return [target.name] * len(valid)
+        return ["" if i in failed else target.name for i in range(len(valid))]
 
     def _facts(self, region: int) -> dict[str, Any]:
         plan, row = self._plan, self._plan.table.iloc[region]

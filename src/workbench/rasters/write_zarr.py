@@ -1,6 +1,7 @@
 """Chips as a Zarr store, sharded along ``sample``: a shard is a group, written by one thread."""
 
 import warnings
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,15 @@ from numpy.typing import NDArray
 
 from workbench._extras import need
 from workbench.rasters import chips
+from workbench.rasters.layout import Ints
 
 if TYPE_CHECKING:
-    from workbench.rasters.plan import Plan
+    from workbench.rasters.plans import Plan
 
 #: Bytes of a chunk within a shard: what a reader of single chips has to decode.
 _CHUNK = 2**20
+#: Samples whose geotransforms are one chunk.
+_ROWS = 2**16
 
 
 class ZarrShards:
@@ -29,10 +33,7 @@ class ZarrShards:
         plan, total = self._plan, len(self._plan.table)
         # pieces of very large chips are written where they belong, in the table's order
         order = plan.layout.order if plan.form.pieces == 1 else np.arange(total)
-        nothing = np.empty((total, 0, 0, plan.form.channels + plan.form.mask), "u1")
-        table = chips.dataset(plan, order, nothing, nothing[..., 0])
-        table = table.drop_vars(["image", "valid", "mask"], errors="ignore")
-        table = table.assign_coords(position=("sample", order))
+        table = chips.described(plan, order).assign_coords(position=("sample", order))
         with warnings.catch_warnings():
             # fixed-length text is not yet in the format's specification; every reader has it
             warnings.simplefilter("ignore")
@@ -45,9 +46,20 @@ class ZarrShards:
         self._create(root, "valid", shape, "bool", True, dims)
         if plan.form.mask:
             self._create(root, "mask", shape, "bool", True, dims)
+        self._write_geotransforms(root, order)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # not in the specification either, and all read it
             zarr.consolidate_metadata(folder)
+
+    def _write_geotransforms(self, root: Any, order: Ints) -> None:
+        """A million of them take 50 MB: write some at a time."""
+        array = root.create_array(
+            "geotransform", shape=(len(order), 6), dtype="float64", fill_value=np.nan,
+            chunks=(min(_ROWS, len(order)), 6), dimension_names=("sample", "coefficient"),
+        )  # fmt: skip
+        for start in range(0, len(order), _ROWS):
+            rows = slice(start, start + _ROWS)
+            array[rows] = chips.geotransforms(self._plan, order[rows])
 
     def _create(self, root: Any, name: str, shape: tuple[int, ...], dtype: str, fill: Any,
                 dims: tuple[str, ...]) -> None:  # fmt: skip
@@ -69,7 +81,13 @@ class ZarrShards:
             dimension_names=dims,
         )
 
-    def write(self, group: int, image: NDArray[Any], valid: NDArray[np.bool_]) -> list[str]:
+    def write(
+        self,
+        group: int,
+        image: NDArray[Any],
+        valid: NDArray[np.bool_],
+        failed: Set[int],  # noqa: ARG002
+    ) -> list[str]:
         """Write one shard of each array; all-True shards of `valid` are left to the fill value."""
         zarr = need("zarr", extra="rasters")
         root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
@@ -85,8 +103,7 @@ class ZarrShards:
         if self._plan.form.mask:
             parts["mask"] = image[..., channels] != 0
         for name, part in parts.items():
-            if not part.all():
-                root[name][where] = part
+            root[name][where] = part
         return [""] * len(valid)
 
     def clean(self) -> None:
