@@ -119,6 +119,10 @@ def test_a_run_is_exported_as_a_process_run_crate(chain: Path) -> None:
     assert crate.root_dataset["mentions"].id == action.id
     assert action["actionStatus"] == "http://schema.org/CompletedActionStatus"
     assert action["instrument"]["sha256"] == record.notebook_sha256
+    assert action["instrument"]["softwareVersion"]
+    assert "No licence is stated" in crate.root_dataset["license"]["name"]
+    kinds = {r.id: r["encodingFormat"] for r in action["result"]}
+    assert kinds["outputs/read.ipynb"] == "application/x-ipynb+json"
     assert {r.id for r in action["result"]} == {f"outputs/{f.path}" for f in record.outputs}
     for entity in [*action["result"], *action["object"]]:
         if entity.type == "File":
@@ -204,3 +208,10 @@ def test_a_sweep_is_compared(make_notebook: Make, start_workbench: Start) -> Non
     _, err = process.communicate()
     assert process.returncode == 2
     assert "t.xls: known are .csv" in err
+    process = start_workbench("compare", "--result", "q.nothing", "--to", "u.png")
+    assert "'q.nothing' is no recorded number; there are q.n, q.recall" in process.communicate()[1]
+    process = start_workbench("lineage", "last", "--figure", "l.txt")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "error: Format 'txt' is not supported" in err
+    assert "Traceback" not in err

@@ -118,6 +118,16 @@ def test_schemas_are_those_of_config_and_cell(project: None, make_notebook: Make
     assert {"type": "null"} in schema["properties"]["o"]["anyOf"]
 
 
+def test_the_command_prints_schemas(project: None, start_workbench: Start) -> None:
+    out, _ = start_workbench("schema").communicate()
+    assert json.loads(out) == config_schema()
+    out, _ = start_workbench("schema", "notebooks/01_a.ipynb").communicate()
+    assert json.loads(out)["notebooks/01_a.ipynb"]["properties"]["n"]["type"] == "integer"
+    process = start_workbench("schema", "none.ipynb")
+    assert process.communicate()[1] == "error: none.ipynb: No such file or directory\n"
+    assert process.returncode == 2
+
+
 def test_a_saved_configuration_gives_the_same_run(
     make_notebook: Make, start_workbench: Start
 ) -> None:

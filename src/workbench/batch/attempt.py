@@ -50,39 +50,54 @@ def carry_out(plan: Plan, setting: Setting) -> RunRecord | None:
     if setting.interrupted.is_set():
         return None
     record = _begin(plan, setting)
-    limits, nursery = setting.limits, setting.nursery
-    name, folder = plan.notebook.path.stem, record.folder
-    values = move_paths(plan.known, plan.given, folder)
-    job: dict[str, Any] = {
-        "id": record.id,
-        "file": f"{name}.ipynb",
-        "parameters": repr(values),
-        "cell_timeout": limits.cell_timeout,
-        "outcome": None,
-    }
-    began = time.monotonic()
+    name, began = plan.notebook.path.stem, time.monotonic()
     hashed = HashedInputs(named_paths(plan.known, plan.parameters))
+    values = move_paths(plan.known, plan.given, record.folder)
+    job = _job(record.id, name, values, setting.limits)
     child: Child | None = None
     with Progress(name, record.id, len(plan.notebook.cells) + bool(values)) as progress:
         try:
-            (folder / RESERVE).write_bytes(bytes(_RESERVED))
-            (folder / f"{name}.ipynb").write_bytes(plan.notebook.content)
-            child = follow(nursery, job, folder, limits, setting.interrupted, progress.at)
-            outcome, unsaved = child.verdict(folder / "log.txt"), child.outcome is None
+            child = _follow(job, plan, setting, record.folder, progress)
+            outcome, unsaved = child.verdict(record.folder / "log.txt"), child.outcome is None
             _keep_memory(record, child, plan)
-            record.inputs = [*hashed.states(), *declared(child.files, folder)]
+            record.inputs = [*hashed.states(), *declared(child.files, record.folder)]
         except Exception as error:  # a full disk, no memory for another process
             _log.exception("%s: the run could not be supervised", name)
             outcome, unsaved = failure(error), False
         record.ended, record.seconds = datetime.now(UTC), round(time.monotonic() - began, 3)
         _complete(record, outcome, plan, child.files if child else [])
-        if unsaved:  # the worker is dead: another corrects its notebook and makes the HTML
-            job["outcome"] = outcome
-            child = follow(nursery, job, folder, Limits(timeout=60.0), threading.Event())
-            record.inputs += declared(child.files, folder)
-            _save(record, child.files)
+        if unsaved:
+            _save_for_the_dead({**job, "outcome": outcome}, setting, record)
         progress.ended(record.status, record.seconds)
     return record
+
+
+def _job(run_id: str, name: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Return what a worker is told; parameters are in Python's own words, which JSON lacks."""
+    return {
+        "id": run_id,
+        "file": f"{name}.ipynb",
+        "parameters": repr(values),
+        "cell_timeout": limits.cell_timeout,
+        "outcome": None,
+    }
+
+
+def _follow(
+    job: dict[str, Any], plan: Plan, setting: Setting, folder: Path, progress: Progress
+) -> Child:
+    """Put the notebook into the run's folder, and follow a worker that executes it."""
+    (folder / RESERVE).write_bytes(bytes(_RESERVED))
+    (folder / job["file"]).write_bytes(plan.notebook.content)
+    return follow(setting.nursery, job, folder, setting.limits, setting.interrupted, progress.at)
+
+
+def _save_for_the_dead(job: dict[str, Any], setting: Setting, record: RunRecord) -> None:
+    """Have another worker correct the notebook of one that died, and make its page."""
+    limits = Limits(timeout=60.0)
+    child = follow(setting.nursery, job, record.folder, limits, threading.Event())
+    record.inputs += declared(child.files, record.folder)
+    _save(record, child.files)
 
 
 def _begin(plan: Plan, setting: Setting) -> RunRecord:

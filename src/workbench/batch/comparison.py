@@ -79,32 +79,41 @@ def draw(table: "pd.DataFrame", results: Sequence[str] | None = None) -> "Figure
     Raises
     ------
     ValueError
-        No recorded number differs between the runs.
+        No recorded number differs between the runs, or one that is asked for is not there.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     swept = list(table.attrs["swept"])
     known = [*swept, "status", "seconds", "peak_memory_bytes"]
     numbers = table.drop(columns=known).select_dtypes("number")
     names: list[Any] = list(results or [n for n in numbers if numbers[n].nunique() > 1][:12])
+    if unknown := [name for name in names if name not in numbers]:
+        there = ", ".join(map(str, numbers)) or "none"
+        raise ValueError(f"{unknown[0]!r} is no recorded number; there are {there}")
     if not names or not swept:
         raise ValueError("nothing to draw: no recorded number differs between these runs")
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.7 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, panels = _grid(len(names))
     for panel, name in zip(panels, names, strict=False):
         _panel(panel, table, name, swept)
-    for panel in panels[len(names) :]:
-        panel.set_axis_off()
-    if len(panels[0].get_legend_handles_labels()[1]) > 1:
-        handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(labels) > 1:
         title = ", ".join(swept[1:])
         figure.legend(handles, labels, title=title, loc="outside right upper", frameon=False)
     figure.supxlabel(f"{swept[0]}   (n = {len(table)} runs)", fontsize=10)
     return figure
+
+
+def _grid(count: int) -> "tuple[Figure, Any]":
+    """Return a figure of so many panels, three in a row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.7 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels
 
 
 def page(table: "pd.DataFrame", results: Sequence[str] | None = None) -> str:

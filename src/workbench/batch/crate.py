@@ -1,6 +1,7 @@
 """A run as an RO-Crate: a folder or archive that others' tools understand."""
 
 import json
+import mimetypes
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from workbench.batch.record import FileState, RunRecord
 from workbench.batch.store import find_run
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+_KINDS = {".ipynb": "application/x-ipynb+json"}
 _STATUS = {"succeeded": "CompletedActionStatus", "running": "ActiveActionStatus"}
 
 
@@ -42,38 +44,35 @@ def export_crate(
     crate.name = f"Run of {Path(record.notebook).name}, {record.id}"
     crate.description = f"{record.status}; parameters {json.dumps(record.parameters)}"
     crate.root_dataset["conformsTo"] = _add(
-        crate, _PROFILE, "CreativeWork", name="Process Run Crate"
+        crate,
+        _PROFILE,
+        "CreativeWork",
+        name="Process Run Crate",
+        version=_PROFILE.rpartition("/")[2],
     )
-    crate.license = "unspecified"
-    _describe(crate, record, copy_inputs)
+    licence = "No licence is stated: ask those who made the notebook and the data"
+    crate.license = _add(crate, "#licence", "CreativeWork", name=licence)
+    crate.root_dataset["mentions"] = _action(crate, record, copy_inputs)
+    crate.add_file(
+        record.folder / "run.json",
+        "run.json",
+        properties={"name": "the runner's record", "encodingFormat": "application/json"},
+    )
     crate.write_zip(to) if to.suffix == ".zip" else crate.write(to)
     return to
 
 
-def _describe(crate: Any, record: RunRecord, copy_inputs: bool) -> None:
-    """Add the run, what it ran, what it read and what it left."""
-    place = record.folder
-    tool = _add(
-        crate,
-        f"#notebook-{record.notebook_sha256[:12]}",
-        "SoftwareApplication",
-        name=record.notebook,
-        sha256=record.notebook_sha256,
-        version=record.git.commit if record.git else record.notebook_sha256[:12],
-        softwareRequirements=[f"Python {record.python}"]
-        + [f"{name}=={version}" for name, version in record.packages.items()],
-    )
+def _action(crate: Any, record: RunRecord, copy_inputs: bool) -> Any:
+    """Add the run, with what it ran, what it read and what it left."""
     values = [
         _add(crate, f"#parameter-{name}", "PropertyValue", name=name, value=json.dumps(value))
         for name, value in record.parameters.items()
     ]
-    inputs = [_input(crate, file, copy_inputs) for file in record.inputs]
     outputs = [
-        _entity(crate, place / file.path, f"outputs/{file.path}", file)
+        _entity(crate, record.folder / file.path, f"outputs/{file.path}", file)
         for file in record.outputs
-        if (place / file.path).exists()
+        if (record.folder / file.path).exists()
     ]
-    crate.add_file(place / "run.json", "run.json", properties={"name": "the runner's record"})
     status = _STATUS.get(record.status, "FailedActionStatus")
     action = {
         "name": f"Run {record.id}",
@@ -81,12 +80,26 @@ def _describe(crate: Any, record: RunRecord, copy_inputs: bool) -> None:
         "endTime": record.ended.isoformat() if record.ended else None,
         "actionStatus": f"http://schema.org/{status}",
         "error": f"{record.error.type}: {record.error.message}" if record.error else None,
-        "instrument": tool,
-        "object": inputs + values,
+        "instrument": _tool(crate, record),
+        "object": [_input(crate, file, copy_inputs) for file in record.inputs] + values,
         "result": outputs,
     }
-    run = _add(crate, f"#{record.id}", "CreateAction", **action)
-    crate.root_dataset["mentions"] = run
+    return _add(crate, f"#{record.id}", "CreateAction", **action)
+
+
+def _tool(crate: Any, record: RunRecord) -> Any:
+    """Add the notebook as the software that ran."""
+    version = record.git.commit if record.git else record.notebook_sha256[:12]
+    packages = [f"{name}=={version}" for name, version in record.packages.items()]
+    return _add(
+        crate,
+        f"#notebook-{record.notebook_sha256[:12]}",
+        "SoftwareApplication",
+        name=record.notebook,
+        sha256=record.notebook_sha256,
+        softwareVersion=version,
+        softwareRequirements=[f"Python {record.python}", *packages],
+    )
 
 
 def _input(crate: Any, file: FileState, copy: bool) -> Any:
@@ -99,6 +112,8 @@ def _input(crate: Any, file: FileState, copy: bool) -> Any:
 
 def _entity(crate: Any, path: Path, place: str, file: FileState) -> Any:
     about = {"name": file.name or path.name, "sha256": file.sha256, "contentSize": str(file.size)}
+    if kind := _KINDS.get(path.suffix) or mimetypes.guess_type(path.name)[0]:
+        about["encodingFormat"] = kind
     add = crate.add_directory if path.is_dir() else crate.add_file
     return add(path, place, properties=about)
 

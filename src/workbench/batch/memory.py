@@ -9,6 +9,7 @@ Sample = tuple[float, int, int | None]  # seconds since the start, bytes, index 
 
 _MOST = 120
 _LAST = 12
+_WIDTH, _HEIGHT = 640, 90
 
 
 class Samples:
@@ -64,35 +65,42 @@ def draw(samples: Sequence[Sample], limit: int | None = None) -> str:
     >>> draw([(0.0, 10, 1), (1.0, 30, 1)]).startswith("<svg")
     True
     """
-    width, height = 640, 90
     end = max(samples[-1][0], 1e-9)
     top = max([limit or 0, *(size for _, size, _ in samples)]) * 1.05 or 1
-    points = [(s / end * width, height - size / top * height) for s, size, _ in samples]
+    points = [(s / end * _WIDTH, _HEIGHT - size / top * _HEIGHT) for s, size, _ in samples]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    area = f"{points[0][0]:.1f},{height} {line} {width},{height}"
+    area = f"{points[0][0]:.1f},{_HEIGHT} {line} {_WIDTH},{_HEIGHT}"
     seconds, peak, _ = _largest(samples)
-    x, y = seconds / end * width, height - peak / top * height
-    anchor = "end" if x > width / 2 else "start"
-    beside = x - 6 if x > width / 2 else x + 6
     parts = [
         f'<polygon points="{area}" fill="currentColor" opacity=".12"/>',
         f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-width="1.5"/>',
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="currentColor"/>',
-        f'<text x="{beside:.1f}" y="{max(y - 5, 0):.1f}" text-anchor="{anchor}">'
-        f"{show_size(peak)} after {seconds:g} s</text>",
-        f'<text x="{width}" y="{height + 14}" text-anchor="end">{end:.0f} s</text>',
+        _peak(points[samples.index(_largest(samples))], f"{show_size(peak)} after {seconds:g} s"),
+        f'<text x="{_WIDTH}" y="{_HEIGHT + 14}" text-anchor="end">{end:.0f} s</text>',
+        _limit(limit, top) if limit else "",
     ]
-    if limit:
-        y = height - limit / top * height
-        parts.append(
-            f'<line x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-dasharray="5 4"/><text x="0" y="{height + 14}">limit {show_size(limit)}, '
-            "dashed</text>"
-        )
     said = f"memory over time: at most {show_size(peak)}, after {seconds:g} of {end:.0f} s"
     return (
-        f'<svg class="memory" viewBox="0 -16 {width} {height + 32}" role="img" '
+        f'<svg class="memory" viewBox="0 -16 {_WIDTH} {_HEIGHT + 32}" role="img" '
         f'aria-label="{said}" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
+    )
+
+
+def _peak(place: tuple[float, float], said: str) -> str:
+    """Return a dot with words on the side where there is room for them."""
+    x, y = place
+    anchor, beside = ("end", x - 6) if x > _WIDTH / 2 else ("start", x + 6)
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="currentColor"/>'
+        f'<text x="{beside:.1f}" y="{max(y - 5, 0):.1f}" text-anchor="{anchor}">{said}</text>'
+    )
+
+
+def _limit(limit: int, top: float) -> str:
+    y = _HEIGHT - limit / top * _HEIGHT
+    return (
+        f'<line x1="0" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
+        f'stroke-dasharray="5 4"/><text x="0" y="{_HEIGHT + 14}">limit {show_size(limit)}, '
+        "dashed</text>"
     )
 
 

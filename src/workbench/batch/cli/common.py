@@ -3,10 +3,14 @@
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from workbench._extras import MissingExtraError
 
 if TYPE_CHECKING:
     from workbench.batch.store import Summary
@@ -61,6 +65,15 @@ def refuse(*problems: str) -> NoReturn:
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
     raise typer.Exit(2)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn errors that the user can do something about into words."""
+    try:
+        yield
+    except (LookupError, ValueError, OSError, MissingExtraError) as error:
+        refuse(*getattr(error, "problems", [str(error)]))
 
 
 def log_to_stderr() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.batch.cli.common import Out, refuse, run_folder
+from workbench.batch.cli.common import Out, refusing, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +31,10 @@ def compare(
     from workbench.batch import comparison as comparing
 
     ids = [run_folder(out, run).name for run in runs] if runs else None
-    try:
+    with refusing():
         table = comparing.compare(out, group=group, ids=ids)
         for path in to or []:
             _write(table, path, result)
-    except (LookupError, ValueError, OSError) as error:
-        refuse(str(error))
     typer.echo(table.reset_index(drop=True).to_string(index=False, na_rep="-"))
 
 

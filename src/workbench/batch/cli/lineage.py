@@ -1,11 +1,21 @@
 """``workbench lineage``, ``verify``, ``rerun`` and ``export``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.batch.cli.common import Out, log_to_stderr, refuse, run_folder, stop_on_signals
+from workbench.batch.cli.common import (
+    Out,
+    log_to_stderr,
+    refuse,
+    refusing,
+    run_folder,
+    stop_on_signals,
+)
+
+if TYPE_CHECKING:
+    from workbench.batch.record import RunRecord
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help='An id, its beginning or end, or "last".')]
 
@@ -20,19 +30,21 @@ def lineage(
     """Show where a run's results came from."""
     from workbench.batch.lineage import trace
 
-    found = trace(run_folder(out, run))
-    typer.echo(found.text())
-    if figure:
-        from workbench.batch.lineage_figure import save_figure
+    with refusing():
+        found = trace(run_folder(out, run))
+        typer.echo(found.text())
+        if figure:
+            from workbench.batch.lineage_figure import save_figure
 
-        save_figure(found, figure)
+            save_figure(found, figure)
 
 
 def verify(run: Run, out: Out = Path("runs")) -> None:
     """Hash a run's files anew. The exit code is 0 if all are what they were, 1 if not."""
     from workbench.batch.verification import verify as check
 
-    checked = check(run_folder(out, run))
+    with refusing():
+        checked = check(run_folder(out, run))
     for file in checked:
         typer.echo(f"{file.state:<8} {file.role:<9} {file.path}")
     raise typer.Exit(any(file.state != "same" for file in checked))
@@ -47,20 +59,23 @@ def rerun(
     ] = None,
 ) -> None:
     """Repeat a run and compare what it records. The exit code is 0 if that agrees, 1 if not."""
-    from workbench.batch.notebook import JobError
-    from workbench.batch.repetition import TOLERANCE, differences, results_of
     from workbench.batch.repetition import rerun as repeat
 
     log_to_stderr()
     stop_on_signals()
     tolerances = _tolerances(tolerance or [])
-    folder = run_folder(out, run)
     try:
-        before, after = repeat(folder)
-    except JobError as error:
-        refuse(*error.problems)
+        with refusing():
+            before, after = repeat(run_folder(out, run))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    raise typer.Exit(not _agree(before, after, tolerances))
+
+
+def _agree(before: "RunRecord", after: "RunRecord", tolerances: dict[str, float]) -> bool:
+    """Say in what a repetition differs, and return whether it does not."""
+    from workbench.batch.repetition import TOLERANCE, differences, results_of
+
     if before.notebook_sha256 != after.notebook_sha256:
         typer.echo("note: the notebook has changed since")
     if before.packages != after.packages:
@@ -69,10 +84,10 @@ def rerun(
     found = differences(old, new, tolerances.pop("", TOLERANCE), tolerances)
     for result in found:
         typer.echo(f"differs  {result.name}: {result.before!r} before, {result.after!r} now")
-    same = before.status == after.status
-    verdict = "agrees" if same and not found else "does not agree"
+    agrees = before.status == after.status and not found
+    verdict = "agrees" if agrees else "does not agree"
     typer.echo(f"{after.id} {verdict} with {before.id}: {before.status}, now {after.status}")
-    raise typer.Exit(not same or bool(found))
+    return agrees
 
 
 def export(
@@ -84,10 +99,8 @@ def export(
     """Write a run as an RO-Crate (Process Run profile)."""
     from workbench.batch.crate import export_crate
 
-    try:
+    with refusing():
         typer.echo(export_crate(run_folder(out, run), to, copy_inputs=inputs))
-    except OSError as error:
-        refuse(str(error))
 
 
 def _tolerances(texts: list[str]) -> dict[str, float]:

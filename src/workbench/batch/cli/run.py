@@ -71,16 +71,21 @@ def run(
         todo = _jobs(notebooks or [], parameter or [], every, settings)
         limits = _limits(settings, timeout, cell_timeout, memory)
         n_jobs = jobs or (settings.jobs if settings else 1)
-        if scheduler:
-            from workbench.batch.cluster import run_on_cluster
-
-            records = run_on_cluster(todo, scheduler, out=out, **limits)
-        else:
-            from workbench.batch.run import run_many
-
-            records = run_many(todo, out=out, n_jobs=n_jobs, **limits)
+        records = _run(todo, scheduler, n_jobs, {"out": out, **limits})
     conclude(out, records, report)
     raise typer.Exit(any(record.status != "succeeded" for record in records))
+
+
+def _run(
+    todo: "list[Job]", scheduler: str | None, n_jobs: int, where: dict[str, Any]
+) -> "list[RunRecord]":
+    if scheduler:
+        from workbench.batch.cluster import run_on_cluster
+
+        return run_on_cluster(todo, scheduler, **where)
+    from workbench.batch.run import run_many
+
+    return run_many(todo, n_jobs=n_jobs, **where)
 
 
 @dataclass

@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 _AGES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this run's record.")]
+Notebook = Annotated[str | None, typer.Option(metavar="GLOB", help="Those of these notebooks.")]
+Status = Annotated[str | None, typer.Option(metavar="STATUS", help="Those that ended so.")]
+Newer = Annotated[
+    str | None, typer.Option(metavar="AGE", help="Those of the last 30m, 12h, 7d or 2w.")
+]
+Older = Annotated[str | None, typer.Option(metavar="AGE", help="Those before.")]
+
+
 def runs(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Show this run's record.")
-    ] = None,
+    run: Run = None,
     out: Out = Path("runs"),
-    notebook: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Those of these notebooks.")
-    ] = None,
-    status: Annotated[
-        str | None, typer.Option(metavar="STATUS", help="Those that ended so.")
-    ] = None,
-    newer: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Those of the last 30m, 12h, 7d or 2w.")
-    ] = None,
-    older: Annotated[str | None, typer.Option(metavar="AGE", help="Those before.")] = None,
+    notebook: Notebook = None,
+    status: Status = None,
+    newer: Newer = None,
+    older: Older = None,
     memory: Annotated[bool, typer.Option("--memory", help="Their peaks by notebook.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove those listed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before.")] = False,
@@ -46,18 +47,20 @@ def runs(
     if run is not None:
         typer.echo((run_folder(out, run) / "run.json").read_text(encoding="utf-8"), nl=False)
         return
-    found = [s for s in summaries(out) if _matches(s, notebook, status)]
     since, until = (age and (datetime.now(UTC) - _age(age)) for age in (newer, older))
-    found = [s for s in found if not since or s.when >= since]
-    found = [s for s in found if not until or s.when < until]
-    if not found:
-        typer.echo(f"No runs in {out}" if out.is_dir() else f"There is no folder {out}")
-    elif memory:
-        typer.echo(_peaks(found))
-    else:
-        typer.echo("\n".join(f"{s.started[:16].replace('T', ' ')}  {line(s)}" for s in found))
+    found = [s for s in summaries(out) if _matches(s, notebook, status)]
+    found = [s for s in found if (not since or s.when >= since) and (not until or s.when < until)]
+    typer.echo(_list(out, found, memory))
     if prune and found:
         _prune(out, found, yes)
+
+
+def _list(out: Path, found: "list[Summary]", memory: bool) -> str:
+    if not found:
+        return f"No runs in {out}" if out.is_dir() else f"There is no folder {out}"
+    if memory:
+        return _peaks(found)
+    return "\n".join(f"{s.started[:16].replace('T', ' ')}  {line(s)}" for s in found)
 
 
 def _matches(run: "Summary", notebook: str | None, status: str | None) -> bool:

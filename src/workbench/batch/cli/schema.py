@@ -18,12 +18,10 @@ def schema(
     from workbench.batch.notebook import JobError
     from workbench.batch.schemas import config_schema, parameters_schema
 
-    try:
-        found: Any = (
-            {str(path): parameters_schema(path) for path in notebooks}
-            if notebooks
-            else config_schema()
-        )
-    except JobError as error:
-        refuse(*error.problems)
-    typer.echo(json.dumps(found, indent=2))
+    found: Any = {}
+    for path in notebooks or []:
+        try:
+            found[str(path)] = parameters_schema(path)
+        except JobError as error:
+            refuse(*(f"{path}: {problem}" for problem in error.problems))
+    typer.echo(json.dumps(found if notebooks else config_schema(), indent=2))
