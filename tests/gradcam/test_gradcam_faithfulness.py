@@ -74,8 +74,8 @@ def test_imputation_is_roads():
     from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
     dice = torch.Generator().manual_seed(1)
-    x = torch.rand(2, 3, 16, 16, generator=dice)
-    keep = torch.rand(2, 16, 16, generator=dice) > 0.7
+    x = torch.rand(2, 3, 12, 12, generator=dice)
+    keep = torch.rand(2, 12, 12, generator=dice) > 0.7
     found = impute(x, keep, tolerance=1e-7)
     peer = NoisyLinearImputer(noise=0.0)
     for image, mask, ours in zip(x, keep.float(), found, strict=True):
@@ -148,5 +148,7 @@ def test_what_is_wrong_is_named(scene):
         gradcam.faithfulness(
             Patch(), x, right, boxes=[BOX, [0, 0, 25, 9], BOX, BOX], progress=False
         )
+    with pytest.raises(ValueError, match="steps=0: it must be at least 1"):
+        gradcam.faithfulness(Patch(), x, right, steps=0, progress=False)
     with pytest.raises(ValueError, match="give class numbers"):
         gradcam.faithfulness(Patch(), x, right, target=lambda o: o[:, 0], progress=False)

@@ -1,13 +1,16 @@
 """The probe leaves nothing behind, works on models in any state, and says what is wrong."""
 
 import gc
+from collections import Counter
 
 import psutil
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench import datasets, gradcam, models
+from workbench.gradcam.maps import FORMULAS
 from workbench.models import SmallResNet
 
 
@@ -102,6 +105,45 @@ class TestNothingIsLeft:
                     alive, memory = tensors(), psutil.Process().memory_info().rss
         assert tensors() <= alive
         assert psutil.Process().memory_info().rss - memory < 20 * 2**20
+
+    def test_after_an_exception_beside_the_network(self, small, images):
+        before = state(small.train())
+
+        def fail(output):
+            raise KeyError("target")
+
+        with pytest.raises(KeyError), gradcam.Probe(small, ["layer1", "layer4"]) as probe:
+            probe.run(images, fail)
+        assert state(small) == before
+        assert torch.is_grad_enabled()
+        with pytest.raises(RuntimeError, match="was left"):
+            probe.run(images)
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts convolutions on the way there, and by what they give back on the way back."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default:
+            self.calls["forward"] += 1
+        if func is torch.ops.aten.convolution_backward.default:
+            self.calls["backward", *args[-1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_every_map_of_four_layers_takes_one_pass_there_and_one_back(resnet, images):
+    names = ["layer1", "layer2", "layer3", "layer4"]
+    with gradcam.Probe(resnet, names) as probe, Convolutions() as counter:
+        seen = probe.run(images, 7)
+        for name in names:
+            for method in FORMULAS:
+                seen.map(method, name)
+    # 20 convolutions, 15 of them behind layer1; no gradient is computed of a weight or a bias
+    assert counter.calls == {"forward": 20, ("backward", True, False, False): 15}
 
 
 class TestStates:

@@ -111,6 +111,7 @@ def faithfulness(
         raise ValueError("faithfulness follows a class's probability: give class numbers")
     every = {**_checked(maps, images), **_baselines(maps, images, seed), "plain gradient": plain}
     edges = None if boxes is None else torch.as_tensor(boxes, device=images.device)
+    _located(plain, edges)  # refuses wrong boxes before the long work
     chance = partial(_chance, model, seen.target)
     bar = tqdm(every.items(), desc="faithfulness", disable=not progress)
     found = {name: _test(chance, images, values, edges, steps, seed) for name, values in bar}
