@@ -54,22 +54,22 @@ def errors():
 
 
 @pytest.fixture
-def new_tab(browser, errors):
-    """Open a tab of its own, with its own cookies and storage."""
+def new_tab(browser, errors, keep):
+    """Open a tab with its own cookies and storage; how it looked last is kept, as failures tell."""
     opened = []
 
     def opening(width=1280):
-        context = browser.new_context(viewport={"width": width, "height": 1000})
-        opened.append(context)
-        tab = context.new_page()
+        tab = browser.new_page(viewport={"width": width, "height": 1000})
+        opened.append(tab)
         tab.set_default_timeout(driving.PATIENCE * 1000)
         tab.on("pageerror", lambda error: _note("", str(error), errors))
         tab.on("console", lambda message: _note_message(message, errors))
         return tab
 
     yield opening
-    for context in opened:
-        context.close()
+    for number, tab in enumerate(opened):
+        keep(tab, f"last-{number}")
+        tab.close()
 
 
 def _note_message(message, errors):

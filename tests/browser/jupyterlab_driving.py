@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +132,6 @@ def menu(tab, *labels):
 
 def run_all(tab, patience=PATIENCE):
     """Run all cells; wait, so many seconds, until the last one is done or one has failed."""
-    menu(tab, "Run", "Run All Cells")
     done = """() => {
         const prompts = document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt');
         const status = document.querySelector('.jp-Notebook-ExecutionIndicator').dataset.status;
@@ -140,6 +139,14 @@ def run_all(tab, patience=PATIENCE):
         const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
         return status === 'idle' && (failed || /[0-9]/.test(last));
     }"""
+    started = re.compile(r"[*0-9]")
+    prompts = tab.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
+    # While JupyterLab connects to the kernel it can lose an order, on a busy machine above all.
+    for _ in range(3):
+        menu(tab, "Run", "Run All Cells")
+        with suppress(AssertionError):
+            expect(prompts.filter(has_text=started).first).to_be_visible(timeout=PATIENCE * 250)
+            break
     tab.wait_for_function(done, timeout=patience * 1000, polling=200)
 
 
