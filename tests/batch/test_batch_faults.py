@@ -6,13 +6,14 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import pytest
 from batch_helpers import run_ids, survivors, wait_for
 
-from workbench.batch import RunRecord, limits, read_runs, run_notebook
+from workbench.batch import Job, RunRecord, limits, read_runs, run_many, run_notebook
 from workbench.batch.limits import Group
 
 Make = Callable[..., Path]
@@ -84,8 +85,9 @@ def test_a_child_killed_at_the_limit_is_the_reason_of_the_failure(make_notebook:
 def test_a_crash_and_an_exit_are_the_codes_own_doing(make_notebook: Make) -> None:
     crash = make_notebook("crash", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     leave = make_notebook("leave", "import os\nos._exit(3)")
-    for path, words in ((crash, "crashed with SIGSEGV"), (leave, "ended itself with exit code 3")):
-        record = loaded(run_notebook(path))
+    said = ("crashed with SIGSEGV", "ended itself with exit code 3")
+    for record, words in zip(run_many([Job(crash), Job(leave)], n_jobs=2), said, strict=True):
+        loaded(record)
         assert record.error is not None
         assert (record.status, record.error.cause) == ("killed", "code")
         assert record.error.message == f"the kernel {words}"
@@ -111,6 +113,21 @@ def test_a_full_disk(make_notebook: Make, small_disk: Path) -> None:
     assert "No space left on device" in record.error.message
     assert record.error.cell == 2
     assert record.memory.samples
+
+
+def test_a_disk_that_is_full_from_the_start(make_notebook: Make, small_disk: Path) -> None:
+    path = make_notebook("a", "1")
+    (before,) = run_many([Job(path)], out=small_disk)
+    with suppress(OSError), (small_disk / "big").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    record = run_notebook(path, out=small_disk)
+    assert record.error is not None
+    assert (record.status, record.error.cause) == ("failed", "system")
+    assert "No space left on device" in record.error.message
+    assert not record.folder.exists()
+    assert loaded_from(before).status == "succeeded"
+    assert [r.id for r in read_runs(small_disk)] == [before.id]
 
 
 def loaded_from(record: RunRecord) -> RunRecord:

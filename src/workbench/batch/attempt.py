@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -49,7 +50,11 @@ def carry_out(plan: Plan, setting: Setting) -> RunRecord | None:
     """Run one plan in a new folder; None if the interruption came first."""
     if setting.interrupted.is_set():
         return None
-    record = _begin(plan, setting)
+    record = _describe(plan, setting)
+    try:
+        _begin(record, setting)
+    except OSError as error:  # the disk is full; others that run already must not suffer
+        return _give_up(record, error)
     name, began = plan.notebook.path.stem, time.monotonic()
     hashed = HashedInputs(named_paths(plan.known, plan.parameters))
     values = move_paths(plan.known, plan.given, record.folder)
@@ -100,10 +105,9 @@ def _save_for_the_dead(job: dict[str, Any], setting: Setting, record: RunRecord)
     _save(record, child.files)
 
 
-def _begin(plan: Plan, setting: Setting) -> RunRecord:
-    """Make a run's folder and write its record, before anything of it runs."""
-    started = datetime.now(UTC)
-    notebook = plan.notebook
+def _describe(plan: Plan, setting: Setting) -> RunRecord:
+    """Return the record of a run that is about to begin in a new folder."""
+    started, notebook = datetime.now(UTC), plan.notebook
     stem = re.sub(r"[^\w.-]+", "-", notebook.path.stem)[:60]
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(3)}"
     record = RunRecord(
@@ -119,10 +123,23 @@ def _begin(plan: Plan, setting: Setting) -> RunRecord:
         started=started,
         **provenance.of(notebook.path.resolve().parent),
     )
-    folder = setting.out / run_id
-    folder.mkdir()
-    record.save(folder)
-    write_text(folder / "config.yaml", _config(record, setting.limits))
+    record.lies_in(setting.out / run_id)
+    return record
+
+
+def _begin(record: RunRecord, setting: Setting) -> None:
+    """Make a run's folder and write its record, before anything of it runs."""
+    record.folder.mkdir()
+    record.save(record.folder)
+    write_text(record.folder / "config.yaml", _config(record, setting.limits))
+
+
+def _give_up(record: RunRecord, error: OSError) -> RunRecord:
+    """Return the record of a run that could not begin, of which nothing is left behind."""
+    _log.error("%s: the run cannot begin: %s", record.folder, error.strerror or error)
+    shutil.rmtree(record.folder, ignore_errors=True)
+    record.ended, record.seconds, record.status = datetime.now(UTC), 0.0, "failed"
+    record.error = RunError(**failure(error)["error"])
     return record
 
 

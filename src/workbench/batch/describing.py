@@ -21,17 +21,17 @@ def load_ipython_extension(shell: Any) -> None:
     def described(shown: Any, include: Any = None, exclude: Any = None) -> Any:
         data, metadata = plain_format(shown, include, exclude)
         matplotlib = sys.modules.get("matplotlib.figure")
-        if matplotlib and isinstance(shown, matplotlib.Figure):
+        if matplotlib and isinstance(shown, matplotlib.Figure) and (words := describe(shown)):
             for kind in data:
                 if kind.startswith("image/"):
-                    metadata[kind] = {"alt": describe(shown), **metadata.get(kind, {})}
+                    metadata[kind] = {"alt": words, **metadata.get(kind, {})}
         return data, metadata
 
     formatter.format = described
 
 
 def describe(figure: Any) -> str:
-    """Return a matplotlib figure's titles, axes and caption as a sentence or two.
+    """Return a matplotlib figure's titles, axes and caption as a sentence; empty if it has none.
 
     Examples
     --------
@@ -46,15 +46,14 @@ def describe(figure: Any) -> str:
     titles = _several(panel.get_title() or panel.get_title("left") for panel in panels)
     across = _several(panel.get_xlabel() for panel in panels if panel.axison)
     up = _several(panel.get_ylabel() for panel in panels if panel.axison)
-    above, below = (
-        [t.get_text() for t in figure.texts if (t.get_position()[1] > 0.5) is up]
-        for up in (True, False)
-    )  # the title, and the caption
+    # A title stands in the upper half of a figure, its caption in the lower.
+    texts = sorted(figure.texts, key=lambda text: -float(text.get_position()[1]))
+    above = [text.get_text() for text in texts if text.get_position()[1] > 0.5]
     parts = [*above, titles]
     parts += [f"{name}: {words}" for name, words in (("across", across), ("up", up)) if words]
-    parts += below
+    parts += [text.get_text() for text in texts[len(above) :]]
     said = dict.fromkeys(" ".join(part.split()) for part in parts)
-    return f"Figure: {'; '.join(filter(None, said))}" if any(said) else f"{figure!r}"
+    return f"Figure: {'; '.join(filter(None, said))}" if any(said) else ""
 
 
 def _several(words: Any) -> str:

@@ -106,6 +106,10 @@ class RunRecord(BaseModel):
         """The run's folder."""
         return self._folder
 
+    def lies_in(self, folder: Path) -> None:
+        """Set the run's folder."""
+        self._folder = folder
+
     @classmethod
     def load(cls, folder: str | Path) -> "RunRecord":
         """Read the record in a run's folder.
@@ -122,7 +126,7 @@ class RunRecord(BaseModel):
         """
         folder = Path(folder)
         record = cls.model_validate_json((folder / "run.json").read_bytes())
-        record._folder = folder
+        record.lies_in(folder)
         if record.status == "running" and not is_alive_since(
             record.pid, record.host, record.started.timestamp()
         ):
@@ -135,5 +139,5 @@ class RunRecord(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write ``run.json`` at once: a reader finds the old record or the new one, never half."""
-        self._folder = folder
+        self.lies_in(folder)
         write_text(folder / "run.json", self.model_dump_json(indent=1) + "\n", durable=True)

@@ -13,5 +13,13 @@ def duration(seconds: float | None) -> str:
 
 
 def megabytes(size: int | None) -> str:
-    """Return a number of bytes in MB."""
-    return f"{size / 1e6:,.0f} MB" if size else "-"
+    """Return a number of bytes in MB, or in kB if it is less than one.
+
+    Examples
+    --------
+    >>> megabytes(1_478_900_000), megabytes(116_000), megabytes(None)
+    ('1,479 MB', '116 kB', '-')
+    """
+    if not size:
+        return "-"
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
