@@ -16,7 +16,7 @@ from workbench.show.drawing import (
     legend_handles,
     ring,
 )
-from workbench.show.panels import grid, panel
+from workbench.show.map_axes import grid, panel
 from workbench.show.style import UNLABELLED, caption, colors, finish, styled
 
 
