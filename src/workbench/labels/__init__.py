@@ -10,11 +10,8 @@ from workbench.labels.decisions import (
 from workbench.labels.export import export
 from workbench.labels.inputs import load_probabilities
 from workbench.labels.issues import find_issues
-from workbench.labels.multilabel import (
-    find_multilabel_issues,
-    multilabel_joint,
-    multilabel_out_of_fold,
-)
+from workbench.labels.multilabel import find_multilabel_issues, multilabel_joint
+from workbench.labels.multilabel_probabilities import multilabel_out_of_fold
 from workbench.labels.noise import inject_noise
 from workbench.labels.probabilities import out_of_fold
 from workbench.labels.published import published_errors

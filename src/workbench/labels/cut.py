@@ -38,7 +38,9 @@ from workbench.labels.hypotheses import (
 )
 
 #: Evidence of class noise from which on the class model gets a say, and at which it has all of it.
-EVIDENCE = (0.35, 0.55)
+EVIDENCE = (0.55, 0.75)
+#: What the evidence takes from how often errors lie among the most confident samples.
+EASY_WEIGHT = 0.1
 #: Share of the absorbed model's errors that "prediction differs" cannot see, from which on that
 #: model replaces the pairwise comparison, and at which it has done so.
 UNSEEN = (0.07, 0.13)
@@ -46,6 +48,8 @@ UNSEEN = (0.07, 0.13)
 HEDGE = 0.35
 #: The most confident share of the samples: noise that depends on the class alone hits them too.
 EASY = 0.3
+#: The class model is certain of an error above this probability.
+CERTAIN = 0.9
 TINY = 1e-9
 
 
@@ -62,16 +66,17 @@ class Cut:
     threshold: float
 
     def scores(self, p: Floats, given: Numbers) -> tuple[Floats, Floats]:
-        """In [0, 1], (sample,), where above `threshold` is an issue; and the number of errors.
+        """In [0, 1], (sample,), where above `threshold` is an issue; and what :meth:`errors` takes.
 
-        The number is given as an estimate, the least and the most that the models allow.
+        The latter adds up over parts of a dataset.
         """
         by_class = self.class_model.wrong(p, given)
         absorbed = self.absorbed.wrong(p, given)
         score = self.evidence * _hedged(by_class, absorbed)
         score += (1 - self.evidence) * self._trusting(p, given)
-        differs = int(np.count_nonzero(p.max(axis=1) > p[np.arange(len(given)), given]))
-        return score, self._expected(float(by_class.sum()), float(absorbed.sum()), differs)
+        differs = np.count_nonzero(p.max(axis=1) > p[np.arange(len(given)), given])
+        certain = by_class[by_class > CERTAIN].sum()
+        return score, np.array([by_class.sum(), absorbed.sum(), differs, certain])
 
     def _trusting(self, p: Floats, given: Numbers) -> Floats:
         """P(wrong) where the probabilities have absorbed the noise."""
@@ -80,12 +85,19 @@ class Cut:
             pairwise += self.unseen * self.firmly_absorbed.wrong(p, given)
         return pairwise
 
-    def _expected(self, by_class: float, absorbed: float, differs: int) -> Floats:
-        e, chance = self.evidence, 2 * by_class**0.5
-        low = max(0.0, (1 - e / 4) * by_class - chance)
-        high = max(e * max(by_class, absorbed) + (1 - e) * 1.35 * differs, 1.2 * by_class + chance)
+    def errors(self, counts: Floats) -> tuple[float, float, float]:
+        """Estimate of the number of errors, the least and the most.
+
+        The least is what the class model is certain of; the most is what the models come to where
+        each is taken for as likely as the evidence says, and a tenth. Chance, two standard
+        deviations of a Poisson number, widens both.
+        """
+        by_class, absorbed, differs, certain = counts.tolist()
+        e, most = self.evidence, max(by_class, absorbed, differs)
         middle = e * by_class + (1 - e) * (self.unseen * absorbed + (1 - self.unseen) * differs)
-        return np.array([min(max(middle, low), high), low, high])
+        high = max(middle, 1.1 * (e * max(by_class, absorbed) + (1 - e) * most))
+        low, high = max(0.0, certain - 2 * certain**0.5), high + 2 * high**0.5
+        return min(max(middle, low), high), low, high
 
 
 def fit_cut(p: Floats, given: Numbers) -> Cut:
@@ -142,18 +154,19 @@ def best_f1_cut(wrong: Floats) -> float:
 
 
 def _evidence(p: Floats, wrong: Floats) -> float:
-    """How surely the class model names its errors, times how often it names them on easy samples.
+    """How surely the class model names its errors, and whether easy samples hold as many.
 
-    Errors that depend on the class alone are named with certainty and are as frequent among the
+    Errors that depend on the class alone are named with certainty, and are as frequent among the
     samples that the model is sure of. Where the probabilities have learnt the errors of an
-    annotator, the class model finds few, is unsure of each, and finds them on hard samples.
+    annotator, the class model finds few, is unsure of each, and finds them on hard samples. So
+    does confusion of classes that are hard to tell apart, and therefore sureness counts for more.
     """
     if wrong.sum() < TINY:
         return 0.0
     confidence = p.max(axis=1)
     easy = confidence >= np.quantile(confidence, 1 - EASY)
     sureness = (wrong**2).sum() / wrong.sum()
-    return float(sureness * min(wrong[easy].mean() / wrong.mean(), 1.2))
+    return float(sureness + EASY_WEIGHT * min(wrong[easy].mean() / wrong.mean(), 1.0))
 
 
 def _unseen(p: Floats, given: Numbers, wrong: Floats) -> float:

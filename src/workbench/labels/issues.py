@@ -63,9 +63,9 @@ def find_issues(
     probabilities themselves look like a class's row of the matrix finds many errors where the
     prediction agrees with the label, that model takes over: heavy noise from one class to another.
 
-    The evidence for the first is how surely it names its errors, times how often it names them
-    among the 30% of the samples with the most confident predictions: noise by class hits easy
-    samples as well. ``score`` is the mixture of both, and the cut lies between the one of the
+    The evidence for the first is how surely it names its errors, and a little how often it names
+    them among the 30% of the samples with the most confident predictions: noise by class hits
+    easy samples as well. ``score`` is the mixture of both, and the cut lies between the one of the
     largest expected F1 (where the class account is evident) and one half.
 
     Assumptions: the probabilities are of samples that their model did not see; most labels of
@@ -151,7 +151,7 @@ def _scored(
     parts = [_block(given[rows], p, cut, joint) for rows, p in blocks(found)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return columns, {
-        **joint.summary(),
+        **joint.summary(cut.errors(joint.errors)),
         "warnings": imbalances(given, joint.predicted),
         "threshold": cut.threshold,
         "class_noise_evidence": cut.evidence,

@@ -16,7 +16,7 @@ class Joint:
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((classes, classes))
         self.predicted = np.zeros(classes, dtype=np.int64)
-        self.errors = np.zeros(3)
+        self.errors = np.zeros(4)
 
     def add(
         self,
@@ -38,9 +38,12 @@ class Joint:
         np.fill_diagonal(counts, np.bincount(given, weights=1 - wrong, minlength=k))
         self.counts += counts
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers, in a form that a DataFrame's ``attrs`` can carry."""
-        errors, low, high = self.errors
+    def summary(self, expected: tuple[float, float, float]) -> dict[str, Any]:
+        """The numbers, in a form that a DataFrame's ``attrs`` can carry.
+
+        `expected` is the number of errors, the least and the most.
+        """
+        errors, low, high = (min(number, self.counts.sum()) for number in expected)
         counts = self.counts.copy()
         off = counts * (1 - np.eye(len(counts)))
         if off.sum():
