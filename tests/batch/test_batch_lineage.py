@@ -141,8 +141,11 @@ def test_a_run_is_repeated_and_compared(make_notebook: Make, start_workbench: St
         "count = len(list(pathlib.Path('..').glob('*/run.json')))\nrecord('loss', 1 + count / 1000)"
     )
     path = make_notebook("a", source, parameters="k: int = 1\nshape: tuple[int, int] = (1, 2)")
-    first = run_notebook(path, {"k": 3, "shape": (5, 6)})
+    first = run_notebook(path, {"k": 3, "shape": (5, 6)}, timeout=300, memory="3GiB")
     before, after = rerun(first.id)
+    configs = [(record.folder / "config.yaml").read_text() for record in (before, after)]
+    assert configs[0] == configs[1]
+    assert "timeout: 300" in configs[1]
     assert before.id == first.id
     assert after.parent == first.id
     assert after.parameters == {"k": 3, "shape": (5, 6)}

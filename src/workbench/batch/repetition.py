@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from workbench.batch.jobs import Job
 from workbench.batch.record import RunRecord
 from workbench.batch.run import run_many
@@ -41,9 +43,17 @@ def rerun(run: str | Path, out: str | Path = "runs") -> tuple[RunRecord, RunReco
     before = RunRecord.load(find_run(out, str(run)))
     parameters = json.loads((before.folder / "run.json").read_bytes())["parameters"]
     job = Job(before.notebook, parameters, parent=before.id)
-    limit = before.memory.limit_bytes
-    (after,) = run_many([job], out=before.folder.parent, memory=limit)
+    (after,) = run_many([job], out=before.folder.parent, **_limits(before))
     return before, after
+
+
+def _limits(record: RunRecord) -> dict[str, Any]:
+    """Return what a run might take, as its configuration says; of an older run its memory."""
+    try:
+        content = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
+        return dict(content["limits"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return {"memory": record.memory.limit_bytes}
 
 
 def results_of(record: RunRecord) -> dict[str, Any]:
