@@ -1,6 +1,6 @@
 """The cut on data, noise and models that no constant of it was chosen on.
 
-    python tests/benchmarks/label_noise_unseen.py           # minutes; --each prints every cell
+    python tests/benchmarks/label_noise_unseen.py --datasets wine cancer   # --each: every cell
 
 Data: wine, breast cancer and the photographs that come with scikit-learn and scikit-image, and
 `blobs` that overlap by different amounts. Noise: one class alone mistaken for another
