@@ -53,6 +53,8 @@ def test_a_lasso_and_a_tag_in_the_app_come_back(lab, tab, new_tab, keep):
     threes = json.loads(run_last(tab))["threes"]
 
     app = new_tab(width=1800)
+    advertisement = app.locator(".MuiPopover-root").get_by_text("Dismiss", exact=True)
+    app.add_locator_handler(advertisement, lambda button: button.click())
     app.goto(address, wait_until="commit")
     app.get_by_text("corners", exact=True).click()
     expect(app.get_by_text(re.compile(r"^\d+ points$"))).to_be_visible()
