@@ -112,11 +112,10 @@ class Job:
             if cell.bad:
                 failures |= _touching(cell, mine + self.start, inside)
             high, wide = cell.pixels.shape[:2]
-            rows = np.clip(inside[:, :2], cell.top, cell.top + high)
-            columns = np.clip(inside[:, 2:], cell.left, cell.left + wide)
-            cuts = np.concatenate(
-                [rows - cell.top, columns - cell.left, rows - box[:, 1:2], columns - box[:, :1]], 1
-            )
+            corner = np.array([cell.top, cell.top, cell.left, cell.left])
+            end = corner + np.array([high, high, wide, wide])
+            here = np.maximum(np.minimum(inside, end), corner)
+            cuts = np.hstack([here - corner, here - box[:, [1, 1, 0, 0]]])
             pixels = cell.pixels
             # the one loop over regions; its copies release the interpreter's lock
             for i, (a, b, c, d, p, q, r, s) in zip(mine.tolist(), cuts.tolist(), strict=True):

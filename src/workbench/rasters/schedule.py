@@ -16,9 +16,10 @@ class Share:
     """What one group does: the cells that it decodes, those it is handed, and its cuts.
 
     ``owned`` maps a cell to the pixels (row, row, column, column, counted from the cell's corner)
-    that any group needs of it, one entry a region; ``kept`` to the smallest box around those that
-    later groups need, and to their number. ``handed`` maps a cell to the group that decodes it.
-    ``cuts`` maps a cell to the read positions of the group's own regions that touch it.
+    that any group needs of it, one entry a region, none where a cell is one block; ``kept`` to the
+    smallest box around those that later groups need, and to their number. ``handed`` maps a cell to
+    the group that decodes it. ``cuts`` maps a cell to the read positions of the group's own regions
+    that touch it.
     """
 
     owned: dict[int, Ints]
@@ -74,6 +75,9 @@ class Schedule:
             boxes = self._kept_boxes()
         self._kept = boxes
         self._stops = np.append(self._starts[1:], len(self._cell))
+        # groups that need a cell after its owner: groups ascend within a cell
+        changes = np.append(0, np.cumsum(np.diff(self._group) != 0))
+        self._users = changes[self._stops - 1] - changes[self._starts]
         # pairs in the order of their groups, to find one group's
         self._by_group = np.argsort(self._group, kind="stable").astype(np.int32)
         ordered = self._group[self._by_group]
@@ -118,15 +122,16 @@ class Schedule:
         pairs = np.sort(self._by_group[self._group_starts[at] : self._group_stops[at]])
         tenures = np.searchsorted(self._starts, pairs, side="right") - 1
         share = Share({}, {}, {}, {})
+        grid, nothing = self.layout.grid, np.zeros((0, 4), np.int64)
+        blocks_differ = grid.block != grid.cell  # else a cell is decoded whole, whoever needs it
         firsts = np.flatnonzero(np.diff(tenures, prepend=-1))
         for first, stop in zip(firsts, np.append(firsts, len(pairs))[1:], strict=True):
             tenure, cell = int(tenures[first]), int(self._cell[pairs[first]])
             share.cuts[cell] = self._position[pairs[first:stop]]
             if self._owner[tenure] == group:
                 whole = slice(int(self._starts[tenure]), int(self._stops[tenure]))
-                share.owned[cell] = self.sources(whole)
-                users = len(np.unique(self._group[whole])) - 1
-                if users:
+                share.owned[cell] = self.sources(whole) if blocks_differ else nothing
+                if users := int(self._users[tenure]):
                     share.kept[cell] = (self._kept[tenure], users)
             else:
                 share.handed[cell] = int(self._owner[tenure])
