@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 import pytest
 from jupyterlab_driving import PATIENCE, open_notebook, run_all, run_last
@@ -70,6 +71,9 @@ def test_a_lasso_and_a_tag_in_the_app_come_back(lab, tab, new_tab, keep):
     tag.fill("checked")
     tag.press("Enter")
     app.get_by_text("Apply", exact=True).click()
-    expect(app.get_by_text("Apply", exact=True)).to_be_hidden(timeout=PATIENCE * 1000)
+    expect(app.get_by_text("Apply", exact=True)).to_be_hidden()
+    until = time.monotonic() + PATIENCE  # the App says nothing when it has saved them
+    while not (tagged := json.loads(run_last(tab))["tagged"]) and time.monotonic() < until:
+        tab.wait_for_timeout(500)
+    assert tagged == threes
     keep(app, "tagged")
-    assert json.loads(run_last(tab))["tagged"] == threes
