@@ -21,7 +21,7 @@ help:  ## show this list
 setup: $(STAMP)  ## make .venv with everything in it (fast when nothing changed)
 
 run: $(STAMP)  ## run every curated notebook in batch and write an HTML report
-	$(BIN)/workbench run --all --preset standard
+	$(BIN)/workbench run --all --preset standard --report report
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
@@ -56,7 +56,7 @@ lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
 		--no-emit-package workbench --output-file requirements.lock --quiet
 
 clean:  ## remove the environment, caches and run folders
-	rm -rf .venv .uv runs screenshots site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .uv runs report screenshots site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call system-package,NAME): on Debian and Ubuntu, install it where we may, else say what to do.
