@@ -156,3 +156,12 @@ def test_scenes_hold_what_their_true_labels_say_and_the_errors_that_were_asked_f
 def test_scenes_need_strangers():
     with pytest.raises(ValueError, match="classes=10: from 2 to 9"):
         labels.compose_scenes(datasets.load("digits"), 10, classes=10)
+
+
+def test_samples_in_another_order_are_refused():
+    def named(values, ids):
+        return xr.DataArray(values, dims=("sample", "class"), coords={"sample": ids})
+
+    p = np.array([[0.9, 0.1], [0.2, 0.8]])
+    with pytest.raises(ValueError, match="another order: at position 0 'a' and 'b'"):
+        labels.find_multilabel_issues(named(p > 0.5, ["a", "b"]), named(p, ["b", "a"]))

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from workbench._extras import need
 from workbench.labels.cut import best_f1_cut
 from workbench.labels.hypotheses import calibrating_temperature, fit_class_model, smoothed
+from workbench.labels.inputs import same_samples
 from workbench.labels.multilabel_probabilities import class_flags
 from workbench.labels.ranking import losses
 
@@ -51,7 +52,8 @@ def find_multilabel_issues(
     Raises
     ------
     ValueError
-        The shapes differ, a label is neither 0 nor 1, a probability is NaN or outside [0, 1].
+        The shapes or the samples differ, a label is neither 0 nor 1, a probability is NaN or
+        outside [0, 1].
 
     Examples
     --------
@@ -62,6 +64,8 @@ def find_multilabel_issues(
     """
     p = _shares(probabilities)
     given = class_flags(labels, len(p))
+    if isinstance(probabilities, xr.DataArray) and "sample" in probabilities.dims:
+        same_samples(labels, probabilities, "probabilities")
     if given.shape != p.shape:
         raise ValueError(f"labels of shape {given.shape}, probabilities of shape {p.shape}")
     score, issue = _by_class(given, p)

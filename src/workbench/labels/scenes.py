@@ -72,12 +72,7 @@ def compose_scenes(
         raise ValueError(f"wrong={wrong}, missing={missing} and out={out} must be shares of the n")
     rng = np.random.default_rng(seed)
     true = _presence(n, classes, rng)
-    kind = np.repeat(KINDS[1:], [round(share * n) for share in (wrong, missing, out)])
-    kind = rng.permutation(np.concatenate([kind, np.repeat(KINDS[:1], n - len(kind))]))
-    crowd = true.sum(axis=1) > 1
-    kind[(kind == "missing") & ~crowd] = "right"
-    lacking = round(missing * n) - np.count_nonzero(kind == "missing")
-    kind[rng.choice(np.flatnonzero((kind == "right") & crowd), lacking, replace=False)] = "missing"
+    kind = _kinds(true, (wrong, missing, out), rng)
     given = true.copy()
     _flip(given, kind == "wrong", ~true, rng)
     _flip(given, kind == "missing", true, rng)
@@ -104,6 +99,19 @@ def _presence(n: int, classes: int, rng: np.random.Generator) -> NDArray[np.bool
     rank = rng.random((n, classes)).argsort(axis=1).argsort(axis=1)
     found: NDArray[np.bool_] = rank < rng.integers(1, min(4, classes - 1) + 1, n)[:, None]
     return found
+
+
+def _kinds(
+    true: NDArray[np.bool_], shares: tuple[float, float, float], rng: np.random.Generator
+) -> NDArray[np.str_]:
+    """What is spoilt in each scene; only one that holds several classes can lack one."""
+    n, crowd = len(true), true.sum(axis=1) > 1
+    spoilt = np.repeat(KINDS[1:], [round(share * n) for share in shares])
+    kind = rng.permutation(np.concatenate([spoilt, np.repeat(KINDS[:1], n - len(spoilt))]))
+    kind[(kind == "missing") & ~crowd] = "right"
+    lacking = round(shares[1] * n) - np.count_nonzero(kind == "missing")
+    kind[rng.choice(np.flatnonzero((kind == "right") & crowd), lacking, replace=False)] = "missing"
+    return kind
 
 
 def _flip(
