@@ -1,14 +1,36 @@
 """The Grad-CAM notebook runs in batch, on real images, stand-ins and one's own, and is right."""
 
+import os
 from importlib.resources import files
+from pathlib import Path
 
-from notebook_running import run
+import pytest
+import torch
+import torchvision_import
+from gradcam_networks import random_network
+from notebook_running import run, run_in
 from PIL import Image
 
 from workbench import datasets
 
 NAME = "05_grad_cam"
 SMALL = {"model": "cifar10", "n_samples": 100, "n_mosaics": 4}
+
+
+@pytest.fixture
+def checkpoints(tmp_path, monkeypatch):
+    """An empty torch cache, the only source of weights; the kernel can import torchvision."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import torchvision_import")
+    here = str(Path(torchvision_import.__file__).parent)
+    paths = [str(site), here, os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
 
 
 class TestGradCam:
@@ -21,11 +43,29 @@ class TestGradCam:
         assert energy["gradcam"] > 0.6
         assert 0.1 < energy["random map"] < 0.45
 
-    def test_on_the_stand_in(self, tmp_path, monkeypatch):
+    def test_on_the_stand_in_and_without_resnet34(self, tmp_path, monkeypatch, checkpoints):
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
-        results = run(NAME, tmp_path, **SMALL)
+        results, folder = run_in(NAME, tmp_path, **{**SMALL, "model": "resnet34"})
         assert results["stand_in_for"] == "cifar10"
+        assert results["network"] == "SmallResNet"
         assert results["claims"]["the fields are as measured"] == "holds"
+        told = (folder / f"{NAME}.ipynb").read_text()
+        assert "the package's small network takes its place: the weights of 'resnet34'" in told
+        assert "go online once, or bring the file and load(path, architecture='resnet34')" in told
+
+    def test_on_resnet34_that_has_learnt_nothing(self, tmp_path, monkeypatch, checkpoints):
+        monkeypatch.delenv("WORKBENCH_DATA", raising=False)
+        weights = random_network("resnet34").state_dict()
+        torch.save(weights, checkpoints / "resnet34-b627a593.pth")
+        few = {"model": "resnet34", "n_samples": 16, "n_mosaics": 1}
+        results, folder = run_in(NAME, tmp_path, **few)
+        assert results["network"] == "ResNet"
+        assert list(results["receptive_field"].values()) == ["59", "179", "547", "899"]
+        # reported, and no reason to stop: nothing is promised for this network
+        assert "DOES NOT HOLD" in results["claims"].values()
+        assert results["claims"]["the fields are as measured"] == "holds"
+        told = (folder / f"{NAME}.ipynb").read_text()
+        assert "The network's classes are not those of the data" in told
 
     def test_on_a_model_and_a_folder_of_ones_own(self, tmp_path, monkeypatch):
         weights = files("workbench.models") / "weights" / "cifar10.safetensors"

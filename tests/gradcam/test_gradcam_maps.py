@@ -3,28 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from comparing import TARGETS, close
 from torch import nn
 from torch.nn import functional as F
 
 from workbench import gradcam
 from workbench.gradcam.maps import FORMULAS, eigencam, gradcam_plus_plus
 from workbench.models import SmallResNet
-
-TARGETS = [5, 700, 31]
-
-
-@pytest.fixture
-def seen(resnet, images):
-    with gradcam.Probe(resnet, ["layer1", "layer4"]) as probe:
-        yield probe.run(images, TARGETS)
-
-
-def close(ours, theirs, tolerance=1e-5):
-    """Equal within `tolerance` of the largest value."""
-    theirs = torch.as_tensor(np.asarray(theirs.detach() if torch.is_tensor(theirs) else theirs))
-    assert theirs.abs().max() > 0
-    scale = theirs.abs().max()
-    torch.testing.assert_close(ours / scale, theirs.to(ours) / scale, rtol=0, atol=tolerance)
 
 
 class TestExactFacts:
@@ -93,57 +78,6 @@ class TestEigenCam:
         with gradcam.Probe(resnet, "layer4") as probe:
             one, other = (probe.run(images, t).map("eigencam") for t in (1, 2))
         torch.testing.assert_close(one, other)
-
-
-class TestPeers:
-    def test_captums_gradcam(self, seen, resnet, images):
-        from captum.attr import LayerGradCam
-
-        for layer in ("layer1", "layer4"):
-            peer = LayerGradCam(resnet, getattr(resnet, layer))
-            theirs = peer.attribute(images, target=torch.tensor(TARGETS))[:, 0]
-            close(seen.map("gradcam", layer, signed=True), theirs)
-
-    def test_captums_guided_backpropagation(self, seen, resnet, images):
-        from captum.attr import GuidedBackprop
-
-        ours = seen.attribution("guided_backprop")
-        for module in resnet.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = False  # captum's hooks fail on in-place ReLUs
-        with pytest.warns(UserWarning, match="hooks"):
-            theirs = GuidedBackprop(resnet).attribute(
-                images.clone().requires_grad_(), target=torch.tensor(TARGETS)
-            )
-        close(ours, theirs)
-
-    def test_pytorch_grad_cams_gradcam_and_xgradcam(self, seen, resnet, images):
-        import pytorch_grad_cam as peers
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        targets = [ClassifierOutputTarget(c) for c in TARGETS]
-        for method, peer in (("gradcam", peers.GradCAM), ("xgradcam", peers.XGradCAM)):
-            with peer(resnet, [resnet.layer1]) as cam:
-                a, g = seen.activations["layer1"].numpy(), seen.gradients["layer1"].numpy()
-                theirs = cam.get_cam_image(images, None, None, a, g, False)
-                cam(images, targets)
-                theirs_own = cam.compute_cam_per_layer(images, targets, False)[0][:, 0]
-            del targets[3:]
-            close(seen.map(method, "layer1", signed=True), theirs)
-            # Its pipeline ends in a ReLU, its own scaling to [0, 1] and its own resampling.
-            ours = seen.map(method, "layer1", size=64)
-            ours = ours - ours.amin((1, 2), keepdim=True)
-            ours = ours / ours.amax((1, 2), keepdim=True)
-            assert abs(ours.numpy() - theirs_own).mean() < 0.02
-
-    def test_captums_integrated_gradients(self, seen, resnet, images):
-        from captum.attr import IntegratedGradients
-
-        theirs = IntegratedGradients(resnet).attribute(
-            images[:1], target=TARGETS[0], n_steps=8, method="riemann_middle"
-        )
-        ours = seen.attribution("integrated_gradients", steps=8)[:1]
-        close(ours, theirs, 1e-4)
 
 
 class TestPixelMethods:
@@ -234,54 +168,6 @@ class TestPixelMethods:
         with gradcam.Probe(model) as probe:
             found = probe.run(x, 0).map("occlusion", window=3, stride=2, fill=0.0)
         assert (found > 0).all()
-
-
-class TestAblation:
-    def test_replaying_gives_what_ablating_in_a_full_pass_gives(self, resnet, images):
-        for layer in ("layer3.0.conv1", "layer3.0.bn2", "layer3.0.downsample", "bn1"):
-            module = resnet.get_submodule(layer)
-            with gradcam.Probe(resnet, layer) as probe:
-                seen = probe.run(images[:2, :, :32, :32], [3, 5])
-                drops = seen.ablation_drops(layer, batch_size=50)
-            for k in (0, 9, 33):
-
-                def ablate(_, __, output, k=k):
-                    output = output.clone()
-                    output[:, k] = 0
-                    return output
-
-                handle = module.register_forward_hook(ablate)
-                with torch.no_grad():
-                    ablated = resnet(images[:2, :, :32, :32])[[0, 1], [3, 5]]
-                handle.remove()
-                torch.testing.assert_close(drops[:, k], seen.score - ablated, rtol=1e-3, atol=2e-5)
-
-    def test_the_prefix_is_not_run_again(self, resnet, images):
-        runs = []
-        count = resnet.layer1.register_forward_hook(lambda *_: runs.append(1))
-        inner = []
-        count_inner = resnet.layer1[0].register_forward_hook(lambda *_: inner.append(1))
-        with gradcam.Probe(resnet, "layer4") as probe:
-            seen = probe.run(images[:1])
-            inner.clear()
-            seen.ablation_drops(batch_size=8)
-        count.remove()
-        count_inner.remove()
-        assert inner == [1]  # once, to record it; 64 replays did without
-
-    def test_a_target_function_gives_what_its_class_gives(self, images):
-        torch.manual_seed(0)
-        model = SmallResNet(widths=(4, 4, 6, 6, 8))
-        with gradcam.Probe(model, "layer4") as probe:
-            by_class = probe.run(images, [1, 2, 3]).ablation_drops()
-            by_function = probe.run(images, lambda o: o[range(3), [1, 2, 3]]).ablation_drops()
-        torch.testing.assert_close(by_class, by_function)
-
-    def test_a_layer_that_runs_twice_is_refused(self, images):
-        conv = nn.Conv2d(3, 3, 3, padding=1)
-        model = nn.Sequential(conv, nn.ReLU(), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        with gradcam.Probe(model, conv) as probe, pytest.raises(ValueError, match="runs 2 times"):
-            probe.run(images).map("ablationcam")
 
 
 @pytest.mark.parametrize("method", [*FORMULAS, "ablationcam", "guided_backprop", "occlusion"])

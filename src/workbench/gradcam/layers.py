@@ -39,6 +39,8 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     ['0', '1']
     """
     asked = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    if not asked:
+        return {}
     names = {id(module): name for name, module in layers_of(model).items()}
     found = {}
     for layer in asked:

@@ -40,7 +40,8 @@ class Probe:
     Raises
     ------
     ValueError
-        The model has no such layer, or is a :class:`workbench.models.Sealed`, which hides them.
+        The model has no such layer, or is a :class:`workbench.models.Sealed`, which hides them:
+        without layers it can be probed, by occlusion, and by its gradients where it has any.
 
     Examples
     --------
