@@ -105,7 +105,7 @@ def find_issues(
 
         ``attrs``, in plain numbers, lists and dicts: ``n_errors`` with ``n_errors_low`` and
         ``n_errors_high`` (what the accounts allow, widened by chance: it held the truth in 95% of
-        the study's cells, which is no promise for other data, and may be as wide as the number),
+        the study's cells, 81% with annotator noise, and may be as wide as the number itself),
         ``threshold``, ``class_noise_evidence`` (0: absorbed, 1: by class), ``temperature``,
         ``noise_matrix`` (P(given | true), a list a true class), ``noisiest_pairs`` (``true``,
         ``given``, ``expected`` samples) and ``warnings`` on classes.
