@@ -4,7 +4,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import psutil
+from typer.testing import CliRunner
+
+from workbench.batch.cli import app
+
+
+def write_notebook(path: Path, *cells: str, parameters: str | None = None) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {path.stem}")])
+    if parameters is not None:
+        cell = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook.cells.append(cell)
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(notebook, path)
 
 
 def run_ids(out: Path) -> list[str]:
@@ -30,3 +43,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "this did not happen in time"
         time.sleep(0.05)
+
+
+def command(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, output and errors of ``workbench``, in this process: for what starts no run."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return done.exit_code, done.stdout, done.stderr

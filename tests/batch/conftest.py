@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
+from batch_helpers import write_notebook
 
 
 @pytest.fixture
@@ -18,13 +18,8 @@ def make_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     monkeypatch.chdir(tmp_path)
 
     def make(name: str, *cells: str, parameters: str | None = None) -> Path:
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {name}")])
-        if parameters is not None:
-            cell = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-            notebook.cells.append(cell)
-        notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
         path = Path(f"{name}.ipynb")
-        nbformat.write(notebook, path)
+        write_notebook(path, *cells, parameters=parameters)
         return path
 
     return make

@@ -1,7 +1,9 @@
 """What a run read and wrote: noted, traced, verified, repeated, compared, exported."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from batch_helpers import command, write_notebook
 
 from workbench.batch import Job, read_runs, run_many, run_notebook
 from workbench.batch.comparison import compare
@@ -49,22 +52,29 @@ def test_a_hash_is_what_sha256sum_says(tmp_path: Path) -> None:
     assert measure(tmp_path / "a.txt") == (3, hashlib.sha256(b"two").hexdigest())
 
 
-@pytest.fixture
-def chain(make_notebook: Make) -> Path:
-    """A run that wrote a file, and one that read it together with another file."""
-    write = make_notebook("write", WRITE, parameters="k: int = 1\nseed: int = 5")
-    read = make_notebook("read", READ, parameters="data: str = ''\nother: str = ''")
-    first = run_notebook(write, {"k": 4})
-    Path("other.txt").write_text("38")
-    source = first.folder / "numbers.txt"
-    second = run_notebook(read, {"data": str(source), "other": str(Path("other.txt").absolute())})
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that wrote a file, and one that read it together with another file."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_notebook(folder / "write.ipynb", WRITE, parameters="k: int = 1\nseed: int = 5")
+    write_notebook(folder / "read.ipynb", READ, parameters="data: str = ''\nother: str = ''")
+    (folder / "other.txt").write_text("38")
+    with contextlib.chdir(folder):
+        first = run_notebook("write.ipynb", {"k": 4})
+        source = first.folder / "numbers.txt"
+        second = run_notebook("read.ipynb", {"data": str(source), "other": "./other.txt"})
     assert [r.status for r in (first, second)] == ["succeeded", "succeeded"], second.error
-    return second.folder
+    return folder
 
 
-def test_what_was_read_and_written_is_noted_traced_and_verified(
-    chain: Path, start_workbench: Start
-) -> None:
+@pytest.fixture
+def chain(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which becomes the working directory; the folder of the later run."""
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "chain"))
+    return read_runs()[0].folder
+
+
+def test_what_was_read_and_written_is_noted_traced_and_verified(chain: Path) -> None:
     last, first = read_runs()
     assert first.seeds == {"seed": 5}
     assert first.threads
@@ -95,9 +105,8 @@ def test_what_was_read_and_written_is_noted_traced_and_verified(
     assert {c.state for c in verify("last")} == {"same"}
     Path("other.txt").write_text("39")
     (chain / "sum.txt").unlink()
-    process = start_workbench("verify", "last")
-    out, _ = process.communicate()
-    assert process.returncode == 1
+    code, out, _ = command("verify", "last")
+    assert code == 1
     bad = [line.split() for line in out.splitlines() if not line.startswith("same")]
     assert bad == [
         ["changed", "input", "other.txt"],
@@ -181,7 +190,7 @@ def test_tolerances_are_scaled_to_the_metric(before: object, after: object, same
     assert (differences({"x": after}, {"x": before}) == []) is same
 
 
-def test_a_sweep_is_compared(make_notebook: Make, start_workbench: Start) -> None:
+def test_a_sweep_is_compared(make_notebook: Make) -> None:
     source = (
         "from workbench.batch import record\nimport pandas as pd\n"
         "record('q', {'recall': k * 0.1 + seed * 0.001, 'n': 7})\n"
@@ -197,9 +206,8 @@ def test_a_sweep_is_compared(make_notebook: Make, start_workbench: Start) -> Non
     assert list(table.columns[2:]) == ["status", "seconds", "peak_memory_bytes", "q.n", "q.recall",
                                        "word"]  # fmt: skip
     files = ["t.csv", "t.parquet", "t.html", "t.png"]
-    process = start_workbench("compare", *[a for f in files for a in ("--to", f)])
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    code, out, err = command("compare", *[a for f in files for a in ("--to", f)])
+    assert code == 0, err
     assert out.splitlines()[0].split()[:3] == ["k", "seed", "status"]
     pd.testing.assert_frame_equal(pd.read_csv("t.csv", index_col=0), table, check_dtype=False)
     pd.testing.assert_frame_equal(pd.read_parquet("t.parquet"), table)
@@ -207,14 +215,13 @@ def test_a_sweep_is_compared(make_notebook: Make, start_workbench: Start) -> Non
     assert page.count("<svg") == 1
     assert "q.recall" in page
     assert Path("t.png").stat().st_size > 5000
-    process = start_workbench("compare", "--to", "t.xls")
-    _, err = process.communicate()
-    assert process.returncode == 2
-    assert "t.xls: known are .csv" in err
-    process = start_workbench("compare", "--result", "q.nothing", "--to", "u.png")
-    assert "'q.nothing' is no recorded number; there are q.n, q.recall" in process.communicate()[1]
-    process = start_workbench("lineage", "last", "--figure", "l.txt")
-    _, err = process.communicate()
-    assert process.returncode == 2
-    assert "error: Format 'txt' is not supported" in err
-    assert "Traceback" not in err
+    cases = {
+        ("compare", "--to", "t.xls"): "t.xls: known are .csv",
+        ("compare", "--result", "q.nothing", "--to", "u.png"): "'q.nothing' is no recorded number; "
+        "there are q.n, q.recall",
+        ("lineage", "last", "--figure", "l.txt"): "Format 'txt' is not supported",
+    }
+    for arguments, said in cases.items():
+        code, _, err = command(*arguments)
+        assert (code, err.startswith("error: ")) == (2, True)
+        assert said in err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from batch_helpers import command
 from notebook_contract import NOTEBOOKS, ROOT
 
 from workbench.batch import JobError, RunConfig, compose, run_notebook
@@ -118,14 +119,12 @@ def test_schemas_are_those_of_config_and_cell(project: None, make_notebook: Make
     assert {"type": "null"} in schema["properties"]["o"]["anyOf"]
 
 
-def test_the_command_prints_schemas(project: None, start_workbench: Start) -> None:
-    out, _ = start_workbench("schema").communicate()
-    assert json.loads(out) == config_schema()
-    out, _ = start_workbench("schema", "notebooks/01_a.ipynb").communicate()
+def test_the_command_prints_schemas(project: None) -> None:
+    assert json.loads(command("schema")[1]) == config_schema()
+    _, out, _ = command("schema", "notebooks/01_a.ipynb")
     assert json.loads(out)["notebooks/01_a.ipynb"]["properties"]["n"]["type"] == "integer"
-    process = start_workbench("schema", "none.ipynb")
-    assert process.communicate()[1] == "error: none.ipynb: No such file or directory\n"
-    assert process.returncode == 2
+    said = "error: none.ipynb: No such file or directory\n"
+    assert command("schema", "none.ipynb") == (2, "", said)
 
 
 def test_a_saved_configuration_gives_the_same_run(

@@ -1,18 +1,15 @@
 """The folder of runs: listed, filtered, shown, pruned."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_helpers import command
 
 from workbench.batch.record import Memory, RunError, RunRecord
 from workbench.batch.store import find_run, prune, read_runs, summaries, summary_of
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields: Any) -> RunRecord:
@@ -116,11 +113,10 @@ def test_prunes_runs_and_nothing_else() -> None:
         prune("runs", ["mine"])
 
 
-def test_the_command_lists_filters_shows_and_prunes(start_workbench: Start) -> None:
+def test_the_command_lists_filters_shows_and_prunes() -> None:
     def said(*arguments: str, code: int = 0) -> str:
-        process = start_workbench("runs", *arguments)
-        out, err = process.communicate()
-        assert process.returncode == code, err
+        ended, out, err = command("runs", *arguments)
+        assert ended == code, err
         return out + err
 
     listed = said().splitlines()
