@@ -18,8 +18,9 @@ FLAGS = [
 ]
 #: What is said on the console through no fault of ours: (where from, what).
 HARMLESS = [
-    # FiftyOne's App asks for fonts that a machine without the internet does not get.
+    # What a machine without the internet does not get: fonts of FiftyOne's App, Colab's badge.
     (r"^https://fonts\.googleapis\.com/", r"net::ERR_"),
+    (r"^https://colab\.research\.google\.com/assets/colab-badge\.svg$", r"net::ERR_"),
     # anywidget says this after two seconds, and goes on; a busy machine takes longer.
     (r"^$", r"^\[anywidget\] Failed to initialize model\.$"),
 ]

@@ -41,7 +41,6 @@ def look_through(tab, keep):
         top.evaluate("(box, n) => { box.scrollTop = n * 2200; }", n)
         tab.wait_for_timeout(500)
         keep(tab, f"{n:02d}")
-        at, height, all_ = top.evaluate("b => [b.scrollTop, b.clientHeight, b.scrollHeight]")
-        if at + height >= all_ - 2:
+        if top.evaluate("box => box.scrollTop + box.clientHeight >= box.scrollHeight - 2"):
             return
         n += 1
