@@ -251,6 +251,37 @@ def test_resuming_reads_no_block_of_what_is_written(plan, tmp_path, monkeypatch)
     assert not read
 
 
+def test_a_run_killed_when_only_the_manifest_is_missing(tmp_path, monkeypatch):
+    from workbench.rasters import manifest
+
+    plan, out = make_small_plan(tmp_path), tmp_path / "chips.zarr"
+    reference = plan.write(tmp_path / "reference", progress=False).path
+    monkeypatch.setattr(manifest, "write_manifest", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        plan.write(out, progress=False)
+    monkeypatch.undo()
+    assert plan.write(out, progress=False)
+    assert tree(out) == tree(reference)
+
+
+def test_a_group_that_lies_outside_is_all_that_is_left(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", noise((3, 300, 300)), block=64)
+    table = boxes(60, 300, 300, side=64)
+    table.iloc[:40, 0] = -500
+    plan, out = rasters.plan(path, table, memory="16MiB"), tmp_path / "out"
+    assert (plan.layout.inside(plan.layout.members(0))[:, 1] == 0).all()
+    reference = plan.write(tmp_path / "reference", progress=False).path
+    from workbench.rasters.manifest import Place
+
+    monkeypatch.setattr(Place, "missing", lambda self: np.arange(1, plan.layout.groups))
+    monkeypatch.setattr(Place, "finish", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        plan.write(out, progress=False)
+    monkeypatch.undo()
+    assert plan.write(out, progress=False)
+    assert tree(out) == tree(reference)
+
+
 def test_ctrl_c_keeps_what_is_written(plan, tmp_path, monkeypatch):
     from workbench.rasters import write_zarr
 

@@ -59,7 +59,7 @@ class Schedule:
     def _tenure(self, pixel_bytes: int, memory: int) -> None:
         """Find the spans of pairs for which a cell is decoded once: all of a cell's, if it fits."""
         starts = np.flatnonzero(np.diff(self._cell, prepend=-1))
-        owner, last = self._group[starts], self._group[np.append(starts[1:], len(self._cell)) - 1]
+        owner, last = self._group[starts], self._group[np.append(starts, len(self._cell))[1:] - 1]
         self._starts, self._owner = starts, owner
         boxes = self._kept_boxes()
         size = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) * pixel_bytes
@@ -74,7 +74,7 @@ class Schedule:
             self._owner = self._group[self._starts]
             boxes = self._kept_boxes()
         self._kept = boxes
-        self._stops = np.append(self._starts[1:], len(self._cell))
+        self._stops = np.append(self._starts, len(self._cell))[1:]
         # groups that need a cell after its owner: groups ascend within a cell
         changes = np.append(0, np.cumsum(np.diff(self._group) != 0))
         self._users = changes[self._stops - 1] - changes[self._starts]
