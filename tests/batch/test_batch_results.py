@@ -85,3 +85,12 @@ def test_the_command_and_record_load_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "runs" in done.stdout
+
+
+def test_a_result_can_be_recorded_after_a_run_was_started_from_the_same_process() -> None:
+    code = (
+        "from workbench import batch\n"
+        "import workbench.batch.run, workbench.batch.run_record\n"
+        "assert callable(batch.record), batch.record"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

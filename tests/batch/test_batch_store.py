@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from batch_helpers import command
 
-from workbench.batch.record import Memory, RunError, RunRecord
+from workbench.batch.run_record import Memory, RunError, RunRecord
 from workbench.batch.store import find_run, prune, read_runs, summaries, summary_of
 
 

@@ -47,7 +47,7 @@ _HOME = {
     "export_crate": "crate",
     "compare": "comparison",
     "run_pipeline": "pipeline",
-    "RunRecord": "record",
+    "RunRecord": "run_record",
     "read_runs": "store",
     "write_report": "report",
     "write_index": "overview",

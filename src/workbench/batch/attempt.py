@@ -24,7 +24,7 @@ from workbench.batch.nursery import Nursery
 from workbench.batch.outcome import failure
 from workbench.batch.parameters import move_paths, named_paths
 from workbench.batch.progress import Progress
-from workbench.batch.record import Memory, RunError, RunRecord
+from workbench.batch.run_record import Memory, RunError, RunRecord
 from workbench.batch.states import HashedInputs, declared, outputs
 from workbench.batch.supervise import Child, Limits, follow
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from workbench._extras import need
 from workbench.batch.jobs import Job, Plan, check_jobs
-from workbench.batch.record import RunRecord
 from workbench.batch.run import Interrupted, ensure_writable, new_group, run_many
+from workbench.batch.run_record import RunRecord
 
 
 def run_on_cluster(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from workbench.batch.record import RunRecord
+    from workbench.batch.run_record import RunRecord
 
 
 def compare(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
-from workbench.batch.record import FileState, RunRecord
+from workbench.batch.run_record import FileState, RunRecord
 from workbench.batch.store import find_run
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"

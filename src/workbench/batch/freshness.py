@@ -8,7 +8,7 @@ from typing import Any
 from workbench.batch import provenance
 from workbench.batch.files import measure
 from workbench.batch.jobs import Plan
-from workbench.batch.record import RunRecord
+from workbench.batch.run_record import RunRecord
 
 
 def why_stale(record: RunRecord, plan: Plan, inputs: dict[str, str]) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.batch.record import FileState, RunRecord
+from workbench.batch.run_record import FileState, RunRecord
 from workbench.batch.store import read_runs, summaries
 
 

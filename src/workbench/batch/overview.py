@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from workbench.batch.notebook import write_text
 from workbench.batch.pages import render, view
-from workbench.batch.record import RunRecord
+from workbench.batch.run_record import RunRecord
 from workbench.batch.store import read_runs, summaries
 
 _MOST = 200

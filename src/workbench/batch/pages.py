@@ -7,8 +7,8 @@ from typing import Any
 
 from workbench._extras import need
 from workbench.batch.memory import draw
-from workbench.batch.record import RunRecord
 from workbench.batch.repetition import results_of
+from workbench.batch.run_record import RunRecord
 from workbench.batch.words import duration, megabytes
 
 TEMPLATES = Path(__file__).with_name("templates")

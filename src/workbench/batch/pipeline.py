@@ -15,9 +15,9 @@ from workbench.batch.jobs import Job, Plan, check_jobs
 from workbench.batch.limits import parse_size
 from workbench.batch.notebook import JobError
 from workbench.batch.nursery import Nursery
-from workbench.batch.record import RunRecord
 from workbench.batch.repetition import results_of
 from workbench.batch.run import Interrupted, ensure_writable
+from workbench.batch.run_record import RunRecord
 from workbench.batch.stages import Pipeline, Stage, closed_gate, read_pipeline
 from workbench.batch.store import read_runs, summaries
 from workbench.batch.supervise import Limits

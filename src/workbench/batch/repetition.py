@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from workbench.batch.jobs import Job
-from workbench.batch.record import RunRecord
 from workbench.batch.run import run_many
+from workbench.batch.run_record import RunRecord
 from workbench.batch.store import find_run
 
 TOLERANCE = 0.01

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from workbench.batch.claims import BROKEN
 from workbench.batch.notebook import write_text
 from workbench.batch.pages import plain, render, versions, view
-from workbench.batch.record import RunRecord
+from workbench.batch.run_record import RunRecord
 from workbench.batch.story import Story
 
 

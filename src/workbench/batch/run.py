@@ -15,7 +15,7 @@ from workbench.batch.jobs import Job, check_jobs
 from workbench.batch.limits import parse_size
 from workbench.batch.notebook import JobError
 from workbench.batch.nursery import Nursery
-from workbench.batch.record import RunRecord
+from workbench.batch.run_record import RunRecord
 from workbench.batch.supervise import Limits
 
 

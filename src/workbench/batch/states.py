@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.batch.files import measure
-from workbench.batch.record import FileState
+from workbench.batch.run_record import FileState
 
 _log = logging.getLogger("workbench.batch")
 # not results: the record itself, which holds the hashes, and what the runner adds to it

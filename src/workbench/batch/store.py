@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.batch.record import RunRecord
+    from workbench.batch.run_record import RunRecord
 
 _log = logging.getLogger("workbench.batch")
 _INDEX = ".index.json"
@@ -90,7 +90,7 @@ def read_runs(out: str | Path = "runs", ids: Iterable[str] | None = None) -> "li
     >>> read_runs("no-such-folder")
     []
     """
-    from workbench.batch.record import RunRecord
+    from workbench.batch.run_record import RunRecord
 
     names = [name for name, _ in _records(Path(out))] if ids is None else list(ids)
     found = []

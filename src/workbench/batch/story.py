@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.batch.record import RunRecord
+from workbench.batch.run_record import RunRecord
 
 _MOST = 4
 _WIDTH = 960

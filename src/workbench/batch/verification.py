@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from workbench.batch.files import measure
-from workbench.batch.record import RunRecord
+from workbench.batch.run_record import RunRecord
 from workbench.batch.store import find_run
 
 

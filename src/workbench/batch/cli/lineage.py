@@ -15,7 +15,7 @@ from workbench.batch.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from workbench.batch.record import RunRecord
+    from workbench.batch.run_record import RunRecord
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help='An id, its beginning or end, or "last".')]
 

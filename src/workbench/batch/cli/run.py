@@ -20,7 +20,7 @@ from workbench.batch.cli.common import (
 if TYPE_CHECKING:
     from workbench.batch.config import RunConfig
     from workbench.batch.jobs import Job
-    from workbench.batch.record import RunRecord
+    from workbench.batch.run_record import RunRecord
 
 Notebooks = Annotated[list[Path] | None, typer.Argument(metavar="NOTEBOOK...", show_default=False)]
 Preset = Annotated[
