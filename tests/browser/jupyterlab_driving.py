@@ -121,6 +121,11 @@ def open_notebook(tab, lab, name):
     tab.wait_for_selector(".jp-Notebook .jp-Cell")
     tab.wait_for_selector(".jp-Notebook .jp-Spinner", state="detached")
     tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    # Before it is connected to the kernel, JupyterLab asks which one to take.
+    until = time.monotonic() + PATIENCE
+    while not any(s["kernel"]["connections"] for s in lab.api("sessions")):
+        assert time.monotonic() < until, "the kernel does not start"
+        tab.wait_for_timeout(200)
 
 
 def menu(tab, *labels):
