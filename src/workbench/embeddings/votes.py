@@ -53,11 +53,14 @@ def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:
     """The most frequent non-negative value of each row, -1 where there is none."""
-    rows, columns = np.nonzero(theirs >= 0)
-    counts = np.zeros((len(theirs), n_classes))
+    rows, k = theirs.shape
     # A nearer vote weighs a little more: too little to outvote anyone, enough to break a tie.
-    nearer = 1 - (columns + 1) / (theirs.shape[1] + 1) ** 2
-    np.add.at(counts, (rows, theirs[rows, columns]), nearer)
+    nearer = 1 - (np.arange(k) + 1) / (k + 1) ** 2
+    # One bin a row and class, and one before the row's classes for neighbours without a label.
+    bins = theirs + (np.arange(rows) * (n_classes + 1) + 1)[:, None]
+    weights = np.broadcast_to(nearer, theirs.shape).ravel()
+    counts = np.bincount(bins.ravel(), weights, rows * (n_classes + 1))
+    counts = counts.reshape(rows, n_classes + 1)[:, 1:]
     vote: np.ndarray = counts.argmax(axis=1).astype(np.int64)
     vote[counts.max(axis=1) == 0] = -1
     return vote
