@@ -53,6 +53,7 @@ class TestGradCam:
         assert "the package's small network takes its place: the weights of 'resnet34'" in told
         assert "go online once, or bring the file and load(path, architecture='resnet34')" in told
 
+    @pytest.mark.slow
     def test_on_resnet34_that_has_learnt_nothing(self, tmp_path, monkeypatch, checkpoints):
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
         weights = random_network("resnet34").state_dict()
