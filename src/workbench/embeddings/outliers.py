@@ -37,7 +37,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     array([1., 1., 9.], dtype=float32)
     """
     index = neighbors["index"].values
-    mean = neighbors["distance"].values.astype(np.float64).mean(axis=1)
+    mean = neighbors["distance"].values.mean(axis=1, dtype=np.float64)
     ordered = np.sort(mean[index], axis=1)  # six times faster than np.median on short rows
     k = ordered.shape[1]
     around = (ordered[:, (k - 1) // 2] + ordered[:, k // 2]) / 2

@@ -62,7 +62,7 @@ def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:
     counts = np.bincount(bins.ravel(), weights, rows * (n_classes + 1))
     counts = counts.reshape(rows, n_classes + 1)[:, 1:]
     vote: np.ndarray = counts.argmax(axis=1).astype(np.int64)
-    vote[counts.max(axis=1) == 0] = -1
+    vote[counts[np.arange(rows), vote] == 0] = -1
     return vote
 
 
