@@ -26,7 +26,7 @@ def pair_distances(
     """float64 (pair,): distances between rows `one` and rows `other`, a block at a time."""
     values = directions(values, metric)
     distance = np.empty(len(one))
-    step = max(1, 2**20 // values.shape[1])
+    step = max(1, 2**18 // values.shape[1])  # what fits into the processor's cache
     for start in range(0, len(one), step):
         block = slice(start, start + step)
         difference = (values[one[block]] - values[other[block]]).astype(np.float64)
