@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from workbench.embeddings.votes import neighbor_votes
+from workbench.embeddings.votes import neighbor_votes, row_blocks
 
 
 def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Dataset:
@@ -38,9 +38,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     """
     index = neighbors["index"].values
     mean = neighbors["distance"].values.mean(axis=1, dtype=np.float64)
-    ordered = np.sort(mean[index], axis=1)  # six times faster than np.median on short rows
-    k = ordered.shape[1]
-    around = (ordered[:, (k - 1) // 2] + ordered[:, k // 2]) / 2
+    around = np.concatenate([_medians(mean[index[part]]) for part in row_blocks(len(index))])
     with np.errstate(divide="ignore", invalid="ignore"):
         isolation = np.where(mean == around, 1.0, mean / around)
     result = xr.Dataset(
@@ -57,3 +55,10 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
         agreement=("sample", votes["agreement"].values),
         stranger=("sample", stranger),
     )
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Of each row; for short rows six times faster than np.median."""
+    ordered, k = np.sort(values, axis=1), values.shape[1]
+    medians: np.ndarray = (ordered[:, (k - 1) // 2] + ordered[:, k // 2]) / 2
+    return medians

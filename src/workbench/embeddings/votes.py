@@ -1,5 +1,7 @@
 """What the neighbours of a sample say its label is."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 
@@ -48,7 +50,13 @@ def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
 
 def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The majority label around each row of `index`; `own` are the labels of all samples."""
-    return _majority(own[index], n_classes=int(own.max(initial=0)) + 1)
+    classes = int(own.max(initial=0)) + 1
+    return np.concatenate([_majority(own[index[part]], classes) for part in row_blocks(len(index))])
+
+
+def row_blocks(n: int, step: int = 4096) -> Iterator[slice]:
+    """Runs of rows: what is computed from a graph's rows then stays in the processor's cache."""
+    return (slice(start, start + step) for start in range(0, max(n, 1), step))
 
 
 def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:

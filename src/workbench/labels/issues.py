@@ -128,14 +128,13 @@ def find_issues(
     if neighbors is not None:
         same_samples(labels, neighbors, "neighbours")
     need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
-    with ThreadPoolExecutor(2) as pool:
-        # NumPy lets go of the interpreter's lock, so that the three share the cores. cleanlab
+    with ThreadPoolExecutor(1) as pool:
+        # NumPy lets go of the interpreter's lock, so that the two share the cores. cleanlab
         # stays in this thread: its warnings can only be silenced for all threads at once.
         scoring = pool.submit(_scored, found, given, seed)
-        looking_around = pool.submit(_around, given, neighbors)
-        flags = _cleanlab_flags(found, given)
+        flags, around = _cleanlab_flags(found, given), _around(given, neighbors)
     columns, attrs = scoring.result()
-    table = {"given": given, **columns, "cleanlab_flag": flags, **looking_around.result()}
+    table = {"given": given, **columns, "cleanlab_flag": flags, **around}
     order = np.argsort(-table["score"], kind="stable")
     index = pd.Index(_ids(labels, found, neighbors)[order], name="sample")
     frame = pd.DataFrame({name: table[name][order] for name in COLUMNS}, index=index)
