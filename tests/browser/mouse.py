@@ -1,4 +1,15 @@
-"""Drawing with the mouse."""
+"""Drawing with the mouse, and a map to draw on."""
+
+# A cell: one class in each corner of a map, so that a lasso around a corner holds what is known.
+FOUR_CORNERS = """
+import numpy as np, xarray as xr
+from workbench import datasets, show
+ds = datasets.load("digits", n=300)
+ds = ds.isel(sample=ds.label.values < 4)
+corner = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])[ds.label.values]
+jitter = np.random.default_rng(0).uniform(-0.4, 0.4, corner.shape)
+xy = xr.DataArray(corner + jitter, dims=("sample", "axis"))
+"""
 
 
 def lasso(tab, canvas, left, top, right, bottom):

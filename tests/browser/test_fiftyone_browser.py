@@ -7,20 +7,13 @@ import time
 
 import pytest
 from jupyterlab_driving import PATIENCE, open_notebook, run_all, run_last
-from mouse import lasso
+from mouse import FOUR_CORNERS, lasso
 from playwright.sync_api import expect
 
 from workbench import show
 
 CODE = """
 import json
-import numpy as np, xarray as xr
-from workbench import datasets, show
-ds = datasets.load("digits", n=300)
-ds = ds.isel(sample=ds.label.values < 4)
-corner = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])[ds.label.values]
-jitter = np.random.default_rng(0).uniform(-0.4, 0.4, corner.shape)
-xy = xr.DataArray(corner + jitter, dims=("sample", "axis"))
 dataset = show.to_fiftyone(ds, "lassoed", maps={"corners": xy}, progress=False)
 for _ in range(3):  # FiftyOne waits a minute for its server, which a busy machine may exceed
     link = show.app_link(dataset)
@@ -45,7 +38,7 @@ def _database():
 @pytest.mark.browser
 @pytest.mark.timeout(1200)
 def test_a_lasso_and_a_tag_in_the_app_come_back(lab, tab, new_tab, keep):
-    lab.write("app.ipynb", CODE, STATE)
+    lab.write("app.ipynb", FOUR_CORNERS, CODE, STATE)
     open_notebook(tab, lab, "app.ipynb")
     run_all(tab, patience=500)
     link = tab.locator(".jp-OutputArea-output").get_by_text("FiftyOne App: http")

@@ -9,19 +9,11 @@ import numpy as np
 import pytest
 from jupyterlab_driving import PATIENCE, open_notebook, run_all, run_last, use_theme
 from legibility import illegible
-from mouse import lasso
+from mouse import FOUR_CORNERS, lasso
 from PIL import Image, ImageColor
 from playwright.sync_api import expect
 
-# One class in each corner of the map, so that a lasso around a corner holds what is known.
 CODE = """
-import numpy as np, xarray as xr
-from workbench import datasets, show
-ds = datasets.load("digits", n=300)
-ds = ds.isel(sample=ds.label.values < 4)
-corner = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])[ds.label.values]
-jitter = np.random.default_rng(0).uniform(-0.4, 0.4, corner.shape)
-xy = xr.DataArray(corner + jitter, dims=("sample", "axis"))
 seen = show.scatter(ds, xy, title="Four corners")
 seen
 """
@@ -36,7 +28,7 @@ print(json.dumps(state | {"tags": {tag: sorted(ids) for tag, ids in seen.tags.it
 
 @pytest.mark.timeout(600)
 def test_a_lasso_fills_the_gallery_and_what_is_said_of_it_reaches_python(lab, tab, keep):
-    lab.write("map.ipynb", CODE, STATE)
+    lab.write("map.ipynb", FOUR_CORNERS, CODE, STATE)
     open_notebook(tab, lab, "map.ipynb")
     run_all(tab)
     widget = tab.locator(".workbench-live")
