@@ -167,13 +167,11 @@ def material(cache, name, seed):
 
 def photographs(ds):
     from workbench import models
-    from workbench.labels.networks import predict
 
     strong = embeddings.features(ds, "network", model="cifar10", progress=False).values
     pixels = embeddings.features(ds, "pca", components=60).values
-    return {
-        "strong": strong, "pixels": pixels, "pretrained": predict(models.load("cifar10"), ds)
-    }  # fmt: skip
+    pretrained = models.predict(models.load("cifar10"), ds).values
+    return {"strong": strong, "pixels": pixels, "pretrained": pretrained}
 
 
 def handwriting(ds, name, seed):

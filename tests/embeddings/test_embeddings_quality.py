@@ -111,9 +111,9 @@ def test_one_class_no_labels_and_constant_features_are_defined():
 
 def test_errors(digits):
     features, xy, labels = digits
-    with pytest.raises(ValueError, match="the map has 800 samples"):
+    with pytest.raises(ValueError, match="the points hold 800 samples"):
         quality(features, xy[:800])
-    with pytest.raises(ValueError, match="labels has 10 samples"):
+    with pytest.raises(ValueError, match="labels hold 10 samples"):
         quality(features, xy, labels=labels[:10])
     with pytest.raises(ValueError, match="k=15 must lie between 1 and 9"):
         quality(features[:20], xy[:20])

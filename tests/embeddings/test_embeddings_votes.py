@@ -7,8 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from workbench.embeddings import label_accuracy, neighbors, outliers
-from workbench.embeddings.quality import neighbor_votes
+from workbench.embeddings import label_accuracy, neighbor_votes, neighbors, outliers
 
 
 def graph(index, distance=None):

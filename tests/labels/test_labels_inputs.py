@@ -57,7 +57,7 @@ def changed(value, row=1, column=0):
         (P[:, :1] * 0 + 1, "two classes"),
         (P[:0], "at least one sample"),
         (P[0], "shape"),
-        (P[:2], "3 labels and probabilities of 2 samples"),
+        (P[:2], "labels hold 3 samples and probabilities 2"),
     ],
 )
 def test_probabilities_that_are_none_are_refused(probabilities, message):
@@ -85,7 +85,7 @@ def test_labels_that_are_no_classes_are_refused(given, message):
 
 def test_neighbours_of_other_data_are_refused():
     graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0]])})
-    with pytest.raises(ValueError, match="3 labels and neighbours of 2 samples"):
+    with pytest.raises(ValueError, match="labels hold 3 samples and the neighbours 2"):
         labels.find_issues([0, 1, 2], P, graph)
 
 
@@ -103,7 +103,7 @@ def named(values, ids):
 
 def test_samples_in_another_order_are_refused():
     given = named([0, 1, 2], ["a", "b", "c"])
-    message = "another order: at position 0 'a' and 'c'"
+    message = r"another order: 2 of 3 ids differ, the first at position 0 \(a and c\)"
     with pytest.raises(ValueError, match=message):
         labels.find_issues(given, named(P[::-1], ["c", "b", "a"]))
     graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0], [0]])})

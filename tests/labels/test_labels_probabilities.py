@@ -101,7 +101,7 @@ def test_a_class_smaller_than_the_folds_is_served():
         ([0, 0, 0, 0], {}, "all 4 labels are class 0"),
         ([0, 0, 0, 1], {}, "class 1 has one member only"),
         ([0, 0, 1, 1], {"folds": 1}, "folds=1"),
-        ([0, 1], {}, "2 labels and features of 4 samples"),
+        ([0, 1], {}, "labels hold 2 samples and features 4"),
         ([0, 0, 1, 7], {"classes": 2}, "the first is 7"),
     ],
 )

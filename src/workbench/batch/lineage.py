@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.batch.run_record import FileState, RunRecord
-from workbench.batch.store import read_runs, summaries
+from workbench.batch.store import find_run, read_runs, summaries
 
 
 @dataclass
@@ -55,8 +55,6 @@ def trace(run: str | Path, out: str | Path = "runs") -> Ancestry:
     LookupError
         There is no such run.
     """
-    from workbench.batch.store import find_run
-
     folder = find_run(out, str(run))
     return _Tracer(folder.parent).ancestry(RunRecord.load(folder))
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 import psutil
 
-RUN_ID = "WORKBENCH_RUN_ID"
+from workbench._unattended import RUN_ID
 
 
 def tree(pid: int) -> set[psutil.Process]:

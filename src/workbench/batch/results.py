@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from workbench._unattended import in_batch
 from workbench.batch.files import measure
 
 MIME = "application/vnd.workbench.result+json"
@@ -111,11 +112,6 @@ def input_file(path: str | PathLike[str]) -> Path:
         raise FileNotFoundError(f"the input {path} does not exist")
     _declare("input", path.name, path)
     return path
-
-
-def in_batch() -> bool:
-    """Whether this notebook runs in batch."""
-    return "WORKBENCH_RUN_ID" in os.environ
 
 
 def _declare(role: str, name: str, path: Path) -> None:

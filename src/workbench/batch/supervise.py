@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from workbench._unattended import RUN_ID
 from workbench.batch import processes
 from workbench.batch.limits import Group, show_size, system_kills
 from workbench.batch.memory import Samples
@@ -174,8 +175,7 @@ def _environment(run_id: str) -> dict[str, str]:
     """Return the worker's environment; relative paths in it are seen from the run's folder."""
     environment = {
         **os.environ,
-        processes.RUN_ID: run_id,
-        "WORKBENCH_BATCH": "1",
+        RUN_ID: run_id,
         "PYTHONUNBUFFERED": "1",
         # the kernel of this environment, not of one that the user has installed for himself
         "JUPYTER_PREFER_ENV_PATH": "1",

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from workbench._samples import unit_range
+
 _BATCH = 256
 _BLOCK = 16 * _BATCH
 
@@ -151,9 +153,7 @@ def _steps(n: int) -> int:
 
 def _block(image: xr.DataArray, start: int) -> Tensor:
     """Load a block of images as float (sample, channel, y, x), integers scaled to [0, 1]."""
-    values = image.isel(sample=slice(start, start + _BLOCK)).values
-    top = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
-    block = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32) / np.float32(top))
+    block = torch.from_numpy(unit_range(image.isel(sample=slice(start, start + _BLOCK)).values))
     if not torch.isfinite(block).all():
         raise ValueError(f"the images from position {start} on hold NaN or infinity")
     return block

@@ -7,7 +7,8 @@ import pandas as pd
 import xarray as xr
 
 from workbench._extras import need
-from workbench.embeddings.neighbors import Metric, checked, same_samples
+from workbench._samples import same_samples
+from workbench.embeddings.neighbors import Metric, checked
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 from workbench.embeddings.pairs import pair_distances, random_pairs
 
@@ -65,7 +66,7 @@ def collisions(
     [[0.0, 1.0, 9.0]]
     """
     values, points = checked(features, metric), checked(xy)
-    same_samples(xy, features, "the map")
+    same_samples(xy, features, ("the points", "the features"))
     if not 0 <= far <= 100:
         raise ValueError(f"far={far} must be a percentile, from 0 to 100")
     pairs = _near_pairs(xy)

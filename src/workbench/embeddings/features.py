@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from workbench._extras import need
+from workbench._samples import unit_range
 
 Kind = Literal["pixels", "pca", "autoencoder", "network"]
 BATCH = 1024
@@ -86,8 +87,7 @@ def rows(
     image = ds["image"].transpose("sample", "y", "x", "channel")
     for start in range(0, image.sizes["sample"], batch):
         values = np.asarray(image.isel(sample=slice(start, start + batch)).values)
-        top = np.iinfo(values.dtype).max if scaled and values.dtype.kind in "iu" else 1
-        pixels = values.astype(np.float32) / np.float32(top)
+        pixels = unit_range(values) if scaled else values.astype(np.float32)
         if grey:
             pixels = pixels.mean(axis=3)
         yield pixels.reshape(len(pixels), -1)

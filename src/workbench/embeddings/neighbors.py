@@ -142,21 +142,3 @@ def checked(features: xr.DataArray, metric: str = "euclidean") -> np.ndarray:
             f"{int(np.argmax(zero))}; they have no direction, so metric='cosine' is undefined"
         )
     return values
-
-
-def same_samples(graph: xr.Dataset | xr.DataArray, features: xr.DataArray, what: str) -> None:
-    """Raise unless both have as many samples and, where both carry ids, the same ones."""
-    theirs, ours = graph.sizes["sample"], features.sizes["sample"]
-    if theirs != ours:
-        raise ValueError(
-            f"{what} has {theirs} samples and the features have {ours}: "
-            "both must come from the same data"
-        )
-    if "sample" in graph.coords and "sample" in features.coords:
-        differ = graph["sample"].values != features["sample"].values
-        if np.any(differ):
-            raise ValueError(
-                f"{what} belongs to other samples: {np.count_nonzero(differ)} of {ours} ids "
-                f"differ, the first at position {int(np.argmax(differ))}: "
-                "both must come from the same data"
-            )

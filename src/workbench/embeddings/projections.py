@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from workbench._extras import need
+from workbench._samples import same_samples
 from workbench.embeddings import layouts
 from workbench.embeddings.layouts import Layout, Place
-from workbench.embeddings.neighbors import checked, same_samples
+from workbench.embeddings.neighbors import checked
 
 Method = Literal["umap", "tsne", "pca", "pacmap", "parametric-umap", "umap-learn"]
 
@@ -99,7 +100,7 @@ def fit(
         )
     values = checked(features)
     if neighbors is not None:
-        same_samples(neighbors, features, "the neighbour graph")
+        same_samples(neighbors, features, ("the neighbours", "the features"))
     lay_out = _method(method)
     started = time.perf_counter()
     layout: Layout = lay_out(features, neighbors, seed, **options)

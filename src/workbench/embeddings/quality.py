@@ -7,14 +7,13 @@ import pandas as pd
 import xarray as xr
 
 from workbench._extras import need
-from workbench.embeddings.neighbors import checked, same_samples
+from workbench._samples import same_samples
+from workbench.embeddings.neighbors import checked
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 from workbench.embeddings.pairs import pair_distances, random_pairs
 from workbench.embeddings.ranks import row_scores
 from workbench.embeddings.search import exact_rows
-from workbench.embeddings.votes import label_accuracy, neighbor_votes, votes_of
-
-__all__ = ["label_accuracy", "neighbor_votes", "quality"]
+from workbench.embeddings.votes import votes_of
 
 SAMPLE = 2000
 """Rows looked at by default: the standard error of trustworthiness is then below 0.002."""
@@ -82,9 +81,9 @@ def quality(
     """
     metric = "euclidean" if neighbors is None else neighbors.attrs.get("metric", "euclidean")
     values, points = checked(features, metric), checked(xy)
-    for other, what in ((xy, "the map"), (neighbors, "the neighbour graph"), (labels, "labels")):
+    for other, what in ((xy, "the points"), (neighbors, "the neighbours"), (labels, "labels")):
         if other is not None:
-            same_samples(other, features, what)
+            same_samples(other, features, (what, "the features"))
     n = len(values)
     if not 1 <= k < n / 2:
         raise ValueError(f"k={k} must lie between 1 and {(n - 1) // 2} for {n} samples")

@@ -60,14 +60,7 @@ class Cards:
 
     def still(self, positions: list[int]) -> str:
         """A page as HTML for where there is no widget."""
-        figures = "".join(
-            f'<figure style="margin:0;width:150px"><img src="{card["image"]}" style="width:96px;'
-            f'height:96px;object-fit:contain;image-rendering:pixelated" alt="">'
-            f'<figcaption style="font-size:12px">given <b>{escape(card["given"])}</b>, suggested '
-            f"<b>{escape(card['suggested'])}</b><br>{escape('; '.join(card['why']))}</figcaption>"
-            "</figure>"
-            for card in self.page(positions)
-        )
+        figures = "".join(map(_still, self.page(positions)))
         return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{figures}</div>'
 
     def name(self, number: int) -> str:
@@ -130,3 +123,15 @@ class Cards:
     def _images(self, positions: list[int], longest: int) -> list[str]:
         images = self._session.ds["image"].isel(sample=positions).values
         return [data_uri(image, longest) for image in images]
+
+
+def _still(card: dict[str, Any]) -> str:
+    """A card as HTML, its image described for those who cannot see it."""
+    given, suggested = escape(card["given"]), escape(card["suggested"])
+    return (
+        f'<figure style="margin:0;width:150px"><img src="{card["image"]}" style="width:96px;'
+        f'height:96px;object-fit:contain;image-rendering:pixelated" alt="sample '
+        f'{escape(card["sample"])}, given as {given}"><figcaption style="font-size:12px">'
+        f"given <b>{given}</b>, suggested <b>{suggested}</b><br>{escape('; '.join(card['why']))}"
+        "</figcaption></figure>"
+    )

@@ -111,28 +111,6 @@ def class_numbers(
     return numbers
 
 
-def same_samples(labels: Any, other: xr.DataArray | xr.Dataset, what: str) -> None:
-    """Raise unless `labels` are of the samples in `other`, as far as lengths and ids tell."""
-    n = len(np.asarray(labels))
-    if n != other.sizes["sample"]:
-        raise ValueError(
-            f"{n} labels and {what} of {other.sizes['sample']} samples: both must come from the "
-            "same data"
-        )
-    if not isinstance(labels, xr.DataArray):
-        return
-    if "sample" not in labels.coords or "sample" not in other.coords:
-        return
-    own, theirs = labels["sample"].values, other["sample"].values
-    if not np.array_equal(own, theirs):
-        at = int(np.argmax(own != theirs))
-        raise ValueError(
-            f"labels and {what} are of other samples, or in another order: at position {at} "
-            f"{str(own[at])!r} and {str(theirs[at])!r}; where the ids are the same, "
-            ".sel(sample=labels.sample) puts them in order"
-        )
-
-
 def _read(path: str | os.PathLike[str]) -> Any:
     """Return what a file holds."""
     kind = Path(path).suffix.lower()

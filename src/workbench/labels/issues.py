@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from workbench._extras import need
+from workbench._samples import same_samples
 from workbench.embeddings.collisions import duplicates
 from workbench.embeddings.outliers import outliers
 from workbench.embeddings.votes import votes_of
@@ -21,7 +22,6 @@ from workbench.labels.inputs import (
     blocks,
     class_numbers,
     load_probabilities,
-    same_samples,
 )
 from workbench.labels.summary import Joint, imbalances
 
@@ -124,9 +124,9 @@ def find_issues(
     """
     found = load_probabilities(probabilities)
     given = class_numbers(labels, found.sizes["class"])
-    same_samples(labels, found, "probabilities")
+    same_samples(labels, found, ("labels", "probabilities"))
     if neighbors is not None:
-        same_samples(labels, neighbors, "neighbours")
+        same_samples(labels, neighbors, ("labels", "the neighbours"))
     need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
     with ThreadPoolExecutor(1) as pool:
         # NumPy lets go of the interpreter's lock, so that the two share the cores. cleanlab

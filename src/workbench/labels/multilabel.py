@@ -9,9 +9,9 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from workbench._extras import need
+from workbench._samples import same_samples
 from workbench.labels.cut import best_f1_cut
 from workbench.labels.hypotheses import calibrating_temperature, fit_class_model, smoothed
-from workbench.labels.inputs import same_samples
 from workbench.labels.multilabel_probabilities import class_flags
 from workbench.labels.ranking import losses
 
@@ -65,7 +65,7 @@ def find_multilabel_issues(
     p = _shares(probabilities)
     given = class_flags(labels, len(p))
     if isinstance(probabilities, xr.DataArray) and "sample" in probabilities.dims:
-        same_samples(labels, probabilities, "probabilities")
+        same_samples(labels, probabilities, ("labels", "probabilities"))
     if given.shape != p.shape:
         raise ValueError(f"labels of shape {given.shape}, probabilities of shape {p.shape}")
     score, issue = _by_class(given, p)

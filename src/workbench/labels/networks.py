@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
-from workbench.models.batching import batches, evaluating
+from workbench.models import predict
 from workbench.models.training import Recipe, train
 
 
@@ -43,7 +43,7 @@ class Learner:
         self._make, self._first, self._ds = make, first, ds
         self._classes, self._seed = classes, seed
         self._recipe = recipe or replace(Recipe(), seed=seed)
-        outputs = predict(first, ds.isel(sample=slice(1))).shape[1]
+        outputs = _probabilities(first, ds.isel(sample=slice(1))).shape[1]
         if outputs != classes:
             raise ValueError(f"the network has {outputs} outputs for {classes} classes")
 
@@ -58,7 +58,7 @@ class Learner:
                     "that it has learnt; it must make a new one, as lambda: Net() does"
                 )
             train(model, self._ds.isel(sample=seen), self._recipe)
-            return predict(model, self._ds.isel(sample=asked))
+            return _probabilities(model, self._ds.isel(sample=asked))
 
 
 def _places(model: nn.Module) -> set[int]:
@@ -66,8 +66,5 @@ def _places(model: nn.Module) -> set[int]:
     return {weight.data_ptr() for weight in model.parameters()}
 
 
-def predict(model: nn.Module, ds: xr.Dataset) -> NDArray[np.float64]:
-    """Probabilities (sample, class) of a network that returns logits."""
-    with evaluating(model), torch.inference_mode():
-        found = [model(batch).double().softmax(1) for batch in batches(ds, 500, progress=False)]
-    return np.asarray(torch.cat(found).numpy())
+def _probabilities(model: nn.Module, ds: xr.Dataset) -> NDArray[np.float64]:
+    return predict(model, ds, progress=False).values.astype(np.float64)

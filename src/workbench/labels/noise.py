@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from workbench.labels.inputs import Source, class_numbers, load_probabilities, same_samples
+from workbench._samples import same_samples
+from workbench.labels.inputs import Source, class_numbers, load_probabilities
 
 Kind = Literal["uniform", "pair", "confusion", "annotator"]
 KINDS: tuple[Kind, ...] = ("uniform", "pair", "confusion", "annotator")
@@ -84,7 +85,7 @@ def inject_noise(
 
 def _likely(labels: ArrayLike | xr.DataArray, probabilities: Source) -> NDArray[np.float64]:
     found = load_probabilities(probabilities)
-    same_samples(labels, found, "probabilities")
+    same_samples(labels, found, ("labels", "probabilities"))
     return np.asarray(found.values, dtype=np.float64)
 
 

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from workbench._extras import need
-from workbench.labels.inputs import class_numbers, same_samples
+from workbench._samples import same_samples, unit_range
+from workbench.labels.inputs import class_numbers
 
 Factory = Callable[[], Any]
 
@@ -87,7 +88,7 @@ def out_of_fold(
         )
     named = features_or_ds.sizes.get("class") if isinstance(features_or_ds, xr.Dataset) else None
     given = class_numbers(labels, classes or named)
-    same_samples(labels, features_or_ds, "features")
+    same_samples(labels, features_or_ds, ("labels", "features"))
     k = classes or named or int(given.max()) + 1
     found = np.zeros((len(given), k))
     parts = list(_parts(given, folds, seed))
@@ -191,5 +192,4 @@ def rows_of(source: xr.DataArray | xr.Dataset) -> NDArray[Any]:
     if isinstance(source, xr.DataArray):
         return np.asarray(source.transpose("sample", ...).values)
     image = source["image"].transpose("sample", ...).values
-    scale = np.iinfo(image.dtype).max if image.dtype.kind in "iu" else 1
-    return image.reshape(len(image), -1).astype(np.float32) / np.float32(scale)
+    return unit_range(image.reshape(len(image), -1))

@@ -1,7 +1,6 @@
 """The review in a notebook: a grid of images, decided on with the keyboard."""
 
 import math
-import os
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
@@ -12,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from workbench._extras import need
+from workbench._unattended import in_batch
 from workbench.labels.cards import Cards
 from workbench.labels.decisions import Where
 from workbench.labels.session import Session
@@ -94,7 +94,7 @@ def review(
     """
     if min(rows, columns) < 1:
         raise ValueError(f"a page of {rows} rows and {columns} columns holds no image")
-    if not _in_batch():
+    if not in_batch():
         need("anywidget", extra="labels")
     session = Session(ds, issues, store, reviewer, audit, seed)
     return Review(session, Cards(session, neighbors), (rows, columns), viewed_as_done)
@@ -193,7 +193,7 @@ class Review:
         Where the widget lives, it hides the still page.
         """
         display = need("IPython.display", extra="labels").display
-        if not _in_batch():
+        if not in_batch():
             display(self.widget)
         page = self.session.page(self._size)
         state = " · ".join(map(escape, self.status(page)))
@@ -213,7 +213,3 @@ def _widget_class() -> Any:
         "options": traitlets.Dict().tag(sync=True),
     }
     return type("ReviewWidget", (anywidget.AnyWidget,), parts)
-
-
-def _in_batch() -> bool:
-    return bool(os.environ.get("WORKBENCH_RUN_ID"))

@@ -11,6 +11,8 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from workbench._samples import unit_range
+
 
 def run(
     model: nn.Module, ds: xr.Dataset, batch_size: int, progress: bool = True
@@ -56,8 +58,7 @@ def batches(ds: xr.Dataset, batch_size: int, progress: bool = True) -> Iterator[
             if values.dtype.kind == "f":
                 warned = _check(piece, values, warned)
             for part in np.array_split(values, -(-len(values) // batch_size)):
-                scale = np.iinfo(part.dtype).max if part.dtype.kind in "iu" else 1
-                yield torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32) / scale)
+                yield torch.from_numpy(unit_range(part))
                 bar.update(len(part))
 
 

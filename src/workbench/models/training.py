@@ -19,7 +19,10 @@ class Recipe:
     """Everything that decides how a training run goes.
 
     Stochastic gradient descent with Nesterov momentum; the learning rate rises to its peak over
-    the first fifth of the steps and falls to zero (Smith and Topin 2017, arXiv:1708.07120).
+    the first fifth of the steps and falls to zero (Smith and Topin 2017, arXiv:1708.07120). A share
+    `mixed` of the batches is cut together from pairs of images, whose labels are mixed by area
+    (CutMix: Yun et al. 2019, arXiv:1905.04899), but none in the `last_plain` epochs, in which the
+    network sees what it will be asked about.
     """
 
     epochs: int = 30
@@ -31,6 +34,8 @@ class Recipe:
     shift: int = 4
     flip: bool = True
     cutout: int = 8
+    mixed: float = 0.0
+    last_plain: int = 0
     bfloat16: bool = True
     seed: int = 0
 
@@ -135,14 +140,17 @@ def _epoch(state: _State, images: Tensor, labels: Tensor, epoch: int) -> float:
     dice = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
     order = torch.randperm(len(labels), generator=dice)
     total = 0.0
+    mixed = recipe.mixed if epoch < recipe.epochs - recipe.last_plain else 0.0
     place = next(state.model.parameters()).device
     with tqdm(total=len(labels), desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="image") as bar:
         for chosen in torch.split(order, recipe.batch_size):
             batch = augment(images[chosen], recipe, dice).to(place).float() / 255
+            wanted = labels[chosen].to(place)
+            if torch.rand((), generator=dice) < mixed:
+                batch, wanted = cutmix(batch, wanted, state.model.fc.out_features, dice)
             batch = batch.contiguous(memory_format=_layout(state.model))
             with torch.autocast(place.type, torch.bfloat16, enabled=recipe.bfloat16):
                 logits = state.model(batch).float()
-            wanted = labels[chosen].to(place)
             loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -186,6 +194,41 @@ def augment(images: Tensor, recipe: Recipe, dice: torch.Generator) -> Tensor:
         hidden = hidden & _within(torch.arange(width) - left, recipe.cutout)[:, None, :]
         moved = moved.masked_fill(hidden[..., None], 128)
     return moved.permute(0, 3, 1, 2)
+
+
+def cutmix(
+    images: Tensor, labels: Tensor, classes: int, dice: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Paste the same box of another image of the batch into every image (arXiv:1905.04899).
+
+    The box covers a share of the image that is drawn evenly from 0 to 1, less what lies outside.
+
+    Parameters
+    ----------
+    images
+        float (sample, channel, y, x).
+    labels
+        int64 (sample,).
+    classes
+        How many there are.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        The images, and float32 probabilities (sample, class) by the area of each label's image.
+    """
+    height, width = images.shape[2:]
+    side = torch.rand((), generator=dice).sqrt()
+    middle = torch.rand(2, generator=dice)
+    top, left = ((m - side / 2).clamp(min=0) for m in middle)
+    bottom, right = ((m + side / 2).clamp(max=1) for m in middle)
+    down = slice(round(float(top) * height), round(float(bottom) * height))
+    across = slice(round(float(left) * width), round(float(right) * width))
+    mixed = images.clone()
+    mixed[:, :, down, across] = images.roll(1, 0)[:, :, down, across]
+    pasted = (down.stop - down.start) * (across.stop - across.start) / (height * width)
+    wanted = F.one_hot(labels, classes).float()
+    return mixed, wanted.lerp(wanted.roll(1, 0), pasted)
 
 
 def _within(offset: Tensor, side: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from workbench._extras import MissingExtraError, need
+from workbench._unattended import in_batch
 
 #: Where a sample's id and its class are kept in FiftyOne.
 ID_FIELD = "workbench_id"
@@ -72,7 +73,7 @@ def app_link(dataset: Any) -> str:
     >>> print(app_link(dataset))  # doctest: +SKIP
     FiftyOne App: http://localhost:5151/
     """
-    if os.environ.get("WORKBENCH_RUN_ID"):
+    if in_batch():
         return "The FiftyOne App opens here when this notebook is run in JupyterLab or Colab."
     fiftyone = connect()
     try:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from workbench._extras import need
 from workbench._pictures import picture
+from workbench._unattended import run_id
 from workbench.show.fiftyone_app import ID_FIELD, LABEL_FIELD, connect
 from workbench.show.plots import class_names
 
@@ -74,7 +75,7 @@ def to_fiftyone(
     """
     fo = connect()
     _check_lengths(ds, maps or {}, tags or {}, {} if features is None else {"features": features})
-    run = os.environ.get("WORKBENCH_RUN_ID")
+    run = run_id()
     if name is None:
         name = "-".join(filter(None, ["workbench", str(ds.attrs.get("name", "images")), run]))
     _delete_own(fo, name)

@@ -1,6 +1,5 @@
 """The interactive map: select with a lasso, look, tag, relabel."""
 
-import os
 from base64 import b64encode
 from io import BytesIO
 from typing import Any
@@ -10,6 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from workbench._extras import need
+from workbench._unattended import in_batch
 from workbench.show.coloring import Color, Groups, Values, read_color
 from workbench.show.maps import map as static_map
 from workbench.show.panel import Panel
@@ -66,7 +66,7 @@ def scatter(
     >>> seen.tag("odd"); seen.relabel("cat")  # doctest: +SKIP
     >>> fixed = ds.assign(label=seen.labels())  # doctest: +SKIP
     """
-    if not _in_batch():
+    if not in_batch():
         need("ipywidgets", extra="notebooks")
         need("jscatter", extra="notebooks")
     return Scatter(ds, xy, color, title=title, height=height, thumbnails=thumbnails)
@@ -122,7 +122,7 @@ class Scatter(Selection):
         display = need("IPython.display", extra="notebooks").display
         buffer = BytesIO()
         self.figure().savefig(buffer, format="png")
-        if not _in_batch():
+        if not in_batch():
             display(self.widget)
         png = b64encode(buffer.getvalue()).decode("ascii")
         display({"text/plain": repr(self), "image/png": png}, raw=True)
@@ -130,7 +130,3 @@ class Scatter(Selection):
     def _refresh(self, message: str = "") -> None:
         if self._panel is not None:
             self._panel.refresh(message)
-
-
-def _in_batch() -> bool:
-    return bool(os.environ.get("WORKBENCH_RUN_ID"))

@@ -14,7 +14,7 @@ _PANEL_ACROSS = 200
 _MAP_ACROSS = 480
 
 
-def panel(
+def draw_map(
     fig: Figure,
     ax: Axes,
     points: np.ndarray,

@@ -16,7 +16,7 @@ from workbench.show.drawing import (
     legend_handles,
     ring,
 )
-from workbench.show.map_axes import grid, panel
+from workbench.show.map_axes import draw_map, grid
 from workbench.show.style import UNLABELLED, caption, colors, finish, styled
 
 
@@ -68,7 +68,7 @@ def map(  # noqa: A001 - the name that design and users know
             layout="constrained",
         )
         # Names and thumbnails would cover each other.
-        panel(fig, ax, points, coloring, named=not images, alone=True)
+        draw_map(fig, ax, points, coloring, named=not images, alone=True)
         handles = legend_handles(coloring)
         if mark is not None:
             handles.append(ring(ax, points[np.asarray(mark.values, dtype=bool)]))
@@ -121,7 +121,7 @@ def map_grid(
     with styled():
         fig, axes = grid(len(panels), columns, title)
         for ax, (text, points) in zip(axes, panels.items(), strict=True):
-            panel(fig, ax, points, coloring, named=True)
+            draw_map(fig, ax, points, coloring, named=True)
             ax.set_title(text, fontsize=10)
         if isinstance(coloring, Values):
             fig.colorbar(axes[0].collections[-1], ax=axes, label=coloring.title, shrink=0.6)
@@ -175,7 +175,7 @@ def map_labels(
         panels |= {f"{shorten(names[i])} · {counts[i]:,}": member[:, i] for i in shown}
         for ax, (text, mask) in zip(axes, panels.items(), strict=True):
             against = _one_against_rest(mask)
-            panel(fig, ax, points, against, named=False)
+            draw_map(fig, ax, points, against, named=False)
             ax.set_title(text, fontsize=10)
         return finish(fig, caption(ds, **facts))
 
