@@ -73,15 +73,18 @@ def cams(
             rows, 1 + len(columns), squeeze=False, layout="constrained",
             figsize=(side * (1 + len(columns)), (side * height / width + 0.3) * rows + 0.7),
         )  # fmt: skip
+        untitled = set(columns)
         for r, (name, row) in enumerate(maps.items()):
             _draw_image(axes[r, 0], images[r], name, texts[r], frames[r])
             for ax, column in zip(axes[r, 1:], columns, strict=True):
                 ax.set_axis_off()
-                if column in row:
-                    _draw_map(ax, images[r], _plane(row[column], column), signed)
-                    _draw_box(ax, frames[r])
-                if r == 0:
+                if column not in row:
+                    continue
+                _draw_map(ax, images[r], _plane(row[column], column), signed)
+                _draw_box(ax, frames[r])
+                if column in untitled:  # its first map, which need not be in the first row
                     ax.set_title(column, fontsize=9, loc="center")
+                    untitled.remove(column)
         fig.suptitle(title, x=0.01, ha="left")
         scaling = "each map divided by its largest " + ("magnitude" if signed else "value")
         return finish(fig, " · ".join(filter(None, (caption, scaling))))
