@@ -18,6 +18,15 @@ def _own_home(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def fiftyone_database() -> None:
+    """Skip where a minimal system lacks what MongoDB is linked with; in CI that is a failure."""
+    from workbench import show
+
+    if not os.environ.get("CI") and not show.fiftyone_ready():
+        pytest.skip("FiftyOne's database does not start here")
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real MNIST; tests that need it are skipped where there is none."""
     folder = Path(os.environ.get("WORKBENCH_DATA", ""))

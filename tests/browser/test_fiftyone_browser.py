@@ -1,7 +1,6 @@
 """The FiftyOne App on a dataset of ours: its map, a lasso, a tag, and the way back to Python."""
 
 import json
-import os
 import re
 import time
 
@@ -9,8 +8,6 @@ import pytest
 from jupyterlab_driving import PATIENCE, open_notebook, run_all, run_last
 from mouse import FOUR_CORNERS, lasso
 from playwright.sync_api import expect
-
-from workbench import show
 
 CODE = """
 import json
@@ -29,12 +26,7 @@ print(json.dumps({"threes": threes, "tagged": back.sample.values[checked].tolist
 """
 
 
-@pytest.fixture(autouse=True)
-def _database():
-    if not os.environ.get("CI") and not show.fiftyone_ready():
-        pytest.skip("FiftyOne's database does not start here")
-
-
+@pytest.mark.usefixtures("fiftyone_database")
 @pytest.mark.browser
 @pytest.mark.timeout(1200)
 def test_a_lasso_and_a_tag_in_the_app_come_back(lab, tab, new_tab, keep):

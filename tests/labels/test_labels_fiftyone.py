@@ -1,33 +1,18 @@
 """There and back: what a review came to as tags in FiftyOne, what is decided there in the store."""
 
-import os
-
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
+from toys import toys
 
 from workbench import datasets, labels, show
 
 fo = pytest.importorskip("fiftyone")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _database():
-    """Skip where a minimal system lacks what MongoDB is linked with; in CI that is a failure."""
-    if not os.environ.get("CI") and not show.fiftyone_ready():
-        pytest.skip("FiftyOne's database does not start here")
+pytestmark = pytest.mark.usefixtures("fiftyone_database")
 
 
 def test_decisions_go_to_the_app_and_come_back_into_the_same_store(tmp_path):
-    ds = xr.Dataset(
-        {
-            "image": (("sample", "y", "x", "channel"), np.zeros((12, 8, 8, 1), np.uint8)),
-            "label": ("sample", np.arange(12) % 3),
-        },
-        coords={"sample": np.arange(100, 112), "class": ["ant", "bee", "cow"]},
-        attrs={"name": "toys", "sha256": "abc"},
-    )
+    ds = toys(12, sha256="abc")
     issues = pd.DataFrame(
         {"suggested": np.arange(12) % 3, "score": np.linspace(1, 0, 12)},
         index=pd.Index(ds.sample.values, name="sample"),

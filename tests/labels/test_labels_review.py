@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from sklearn.metrics import cohen_kappa_score
+from toys import toys
 
 from workbench import datasets, labels
 from workbench.labels.session import Session
@@ -16,16 +17,7 @@ from workbench.labels.store import Store
 
 @pytest.fixture
 def ds():
-    rng = np.random.default_rng(0)
-    return xr.Dataset(
-        {
-            "image": (("sample", "y", "x", "channel"),
-                      rng.integers(0, 256, (60, 6, 6, 1), dtype=np.uint8)),
-            "label": ("sample", np.arange(60) % 3),
-        },
-        coords={"sample": np.arange(100, 160), "class": ["ant", "bee", "cow"]},
-        attrs={"name": "toys"},
-    )  # fmt: skip
+    return toys(60)
 
 
 @pytest.fixture

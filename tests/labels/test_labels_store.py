@@ -11,7 +11,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-import xarray as xr
+from toys import toys
 
 from workbench.labels.identity import dataset_hash
 from workbench.labels.sqlite_file import StoreError
@@ -20,16 +20,7 @@ from workbench.labels.store import Decision, Store, opened
 
 @pytest.fixture
 def ds():
-    rng = np.random.default_rng(0)
-    return xr.Dataset(
-        {
-            "image": (("sample", "y", "x", "channel"),
-                      rng.integers(0, 256, (30, 6, 6, 1), dtype=np.uint8)),
-            "label": ("sample", np.arange(30) % 3),
-        },
-        coords={"sample": np.arange(100, 130), "class": ["ant", "bee", "cow"]},
-        attrs={"name": "toys"},
-    )  # fmt: skip
+    return toys(30)
 
 
 def change(sample, label=1):

@@ -3,20 +3,12 @@
 import numpy as np
 import pytest
 import xarray as xr
+from toys import toys
 
 
 @pytest.fixture
 def ds():
-    rng = np.random.default_rng(0)
-    return xr.Dataset(
-        {
-            "image": (("sample", "y", "x", "channel"),
-                      rng.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)),
-            "label": ("sample", np.arange(60) % 3),
-        },
-        coords={"sample": np.arange(100, 160), "class": ["ant", "bee", "cow"]},
-        attrs={"name": "toys", "source": "a test"},
-    )  # fmt: skip
+    return toys(60, 8, source="a test")
 
 
 @pytest.fixture

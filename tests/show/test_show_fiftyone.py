@@ -9,33 +9,21 @@ import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
+from toys import toys
 
 from workbench import show
 
 fo = pytest.importorskip("fiftyone")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _database():
-    """Skip where a minimal system lacks what MongoDB is linked with; in CI that is a failure."""
-    if not os.environ.get("CI") and not show.fiftyone_ready():
-        pytest.skip("FiftyOne's database does not start here")
+pytestmark = pytest.mark.usefixtures("fiftyone_database")
 
 
 @pytest.fixture
 def ds():
-    rng = np.random.default_rng(0)
-    return xr.Dataset(
-        {
-            "image": (("sample", "y", "x", "channel"),
-                      rng.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)),
-            "label": ("sample", np.r_[np.arange(11) % 3, -1]),
-            "split": ("sample", np.repeat(["test", "train"], 6)),
-            "isolation": ("sample", np.linspace(0, 1, 12, dtype=np.float32)),
-        },
-        coords={"sample": np.arange(100, 112), "class": ["ant", "bee", "cow"]},
-        attrs={"name": "toys", "sha256": "abc"},
-    )  # fmt: skip
+    return toys(12, 8, sha256="abc").assign(
+        label=("sample", np.r_[np.arange(11) % 3, -1]),
+        split=("sample", np.repeat(["test", "train"], 6)),
+        isolation=("sample", np.linspace(0, 1, 12, dtype=np.float32)),
+    )
 
 
 @pytest.fixture
