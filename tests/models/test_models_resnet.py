@@ -1,5 +1,6 @@
 """The small network, its training, and what its layers make of images."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 import xarray as xr
 from torch import nn
+from torch.nn import functional as F
 
 from workbench import datasets, models
 from workbench.models.calibration import calibrate, calibration_error
-from workbench.models.training import Recipe, augment, train
+from workbench.models.training import Recipe, augment, cutmix, train
 
 MODEL_CARD = Path(str(files("workbench.models"))) / "weights" / "README.md"
 
@@ -134,6 +136,34 @@ class TestTraining:
         assert sizes.max() == 16
         hit = grey[:, 0].float().mean(0)
         assert (hit > 0).all()
+
+    def test_a_pasted_box_brings_as_much_of_its_label_as_of_its_image(self):
+        labels = torch.arange(8) % 5
+        images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 10, 10)
+        dice, shares = torch.Generator().manual_seed(0), []
+        for _ in range(300):
+            mixed, wanted = cutmix(images, labels, 5, dice)
+            pasted = (mixed != images)[:, 0].float().mean((1, 2))
+            before = images.roll(1, 0)
+            assert ((mixed == images) | (mixed == before)).all()
+            assert pasted.unique().numel() == 1
+            own, other = F.one_hot(labels, 5), F.one_hot(labels.roll(1), 5)
+            share = pasted[0]
+            torch.testing.assert_close(wanted, (1 - share) * own + share * other)
+            shares.append(float(share))
+        assert min(shares) < 0.1
+        assert max(shares) > 0.7
+        assert np.mean(shares) == pytest.approx(0.321, abs=0.05)  # of a million boxes
+
+    def test_the_last_epochs_are_plain(self, photos):
+        plain = Recipe(epochs=3, batch_size=50, peak_rate=0.05, bfloat16=False)
+        always = train(self.fresh(), photos, replace(plain, mixed=1.0))
+        never = train(self.fresh(), photos, replace(plain, mixed=1.0, last_plain=3))
+        some = train(self.fresh(), photos, replace(plain, mixed=1.0, last_plain=2))
+        hardly = train(self.fresh(), photos, replace(plain, mixed=1e-9))
+        assert never == pytest.approx(hardly, rel=1e-4)
+        assert some[0] == pytest.approx(always[0], rel=1e-4)
+        assert some[1] < always[1]
 
     def test_bfloat16_changes_the_loss_a_little(self, photos):
         whole = train(self.fresh(), photos, Recipe(epochs=1, batch_size=50, bfloat16=False))

@@ -146,20 +146,27 @@ def _epoch(state: _State, images: Tensor, labels: Tensor, epoch: int) -> float:
         for chosen in torch.split(order, recipe.batch_size):
             batch = augment(images[chosen], recipe, dice).to(place).float() / 255
             wanted = labels[chosen].to(place)
-            if torch.rand((), generator=dice) < mixed:
+            if recipe.mixed and torch.rand((), generator=dice) < mixed:
                 batch, wanted = cutmix(batch, wanted, state.model.fc.out_features, dice)
-            batch = batch.contiguous(memory_format=_layout(state.model))
-            with torch.autocast(place.type, torch.bfloat16, enabled=recipe.bfloat16):
-                logits = state.model(batch).float()
-            loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            state.optimizer.step()
-            state.schedule.step()
-            total += loss.item() * len(chosen)
+            loss = _step(state, batch, wanted)
+            total += loss * len(chosen)
             bar.update(len(chosen))
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     return total / len(labels)
+
+
+def _step(state: _State, batch: Tensor, wanted: Tensor) -> float:
+    """Move the weights once, and return the mean loss of the batch."""
+    recipe = state.recipe
+    batch = batch.contiguous(memory_format=_layout(state.model))
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        logits = state.model(batch).float()
+    loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    state.schedule.step()
+    return loss.item()
 
 
 def augment(images: Tensor, recipe: Recipe, dice: torch.Generator) -> Tensor:
