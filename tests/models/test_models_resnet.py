@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import datasets, models
+from workbench.models.augmentation import augment, cutmix
 from workbench.models.calibration import calibrate, calibration_error
-from workbench.models.training import Recipe, augment, cutmix, train
+from workbench.models.training import Recipe, train
 
 MODEL_CARD = Path(str(files("workbench.models"))) / "weights" / "README.md"
 
@@ -64,7 +65,7 @@ class TestActivations:
 
 
 class TestTraining:
-    recipe = Recipe(epochs=3, batch_size=50, peak_rate=0.05)
+    recipe = Recipe(epochs=2, batch_size=50, peak_rate=0.05, averaged=2)
 
     def fresh(self):
         torch.manual_seed(1)
@@ -85,12 +86,12 @@ class TestTraining:
 
         epochs = training._epoch
 
-        def stop_in_the_third(state, images, labels, epoch):
-            if epoch == 2:
+        def stop_in_the_last(state, images, labels, epoch):
+            if epoch == 3:
                 raise KeyboardInterrupt
             return epochs(state, images, labels, epoch)
 
-        monkeypatch.setattr(training, "_epoch", stop_in_the_third)
+        monkeypatch.setattr(training, "_epoch", stop_in_the_last)
         with pytest.raises(KeyboardInterrupt):
             train(self.fresh(), photos, self.recipe, checkpoint)
         monkeypatch.undo()
@@ -99,6 +100,32 @@ class TestTraining:
         np.testing.assert_allclose(losses, expected, rtol=1e-4)
         for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+    def test_the_weights_are_the_mean_of_the_last_steps(self, photos, monkeypatch):
+        from workbench.models import training
+
+        seen, rates, plain_step = [], [], training._State.step
+
+        def step(state, averaging):
+            plain_step(state, averaging)
+            if averaging:
+                seen.append([p.detach().clone() for p in state.model.parameters()])
+                rates.append(state.optimizer.param_groups[0]["lr"])
+
+        monkeypatch.setattr(training._State, "step", step)
+        model = self.fresh()
+        losses = train(model, photos, self.recipe)
+        assert len(losses) == 4
+        assert len(seen) == 2 * -(-photos.sizes["sample"] // 50)
+        assert set(rates) == {0.03}
+        for ours, steps in zip(model.parameters(), zip(*seen, strict=True), strict=True):
+            torch.testing.assert_close(ours, torch.stack(steps).mean(0), rtol=1e-4, atol=1e-6)
+        pixels = photos.image.transpose("sample", "channel", "y", "x").values / np.float32(255)
+        with torch.no_grad():
+            stem = model.stem[0]((torch.from_numpy(pixels) - model.mean) / model.std)
+        torch.testing.assert_close(
+            model.stem[1].running_mean, stem.mean((0, 2, 3)), rtol=1e-2, atol=1e-3
+        )
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, photos, tmp_path):
         train(self.fresh(), photos, Recipe(epochs=1, batch_size=100), tmp_path / "c")

@@ -18,7 +18,7 @@ from workbench.models.training import Recipe, train
 
 #: The widths and the recipe for each dataset.
 PLANS = {
-    "cifar10": ((32, 64, 128, 128, 192), Recipe(epochs=70, mixed=0.5, last_plain=8)),
+    "cifar10": ((32, 64, 128, 128, 192), Recipe(epochs=70, mixed=0.5, last_plain=8, averaged=6)),
     "mnist": ((8, 16, 32, 32, 64), Recipe(epochs=15, shift=2, flip=False, cutout=0)),
 }
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -5,9 +5,10 @@ import torch
 import xarray as xr
 from torch.nn import functional as F
 
+from workbench.models.augmentation import augment
 from workbench.models.batching import evaluating
 from workbench.models.resnet import SmallResNet
-from workbench.models.training import Recipe, augment
+from workbench.models.training import Recipe
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:

@@ -9,8 +9,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
+from workbench.models.augmentation import augment, cutmix
 from workbench.models.resnet import SmallResNet
 
 
@@ -22,7 +24,9 @@ class Recipe:
     the first fifth of the steps and falls to zero (Smith and Topin 2017, arXiv:1708.07120). A share
     `mixed` of the batches is cut together from pairs of images, whose labels are mixed by area
     (CutMix: Yun et al. 2019, arXiv:1905.04899), but none in the `last_plain` epochs, in which the
-    network sees what it will be asked about.
+    network sees what it will be asked about. After the cycle come `averaged` epochs more at
+    `average_rate`, mixed again, and the weights become the mean of those of all their steps
+    (Izmailov et al. 2018, arXiv:1803.05407).
     """
 
     epochs: int = 30
@@ -36,6 +40,8 @@ class Recipe:
     cutout: int = 8
     mixed: float = 0.0
     last_plain: int = 0
+    averaged: int = 0
+    average_rate: float = 0.03
     bfloat16: bool = True
     seed: int = 0
 
@@ -74,10 +80,12 @@ def train(
     state = _State(model, recipe, steps=-(-len(labels) // recipe.batch_size))
     if checkpoint and checkpoint.exists():
         state.restore(checkpoint)
-    for epoch in range(len(state.losses), recipe.epochs):
+    for epoch in range(len(state.losses), recipe.epochs + recipe.averaged):
         state.losses.append(_epoch(state, images, labels, epoch))
         if checkpoint:
             state.save(checkpoint)
+    if recipe.averaged:
+        state.settle(images)
     return state.losses
 
 
@@ -105,6 +113,25 @@ class _State:
             div_factor=10,
             final_div_factor=1e4,
         )
+        self.average = AveragedModel(model)
+
+    def step(self, averaging: bool) -> None:
+        """Move the weights by their gradients, and the rate or the average along."""
+        if averaging:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.average_rate
+        self.optimizer.step()
+        if averaging:
+            self.average.update_parameters(self.model)
+        else:
+            self.schedule.step()
+
+    def settle(self, images: Tensor) -> None:
+        """Give the network the mean of its weights, and the batch statistics that belong to it."""
+        self.model.load_state_dict(self.average.module.state_dict())
+        place, size = next(self.model.parameters()).device, self.recipe.batch_size
+        batches = (some.to(place).float() / 255 for some in torch.split(images, size))
+        update_bn(batches, self.model)
 
     def save(self, path: Path) -> None:
         content = {
@@ -113,6 +140,7 @@ class _State:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict(),
         }
         part = path.with_suffix(".part")
         torch.save(content, part)
@@ -126,6 +154,7 @@ class _State:
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
+        self.average.load_state_dict(content["average"])
 
 
 def _layout(model: SmallResNet) -> torch.memory_format:
@@ -140,22 +169,26 @@ def _epoch(state: _State, images: Tensor, labels: Tensor, epoch: int) -> float:
     dice = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
     order = torch.randperm(len(labels), generator=dice)
     total = 0.0
-    mixed = recipe.mixed if epoch < recipe.epochs - recipe.last_plain else 0.0
+    averaging = epoch >= recipe.epochs
+    plain = not averaging and epoch >= recipe.epochs - recipe.last_plain
+    mixed = 0.0 if plain else recipe.mixed
     place = next(state.model.parameters()).device
-    with tqdm(total=len(labels), desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="image") as bar:
+    with tqdm(
+        total=len(labels), desc=f"epoch {epoch + 1}/{recipe.epochs + recipe.averaged}", unit="image"
+    ) as bar:
         for chosen in torch.split(order, recipe.batch_size):
             batch = augment(images[chosen], recipe, dice).to(place).float() / 255
             wanted = labels[chosen].to(place)
             if recipe.mixed and torch.rand((), generator=dice) < mixed:
                 batch, wanted = cutmix(batch, wanted, state.model.fc.out_features, dice)
-            loss = _step(state, batch, wanted)
+            loss = _step(state, batch, wanted, averaging)
             total += loss * len(chosen)
             bar.update(len(chosen))
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     return total / len(labels)
 
 
-def _step(state: _State, batch: Tensor, wanted: Tensor) -> float:
+def _step(state: _State, batch: Tensor, wanted: Tensor, averaging: bool) -> float:
     """Move the weights once, and return the mean loss of the batch."""
     recipe = state.recipe
     batch = batch.contiguous(memory_format=_layout(state.model))
@@ -164,80 +197,5 @@ def _step(state: _State, batch: Tensor, wanted: Tensor) -> float:
     loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
-    state.schedule.step()
+    state.step(averaging)
     return loss.item()
-
-
-def augment(images: Tensor, recipe: Recipe, dice: torch.Generator) -> Tensor:
-    """Shift every image by up to `recipe.shift` pixels, edges mirrored, and flip half of them.
-
-    Then grey a square of `recipe.cutout` pixels around a random spot (DeVries and Taylor 2017,
-    arXiv:1708.04552).
-
-    Parameters
-    ----------
-    images
-        uint8 (sample, channel, y, x).
-
-    Returns
-    -------
-    torch.Tensor
-        uint8, of the same shape.
-    """
-    n, _, height, width = images.shape
-    s = recipe.shift
-    padded = F.pad(images.float(), (s, s, s, s), mode="reflect").to(images.dtype) if s else images
-    down = torch.randint(0, 2 * s + 1, (n, 1), generator=dice) + torch.arange(height)
-    right = torch.randint(0, 2 * s + 1, (n, 1), generator=dice) + torch.arange(width)
-    if recipe.flip:
-        turned = torch.rand(n, 1, generator=dice) < 0.5
-        right = torch.where(turned, right.flip(1), right)
-    sample = torch.arange(n)[:, None, None]
-    moved = padded.permute(0, 2, 3, 1)[sample, down[:, :, None], right[:, None, :]]
-    if recipe.cutout:
-        top, left = (torch.randint(0, side, (n, 1), generator=dice) for side in (height, width))
-        hidden = _within(torch.arange(height) - top, recipe.cutout)[:, :, None]
-        hidden = hidden & _within(torch.arange(width) - left, recipe.cutout)[:, None, :]
-        moved = moved.masked_fill(hidden[..., None], 128)
-    return moved.permute(0, 3, 1, 2)
-
-
-def cutmix(
-    images: Tensor, labels: Tensor, classes: int, dice: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Paste the same box of another image of the batch into every image (arXiv:1905.04899).
-
-    The box covers a share of the image that is drawn evenly from 0 to 1, less what lies outside.
-
-    Parameters
-    ----------
-    images
-        float (sample, channel, y, x).
-    labels
-        int64 (sample,).
-    classes
-        How many there are.
-
-    Returns
-    -------
-    tuple of torch.Tensor
-        The images, and float32 probabilities (sample, class) by the area of each label's image.
-    """
-    height, width = images.shape[2:]
-    side = torch.rand((), generator=dice).sqrt()
-    middle = torch.rand(2, generator=dice)
-    top, left = ((m - side / 2).clamp(min=0) for m in middle)
-    bottom, right = ((m + side / 2).clamp(max=1) for m in middle)
-    down = slice(round(float(top) * height), round(float(bottom) * height))
-    across = slice(round(float(left) * width), round(float(right) * width))
-    mixed = images.clone()
-    mixed[:, :, down, across] = images.roll(1, 0)[:, :, down, across]
-    pasted = (down.stop - down.start) * (across.stop - across.start) / (height * width)
-    wanted = F.one_hot(labels, classes).float()
-    return mixed, wanted.lerp(wanted.roll(1, 0), pasted)
-
-
-def _within(offset: Tensor, side: int) -> Tensor:
-    """Whether an offset from the centre of a square lies inside it."""
-    return (offset >= -(side // 2)) & (offset < side - side // 2)
