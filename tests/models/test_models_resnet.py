@@ -223,7 +223,7 @@ def test_calibration_error_of_a_worked_example():
 
 
 #: Accuracy and calibration error as the model card tells them.
-CARD = {"cifar10": (0.8895, 0.0463), "mnist": (0.9963, 0.0026)}
+CARD = {"cifar10": (0.9061, 0.0424), "mnist": (0.9963, 0.0026)}
 
 
 class TestShipped:
