@@ -58,7 +58,7 @@ def test_a_map_without_collisions_gives_an_empty_table_with_its_columns():
 
 def test_collision_errors(planted):
     features, xy = planted
-    with pytest.raises(ValueError, match="the map has 10 samples"):
+    with pytest.raises(ValueError, match="the points hold 10 samples"):
         collisions(features, xy[:10])
     with pytest.raises(ValueError, match="far=101"):
         collisions(features, xy, far=101)
