@@ -17,6 +17,19 @@ def _own_home(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _same_environment(_own_home):
+    """Undo what a module did to the environment, which all later runs of notebooks would inherit.
+
+    dask's LocalCluster leaves one thread for BLAS and OpenMP behind, and has malloc give memory
+    back so eagerly that large temporary arrays cost several times as much.
+    """
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def fiftyone_database() -> None:
     """Skip where a minimal system lacks what MongoDB is linked with; in CI that is a failure."""

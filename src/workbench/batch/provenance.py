@@ -12,8 +12,8 @@ from typing import Any
 
 # Variables that change what a computation gives or where it reads; none of them is a secret.
 _TELLING = (
-    "CUDA_", "CUBLAS_", "DASK_", "GDAL_", "LANG", "LC_", "MKL_", "NUMBA_", "NUMEXPR_", "OMP_",
-    "OPENBLAS_", "PROJ_", "PYTHONHASHSEED", "PYTHONPATH", "TORCH_", "TZ", "WORKBENCH_",
+    "CUDA_", "CUBLAS_", "DASK_", "GDAL_", "LANG", "LC_", "MALLOC_", "MKL_", "NUMBA_", "NUMEXPR_",
+    "OMP_", "OPENBLAS_", "PROJ_", "PYTHONHASHSEED", "PYTHONPATH", "TORCH_", "TZ", "WORKBENCH_",
 )  # fmt: skip
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
