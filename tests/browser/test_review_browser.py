@@ -22,7 +22,7 @@ issues = pd.DataFrame(
     index=pd.Index(ds.sample.values, name="sample"),
 )
 graph = embeddings.neighbors(embeddings.features(ds), k=5)
-labels.review(ds, issues, "review.db", reviewer="anna", neighbors=graph)
+labels.review(ds, issues, "keyboard.db", reviewer="anna", neighbors=graph)
 """
 #: Milliseconds from each last key of a page until the next grid is painted, its images too, and
 #: until a frame is painted without any work, which is what the machine itself takes.
@@ -53,7 +53,7 @@ def open_review(tab, lab):
 
 
 def log(lab):
-    with closing(sqlite3.connect(lab.folder / "review.db", timeout=30)) as store:
+    with closing(sqlite3.connect(lab.folder / "keyboard.db", timeout=30)) as store:
         query = "SELECT sample, action, label, reviewer FROM decisions ORDER BY id"
         return store.execute(query).fetchall()
 
