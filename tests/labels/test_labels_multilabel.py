@@ -163,5 +163,7 @@ def test_samples_in_another_order_are_refused():
         return xr.DataArray(values, dims=("sample", "class"), coords={"sample": ids})
 
     p = np.array([[0.9, 0.1], [0.2, 0.8]])
-    with pytest.raises(ValueError, match=r"the first at position 0 \(a and b\)"):
+    with pytest.raises(
+        ValueError, match=r"another order: 2 of 2 ids differ, the first at position 0 \(a and b\)"
+    ):
         labels.find_multilabel_issues(named(p > 0.5, ["a", "b"]), named(p, ["b", "a"]))

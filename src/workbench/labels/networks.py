@@ -43,7 +43,8 @@ class Learner:
         self._make, self._first, self._ds = make, first, ds
         self._classes, self._seed = classes, seed
         self._recipe = recipe or replace(Recipe(), seed=seed)
-        outputs = _probabilities(first, ds.isel(sample=slice(1))).shape[1]
+        one = ds.isel(sample=slice(1))
+        outputs = predict(first, one, activation="none", progress=False).sizes["class"]
         if outputs != classes:
             raise ValueError(f"the network has {outputs} outputs for {classes} classes")
 
@@ -58,13 +59,10 @@ class Learner:
                     "that it has learnt; it must make a new one, as lambda: Net() does"
                 )
             train(model, self._ds.isel(sample=seen), self._recipe)
-            return _probabilities(model, self._ds.isel(sample=asked))
+            found = predict(model, self._ds.isel(sample=asked), progress=False)
+            return found.values.astype(np.float64)
 
 
 def _places(model: nn.Module) -> set[int]:
     """Where its weights lie in memory."""
     return {weight.data_ptr() for weight in model.parameters()}
-
-
-def _probabilities(model: nn.Module, ds: xr.Dataset) -> NDArray[np.float64]:
-    return predict(model, ds, progress=False).values.astype(np.float64)

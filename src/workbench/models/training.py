@@ -113,7 +113,13 @@ class _State:
             div_factor=10,
             final_div_factor=1e4,
         )
-        self.average = AveragedModel(model)
+        self._parts: dict[str, Any] = {
+            "model": model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+        if recipe.averaged:
+            self.average = self._parts["average"] = AveragedModel(model)
 
     def step(self, averaging: bool) -> None:
         """Move the weights by their gradients, and the rate or the average along."""
@@ -137,10 +143,7 @@ class _State:
         content = {
             "recipe": asdict(self.recipe),
             "losses": self.losses,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
         }
         part = path.with_suffix(".part")
         torch.save(content, part)
@@ -151,10 +154,8 @@ class _State:
         if content["recipe"] != asdict(self.recipe):
             raise ValueError(f"{path} was made with {content['recipe']}; delete it to start anew")
         self.losses = content["losses"]
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
-        self.average.load_state_dict(content["average"])
+        for name, part in self._parts.items():
+            part.load_state_dict(content[name])
 
 
 def _layout(model: SmallResNet) -> torch.memory_format:
