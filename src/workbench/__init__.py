@@ -12,7 +12,17 @@ from importlib.metadata import version
 from types import ModuleType
 
 __version__ = version("workbench")
-__all__ = ["batch", "datasets", "embeddings", "gradcam", "labels", "models", "rasters", "show"]
+__all__ = [
+    "batch",
+    "boxes",
+    "datasets",
+    "embeddings",
+    "gradcam",
+    "labels",
+    "models",
+    "rasters",
+    "show",
+]
 
 
 def __getattr__(name: str) -> ModuleType:
