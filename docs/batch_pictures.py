@@ -12,9 +12,9 @@ from pathlib import Path
 import nbformat
 
 from workbench.batch import Job, run_many, run_notebook, run_pipeline, trace
-from workbench.batch.comparison import compare, draw
-from workbench.batch.lineage_figure import save_figure
-from workbench.batch.memory import draw as draw_memory
+from workbench.batch.provenance.compare import compare, draw
+from workbench.batch.provenance.lineage import save_figure
+from workbench.batch.report import memory_chart as draw_memory
 
 HERE = Path(__file__).resolve().parent
 PIPELINE = HERE.parent / "notebooks" / "pipelines" / "digits.yaml"

@@ -14,11 +14,10 @@ import pytest
 from notebook_contract import NOTEBOOKS, REPOSITORY, ROOT
 
 from workbench.batch.cli.common import named_values
-from workbench.batch.declarations import read_parameters
+from workbench.batch.jobs import combinations
 from workbench.batch.new import badge
 from workbench.batch.notebook import Notebook
-from workbench.batch.parameters import check_parameters
-from workbench.batch.sweeps import combinations
+from workbench.batch.parameters import check_parameters, read_parameters
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)

@@ -14,13 +14,10 @@ import pytest
 from batch_helpers import command, write_notebook
 
 from workbench.batch import Job, read_runs, run_many, run_notebook
-from workbench.batch.comparison import compare
 from workbench.batch.crate import export_crate
-from workbench.batch.files import measure
-from workbench.batch.lineage import trace
-from workbench.batch.lineage_figure import save_figure
-from workbench.batch.repetition import differences, rerun
-from workbench.batch.verification import verify
+from workbench.batch.provenance.compare import compare, differences, rerun
+from workbench.batch.provenance.lineage import save_figure, trace, verify
+from workbench.batch.results import measure
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.batch.limits import parse_size, show_size
-from workbench.batch.memory import Samples, draw
-from workbench.batch.outcome import blame_memory, outcome
+from workbench._units import parse_size, show_size
+from workbench.batch.report import memory_chart
+from workbench.batch.run_record import blame_memory, outcome
+from workbench.batch.supervisor import Samples
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,9 @@ def test_few_samples_keep_the_peak_and_the_end(sizes: list[int]) -> None:
 
 
 def test_the_drawing_is_a_picture_with_peak_and_limit() -> None:
-    picture = draw([(0.0, 2**20, None), (2.0, 3 * 2**20, 1), (9.0, 2**20, 2)], limit=4 * 2**20)
+    picture = memory_chart(
+        [(0.0, 2**20, None), (2.0, 3 * 2**20, 1), (9.0, 2**20, 2)], limit=4 * 2**20
+    )
     texts = [node.text for node in ET.fromstring(picture).iter("text")]
     assert texts == ["3 MiB after 2 s", "9 s", "limit 4 MiB, dashed"]
 

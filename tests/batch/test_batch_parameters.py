@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workbench.batch.declarations import read_parameters
 from workbench.batch.notebook import JobError, Notebook
-from workbench.batch.parameters import CommandLine, check_parameters, move_paths
+from workbench.batch.parameters import CommandLine, check_parameters, move_paths, read_parameters
 
 
 def notebook_of(source: str) -> Notebook:

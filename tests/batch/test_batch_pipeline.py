@@ -10,8 +10,12 @@ import pytest
 from notebook_contract import ROOT
 
 from workbench.batch import JobError, read_runs
-from workbench.batch.pipeline import StageResult, run_pipeline
-from workbench.batch.stages import closed_gate, read_pipeline
+from workbench.batch.provenance.pipeline import (
+    StageResult,
+    closed_gate,
+    read_pipeline,
+    run_pipeline,
+)
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]

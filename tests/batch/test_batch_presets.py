@@ -11,11 +11,9 @@ from batch_helpers import command
 from notebook_contract import NOTEBOOKS, ROOT
 
 from workbench.batch import JobError, RunConfig, compose, run_notebook
-from workbench.batch.config import load_config
-from workbench.batch.declarations import read_parameters
 from workbench.batch.notebook import Notebook
-from workbench.batch.presets import save
-from workbench.batch.schemas import config_schema, parameters_schema
+from workbench.batch.parameters import read_parameters
+from workbench.batch.presets import config_schema, load_config, parameters_schema, save
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from workbench.batch.progress import Progress
+from workbench.batch.run import Progress
 
 
 class Terminal(io.StringIO):

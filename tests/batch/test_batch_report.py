@@ -12,8 +12,8 @@ import nbformat
 import pytest
 
 from workbench.batch import Job, RunRecord, run_many, write_index, write_report
-from workbench.batch.describing import describe
-from workbench.batch.story import Story
+from workbench.batch.alt_text import describe
+from workbench.batch.report import Story
 
 BADGE = "# Do digits *fall* into `groups_*`?\n\n[![Colab](https://example.org/b.svg)](https://example.org)"
 SHOWN = """

@@ -9,7 +9,7 @@ import pytest
 from batch_helpers import command
 
 from workbench.batch.run_record import Memory, RunError, RunRecord
-from workbench.batch.store import find_run, prune, read_runs, summaries, summary_of
+from workbench.batch.runs import find_run, prune, read_runs, summaries, summary_of
 
 
 def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields: Any) -> RunRecord:

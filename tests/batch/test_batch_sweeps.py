@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from workbench.batch import Job, JobError, read_runs
 from workbench.batch.cluster import run_on_cluster
-from workbench.batch.sweeps import Sweep, combinations, read_values
+from workbench.batch.jobs import Sweep, combinations, read_values
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]

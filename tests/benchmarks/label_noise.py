@@ -37,7 +37,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from workbench import datasets, embeddings, labels
-from workbench.labels.noise import KINDS
+from workbench.labels.known_errors import KINDS
 
 RATES = (0.05, 0.1, 0.2, 0.4)
 N = 5_000

@@ -26,7 +26,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
 from workbench import datasets, embeddings, labels
-from workbench.labels.noise import KINDS
+from workbench.labels.known_errors import KINDS
 
 RATES = (0.05, 0.1, 0.2, 0.4)
 SEEDS = (0, 1)

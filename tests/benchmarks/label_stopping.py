@@ -24,8 +24,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import hypergeom
 
-from workbench.labels.queueing import make_queue
-from workbench.labels.stopping import Audit, expected_yield
+from workbench.labels.audit import Audit, expected_yield
+from workbench.labels.session import make_queue
 
 LOOKS = (0.05, 0.1, 0.2, 0.3)
 PAGE = 6

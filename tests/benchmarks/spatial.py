@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from resident import resident_gib
 
-from workbench.rasters.comparing_pairs import WAYS, brute_force, compare_pairs
+from workbench.rasters.benchmark import WAYS, brute_force, compare_pairs
 
 
 def main():

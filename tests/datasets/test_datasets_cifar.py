@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from workbench import datasets
-from workbench.datasets import cifar
+from workbench.datasets import formats
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -49,20 +49,20 @@ def batches(monkeypatch):
     made = {name: batch(seed) for seed, name in enumerate(names)}
     sums = {name: f"md5:{hashlib.md5(made[name][0]).hexdigest()}" for name in names}
     train = {name: sums[name] for name in names[:5]}
-    monkeypatch.setattr(cifar, "BATCHES", {"train": train, "test": {names[5]: sums[names[5]]}})
+    monkeypatch.setattr(formats, "BATCHES", {"train": train, "test": {names[5]: sums[names[5]]}})
     return made
 
 
 def unpack(data: Path, files: dict[str, bytes]) -> None:
-    (data / cifar.FOLDER).mkdir()
+    (data / formats.FOLDER).mkdir()
     for name, content in files.items():
-        (data / cifar.FOLDER / name).write_bytes(content)
+        (data / formats.FOLDER / name).write_bytes(content)
 
 
 def archive(data: Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(data / cifar.ARCHIVE, "w:gz") as tar:
+    with tarfile.open(data / formats.ARCHIVE, "w:gz") as tar:
         for name, content in files.items():
-            info = tarfile.TarInfo(f"{cifar.FOLDER}/{name}")
+            info = tarfile.TarInfo(f"{formats.FOLDER}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 
@@ -95,7 +95,7 @@ def test_a_pickle_with_a_wrong_checksum_is_never_opened(data, batches, put, tmp_
 def test_a_forged_checksum_still_makes_nothing_but_arrays(data, monkeypatch, tmp_path):
     evil = pickle.dumps(Payload(tmp_path / "trap"), protocol=2)
     sums = {"test_batch": f"md5:{hashlib.md5(evil).hexdigest()}"}
-    monkeypatch.setitem(cifar.BATCHES, "test", sums)
+    monkeypatch.setitem(formats.BATCHES, "test", sums)
     unpack(data, {"test_batch": evil})
     with pytest.raises(pickle.UnpicklingError, match="mkdir has no place"):
         datasets.load("cifar10", split="test")
@@ -119,7 +119,7 @@ def test_a_batch_is_missing(data, batches):
 
 def test_cut_archive(data, batches):
     archive(data, {name: made[0] for name, made in batches.items()})
-    path = data / cifar.ARCHIVE
+    path = data / formats.ARCHIVE
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(datasets.BadDataError, match=r"not a whole tar.gz"):
         datasets.load("cifar10", split="test")

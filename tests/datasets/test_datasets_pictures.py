@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from workbench.datasets.errors import BadImageError
-from workbench.datasets.pictures import decode, header_size
+from workbench.datasets.images import decode, header_size
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import datasets
-from workbench.datasets.choosing import choose
+from workbench.datasets.dataset import choose
 
 counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 

@@ -144,9 +144,9 @@ def test_graphs_of_other_samples_and_datasets_are_refused(digits, graph):
 
 
 def test_a_second_map_searches_nothing(digits, graph, monkeypatch):
-    from workbench.embeddings import layouts
+    from workbench.embeddings import umap_layout
 
-    monkeypatch.setattr(layouts, "find_neighbors", None)
+    monkeypatch.setattr(umap_layout, "find_neighbors", None)
     for method in ("umap", "pca", "pacmap"):
         options = {"umap": {"n_epochs": 2}, "pacmap": {"num_iters": 2}}.get(method, {})
         assert project(digits[0][:500], method, graph, **options).shape == (500, 2)

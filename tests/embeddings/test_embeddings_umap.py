@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from sklearn.datasets import load_digits
 
-from workbench.embeddings import fuzzy, label_accuracy, neighbors, project, sgd
+from workbench.embeddings import label_accuracy, neighbors, project, umap_descent, umap_layout
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +25,20 @@ def test_the_fuzzy_graph_and_the_curve_are_umap_learns(digits):
     theirs = fuzzy_simplicial_set(
         features.values, 15, None, "euclidean", knn_indices=index, knn_dists=distance
     )[0]
-    ours = fuzzy.fuzzy_graph(graph.index.values, graph.distance.values)
+    ours = umap_layout.fuzzy_graph(graph.index.values, graph.distance.values)
     assert abs(ours - theirs).max() < 1e-4
-    assert fuzzy.curve(0.1, 1.0) == pytest.approx(find_ab_params(1.0, 0.1), rel=1e-5)
+    assert umap_layout.curve(0.1, 1.0) == pytest.approx(find_ab_params(1.0, 0.1), rel=1e-5)
 
 
 def test_memberships_sum_to_what_the_paper_says():
     distance = np.sort(np.random.default_rng(0).uniform(1, 2, (50, 14)), axis=1)
-    strength = fuzzy.memberships(distance)
+    strength = umap_layout.memberships(distance)
     np.testing.assert_allclose(strength.sum(axis=1), np.log2(15), atol=1e-4)
     np.testing.assert_array_equal(strength[:, 0], 1)
 
 
 def test_tabulated_gradients_are_the_derivatives():
-    a, b = fuzzy.curve(0.1, 1.0)
+    a, b = umap_layout.curve(0.1, 1.0)
     d = np.array([0.01, 0.3, 1.0, 5.0, 40.0])
     step = 1e-6 * d
 
@@ -47,7 +47,7 @@ def test_tabulated_gradients_are_the_derivatives():
 
     slope = (log_q(d + step) - log_q(d - step)) / (2 * step)
     bits = np.square(d).astype(np.float32).view(np.int32)
-    pull, push = sgd.gradient_tables(a, b, 1.0)
+    pull, push = umap_descent.gradient_tables(a, b, 1.0)
     slot = (bits >> 15) - ((127 - 24) << 8)
     np.testing.assert_allclose(pull[slot] * d, slope, rtol=4e-3)
     away = -slope / (a * d ** (2 * b)) * d**2 / (0.001 + d**2)
@@ -73,8 +73,8 @@ def test_a_graph_in_parts_starts_from_components_and_keeps_the_parts_apart():
     values = np.concatenate([rng.normal(0, 1, (40, 5)), rng.normal(50, 1, (40, 5))])
     features = xr.DataArray(values, dims=("sample", "feature"))
     graph = neighbors(features, k=5)
-    edges = fuzzy.fuzzy_graph(graph.index.values, graph.distance.values)
-    assert fuzzy.spectral_start(edges, 0) is None
+    edges = umap_layout.fuzzy_graph(graph.index.values, graph.distance.values)
+    assert umap_layout.spectral_start(edges, 0) is None
     xy = project(features, neighbors=graph)
     part = xr.DataArray(np.repeat([0, 1], 40), dims="sample")
     assert label_accuracy(neighbors(xy, k=5), part) == 1

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from workbench import datasets, gradcam, models
-from workbench.gradcam.faithfulness import _order
-from workbench.gradcam.imputing import impute
-from workbench.gradcam.randomization import rank_correlation
+from workbench.gradcam.faithfulness import _order, impute, rank_correlation
 
 BOX = [4, 6, 10, 14]
 

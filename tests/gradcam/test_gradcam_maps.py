@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import gradcam
-from workbench.gradcam.maps import FORMULAS, eigencam, gradcam_plus_plus
+from workbench.gradcam.cam_methods import FORMULAS, eigencam, gradcam_plus_plus
 from workbench.models import SmallResNet
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench import datasets, gradcam, models
-from workbench.gradcam.maps import FORMULAS
+from workbench.gradcam.cam_methods import FORMULAS
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_neighbours_of_other_data_are_refused():
 
 
 def test_a_block_that_is_wrong_late_is_found(monkeypatch):
-    monkeypatch.setattr("workbench.labels.inputs.BLOCK", 6)
+    monkeypatch.setattr("workbench.labels.probabilities.BLOCK", 6)
     p = np.tile([0.5, 0.5, 0.0], (7, 1))
     p[5] = np.nan
     with pytest.raises(ValueError, match="position 5"):

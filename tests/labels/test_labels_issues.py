@@ -9,8 +9,7 @@ from cleanlab.rank import get_normalized_margin_for_each_label, get_self_confide
 from sklearn.metrics import average_precision_score, f1_score
 
 from workbench import datasets, embeddings, labels
-from workbench.labels.cut import best_f1_cut, fit_cut
-from workbench.labels.hypotheses import fit_class_model, smoothed
+from workbench.labels.noise_models import best_f1_cut, fit_class_model, fit_cut, smoothed
 
 
 def simulated(n, transition, sharpness=3.0, seed=0):
@@ -150,7 +149,7 @@ def test_the_best_cut_is_the_best_of_all_cuts():
 def test_blocks_do_not_change_what_comes_out(monkeypatch):
     _, given, p = simulated(500, uniform(4, 0.2))
     whole = labels.find_issues(given, p)
-    monkeypatch.setattr("workbench.labels.inputs.BLOCK", 4 * 130)
+    monkeypatch.setattr("workbench.labels.probabilities.BLOCK", 4 * 130)
     parts = labels.find_issues(given, p)
     np.testing.assert_allclose(parts.score, whole.score)
     np.testing.assert_array_equal(parts.index, whole.index)

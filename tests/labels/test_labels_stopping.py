@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from workbench.labels.queueing import make_queue
-from workbench.labels.stopping import Audit, Stratum, expected_yield
+from workbench.labels.audit import Audit, Stratum, expected_yield
+from workbench.labels.session import make_queue
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import label_stopping

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from toys import toys
 
-from workbench.labels.identity import dataset_hash
-from workbench.labels.sqlite_file import StoreError
-from workbench.labels.store import Decision, Store, opened
+from workbench.labels.store import Decision, Store, StoreError, dataset_hash, opened
 
 
 @pytest.fixture

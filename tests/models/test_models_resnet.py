@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import datasets, models
-from workbench.models.augmentation import augment, cutmix
-from workbench.models.calibration import calibrate, calibration_error
-from workbench.models.training import Recipe, train
+from workbench.models.inference import calibration_error
+from workbench.models.training import Recipe, augment, calibrate, cutmix, train
 
 MODEL_CARD = Path(str(files("workbench.models"))) / "weights" / "README.md"
 

@@ -5,8 +5,8 @@ import pytest
 import rasterio
 
 from workbench import rasters
-from workbench.rasters import comparing, trials
-from workbench.rasters.comparing_pairs import WAYS, brute_force, compare_pairs
+from workbench.rasters import benchmark
+from workbench.rasters.benchmark import WAYS, brute_force, compare_pairs
 
 BOX = ["col", "row", "width", "height"]
 
@@ -19,33 +19,33 @@ def mosaic(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "way", [comparing.sorted_by_block, comparing.dask_slices, comparing.planned]
+    "way", [benchmark.sorted_by_block, benchmark.dask_slices, benchmark.planned]
 )
 def test_all_ways_give_the_same_pixels(mosaic, way):
-    boxes = comparing.random_regions(mosaic, 20, 24, seed=1)[BOX].to_numpy()
-    expected = comparing.region_by_region(mosaic, boxes)
+    boxes = benchmark.random_regions(mosaic, 20, 24, seed=1)[BOX].to_numpy()
+    expected = benchmark.region_by_region(mosaic, boxes)
     assert expected.shape == (20, 24, 24, 3)
     np.testing.assert_array_equal(way(mosaic, boxes), expected)
 
 
 def test_files_hold_the_pixels_and_their_place(mosaic, tmp_path):
     boxes = np.array([[100, 200, 16, 12]])
-    expected = comparing.region_by_region(mosaic, boxes, tmp_path)[0]
+    expected = benchmark.region_by_region(mosaic, boxes, tmp_path)[0]
     with rasterio.open(tmp_path / "0.tif") as chip, rasterio.open(mosaic) as source:
         np.testing.assert_array_equal(chip.read().transpose(1, 2, 0), expected)
         assert chip.transform @ (0, 0) == source.transform @ (100, 200)
 
 
 def test_random_regions_lie_inside(mosaic):
-    table = comparing.random_regions(mosaic, 500, 1000)
+    table = benchmark.random_regions(mosaic, 500, 1000)
     assert table[["col", "row"]].min().min() >= 0
     assert (table[["col", "row"]].max() + 1000 <= 1024).all()
     with pytest.raises(ValueError, match="regions of 1025 pixels do not fit"):
-        comparing.random_regions(mosaic, 1, 1025)
+        benchmark.random_regions(mosaic, 1, 1025)
 
 
 def test_the_comparison_says_what_it_measured(mosaic):
-    table = comparing.compare(mosaic, [50, 80], 16, most=20, most_dask=5, cache=2**24)
+    table = benchmark.compare(mosaic, [50, 80], 16, most=20, most_dask=5, cache=2**24)
     assert table.groupby("regions").size().to_dict() == {50: 6, 80: 6}
     ours = table[table["way"].str.startswith("one plan")]
     assert (ours["measured"] == ours["regions"]).all()
@@ -55,45 +55,45 @@ def test_the_comparison_says_what_it_measured(mosaic):
 
 
 def test_cold_and_warm(mosaic):
-    table = comparing.cold_and_warm(mosaic, 10, 16)
+    table = benchmark.cold_and_warm(mosaic, 10, 16)
     assert table.columns.tolist() == ["cold", "warm"]
     assert (table["warm"] > 0).all()
 
 
 def test_chips_that_differ_are_counted(mosaic):
-    boxes = comparing.random_regions(mosaic, 30, 16)
+    boxes = benchmark.random_regions(mosaic, 30, 16)
     boxes.loc[0, ["col", "row"]] = -8  # sticks out
     image = rasters.plan(mosaic, boxes).load(progress=False)["image"].values.copy()
-    assert comparing.differing(mosaic, image, boxes) == 0
+    assert benchmark.differing(mosaic, image, boxes) == 0
     image[3, 5, 5, 0] += 1
-    assert comparing.differing(mosaic, image, boxes) == 1
+    assert benchmark.differing(mosaic, image, boxes) == 1
 
 
 @pytest.fixture(scope="module")
 def plan(mosaic):
-    return rasters.plan(mosaic, comparing.random_regions(mosaic, 4000, 32), memory="16MiB")
+    return rasters.plan(mosaic, benchmark.random_regions(mosaic, 4000, 32), memory="16MiB")
 
 
 class TestTrials:
     def test_a_killed_run_is_resumed_bit_for_bit(self, plan, tmp_path):
-        whole = trials.write_apart(plan, tmp_path / "whole")
+        whole = benchmark.write_apart(plan, tmp_path / "whole")
         assert whole.exit == 0
         assert whole.groups == plan.layout.groups > 4
         assert whole.memory["bytes"].max() > 0
-        killed = trials.write_apart(plan, tmp_path / "killed", kill_at=0.3)
+        killed = benchmark.write_apart(plan, tmp_path / "killed", kill_at=0.3)
         assert killed.exit == -9
         assert 0 < killed.groups < whole.groups
-        expected = trials.digests(tmp_path / "whole")
-        assert trials.digests(tmp_path / "killed") != expected
-        assert trials.write_apart(plan, tmp_path / "killed").exit == 0
-        assert trials.digests(tmp_path / "killed") == expected
+        expected = benchmark.digests(tmp_path / "whole")
+        assert benchmark.digests(tmp_path / "killed") != expected
+        assert benchmark.write_apart(plan, tmp_path / "killed").exit == 0
+        assert benchmark.digests(tmp_path / "killed") == expected
 
     def test_a_run_that_fails_says_why(self, plan, tmp_path):
         (tmp_path / "mine.txt").write_text("keep me")
         with pytest.raises(RuntimeError, match="not of our making"):
-            trials.write_apart(plan, tmp_path)
+            benchmark.write_apart(plan, tmp_path)
         with pytest.raises(FileNotFoundError, match="no folder"):
-            trials.digests(tmp_path / "nowhere")
+            benchmark.digests(tmp_path / "nowhere")
 
 
 class TestPairs:

@@ -7,7 +7,7 @@ import xarray as xr
 from raster_making import boxes, noise, tree, write_raster
 
 from workbench import rasters
-from workbench.rasters import tiff
+from workbench.rasters import decode
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ def plan(tmp_path):
 @pytest.fixture
 def read(monkeypatch):
     """The blocks that are decoded, one entry a decode."""
-    seen, reading = [], tiff.TiffReader._block
+    seen, reading = [], decode.TiffReader._block
     monkeypatch.setattr(
-        tiff.TiffReader, "_block",
+        decode.TiffReader, "_block",
         lambda self, row, column: seen.append((row, column)) or reading(self, row, column),
     )  # fmt: skip
     return seen

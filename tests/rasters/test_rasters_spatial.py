@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist
 
-from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
+from workbench.rasters.neighbors import nearest, pair_blocks, pairs_within
 
 # whole numbers: squares and their sums are exact, so that "included" can be tested
 grid_points = hnp.arrays(

@@ -80,11 +80,11 @@ def test_zarr_holds_what_load_returns(plan, loaded, tmp_path):
 
 def test_the_manifest_tells_where_each_region_is(plan, loaded, tmp_path):
     written = plan.write(tmp_path / "chips.zarr", progress=False)
-    manifest = pd.read_parquet(written.path / "manifest.parquet")
-    assert manifest["sample"].tolist() == plan.table.index.tolist()
-    assert manifest["label"].tolist() == plan.table["label"].tolist()
+    write = pd.read_parquet(written.path / "manifest.parquet")
+    assert write["sample"].tolist() == plan.table.index.tolist()
+    assert write["label"].tolist() == plan.table["label"].tolist()
     stored = xr.open_zarr(written.path).sample.values
-    assert (stored[manifest["stored"]] == manifest["sample"]).all()
+    assert (stored[write["stored"]] == write["sample"]).all()
     assert written.failed.empty
 
 
@@ -221,19 +221,19 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, form, kill_
 
 
 def test_resuming_reads_no_block_of_what_is_written(plan, tmp_path, monkeypatch):
-    from workbench.rasters import tiff, write_zarr
+    from workbench.rasters import decode, formats
 
-    out, real = tmp_path / "chips.zarr", write_zarr.ZarrShards.write
+    out, real = tmp_path / "chips.zarr", formats.ZarrShards.write
     monkeypatch.setattr(
-        write_zarr.ZarrShards, "write",
+        formats.ZarrShards, "write",
         lambda self, group, *rest: 1 / 0 if group == 2 else real(self, group, *rest),
     )  # fmt: skip
     with pytest.raises(ZeroDivisionError):
         plan.write(out, threads=1, progress=False)
     monkeypatch.undo()
-    read, reading = [], tiff.TiffReader._block
+    read, reading = [], decode.TiffReader._block
     monkeypatch.setattr(
-        tiff.TiffReader, "_block",
+        decode.TiffReader, "_block",
         lambda self, row, column: read.append((row, column)) or reading(self, row, column),
     )  # fmt: skip
     plan.write(out, progress=False)
@@ -252,11 +252,11 @@ def test_resuming_reads_no_block_of_what_is_written(plan, tmp_path, monkeypatch)
 
 
 def test_a_run_killed_when_only_the_manifest_is_missing(tmp_path, monkeypatch):
-    from workbench.rasters import manifest
+    from workbench.rasters import write
 
     plan, out = make_small_plan(tmp_path), tmp_path / "chips.zarr"
     reference = plan.write(tmp_path / "reference", progress=False).path
-    monkeypatch.setattr(manifest, "write_manifest", lambda *_: 1 / 0)
+    monkeypatch.setattr(write, "write_manifest", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         plan.write(out, progress=False)
     monkeypatch.undo()
@@ -271,7 +271,7 @@ def test_a_group_that_lies_outside_is_all_that_is_left(tmp_path, monkeypatch):
     plan, out = rasters.plan(path, table, memory="16MiB"), tmp_path / "out"
     assert (plan.layout.inside(plan.layout.members(0))[:, 1] == 0).all()
     reference = plan.write(tmp_path / "reference", progress=False).path
-    from workbench.rasters.manifest import Place
+    from workbench.rasters.write import Place
 
     monkeypatch.setattr(Place, "missing", lambda self: np.arange(1, plan.layout.groups))
     monkeypatch.setattr(Place, "finish", lambda self: 1 / 0)
@@ -283,16 +283,16 @@ def test_a_group_that_lies_outside_is_all_that_is_left(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_is_written(plan, tmp_path, monkeypatch):
-    from workbench.rasters import write_zarr
+    from workbench.rasters import formats
 
-    real = write_zarr.ZarrShards.write
+    real = formats.ZarrShards.write
 
     def interrupted(self, group, *rest):
         if group == 3:
             raise KeyboardInterrupt
         return real(self, group, *rest)
 
-    monkeypatch.setattr(write_zarr.ZarrShards, "write", interrupted)
+    monkeypatch.setattr(formats.ZarrShards, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         plan.write(tmp_path / "out", threads=1, progress=False)
     parts = sorted(path.stem for path in (tmp_path / "out" / "manifest").glob("*.parquet"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from workbench import show
 from workbench.show.coloring import Values, read_color
-from workbench.show.drawing import spaced
+from workbench.show.maps import spaced
 
 
 def texts(fig):

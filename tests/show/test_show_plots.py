@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workbench import show
-from workbench.show.plots import picture
+from workbench.show.samples import picture
 
 
 def texts(fig):

@@ -13,7 +13,7 @@ import xarray as xr
 from PIL import Image
 
 from workbench import show
-from workbench.show.interactive import Scatter
+from workbench.show.scatter import Scatter
 
 pytest.importorskip("jscatter")
 pytest.importorskip("ipywidgets")

@@ -7,8 +7,7 @@ In a notebook, ``record`` keeps a result and ``record_file`` a file; outside, ``
 from importlib import import_module
 from typing import Any
 
-from workbench.batch.claims import check
-from workbench.batch.results import input_file, record, record_file
+from workbench.batch.results import check, input_file, record, record_file
 
 __all__ = [
     "check",
@@ -39,18 +38,18 @@ _HOME = {
     "run_many": "run",
     "Job": "jobs",
     "Interrupted": "run",
-    "RunConfig": "config",
+    "RunConfig": "presets",
     "compose": "presets",
-    "trace": "lineage",
-    "verify": "verification",
-    "rerun": "repetition",
+    "trace": "provenance.lineage",
+    "verify": "provenance.lineage",
+    "rerun": "provenance.compare",
     "export_crate": "crate",
-    "compare": "comparison",
-    "run_pipeline": "pipeline",
+    "compare": "provenance.compare",
+    "run_pipeline": "provenance.pipeline",
     "RunRecord": "run_record",
-    "read_runs": "store",
+    "read_runs": "runs",
     "write_report": "report",
-    "write_index": "overview",
+    "write_index": "report",
     "JobError": "notebook",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench._extras import need
 from workbench.batch.run_record import FileState, RunRecord
-from workbench.batch.store import find_run
+from workbench.batch.runs import find_run
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 _KINDS = {".ipynb": "application/x-ipynb+json"}

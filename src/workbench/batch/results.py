@@ -1,17 +1,54 @@
-"""Results and files that a notebook records, and how they are collected from its outputs."""
+"""Results and files that a notebook records, and how they are collected from its outputs.
 
+Files and folders by what is in them: their size and SHA-256.
+
+What a notebook claims, and whether it holds on the data that it was given.
+"""
+
+import hashlib
 import json
 import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import date
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from workbench._unattended import in_batch
-from workbench.batch.files import measure
+
+
+def measure(path: Path) -> tuple[int, str]:
+    """Return the size in bytes and the SHA-256 of a file, or of all that a folder holds.
+
+    A folder's hash is that of the lines ``<hash>  <path>`` of its files, sorted by path, as
+    ``sha256sum`` writes them. Links are followed.
+
+    Raises
+    ------
+    OSError
+        Something cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a").write_bytes(b"abc")
+    ...     measure(Path(folder, "a"))[1][:8], measure(Path(folder))[0]
+    ('ba7816bf', 3)
+    """
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    total, lines = 0, []
+    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
+        size, digest = measure(file_path)
+        total += size
+        lines.append(f"{digest}  {file_path.relative_to(path).as_posix()}\n")
+    return total, hashlib.sha256("".join(lines).encode()).hexdigest()
+
 
 MIME = "application/vnd.workbench.result+json"
 FILE_MIME = "application/vnd.workbench.file+json"
@@ -196,3 +233,44 @@ def _unwrap(value: Any, name: str) -> Any:
 def _in_ipython() -> bool:
     ipython = sys.modules.get("IPython")
     return ipython is not None and ipython.get_ipython() is not None
+
+
+BROKEN = "DOES NOT HOLD"
+
+
+def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
+    """Say which claims of a notebook hold, record it, and fail if one does not.
+
+    Parameters
+    ----------
+    claims
+        Claim in words to whether it holds. None: it is about other data than were loaded, and
+        is shown as such.
+    strict
+        Raise if a claim does not hold. With False, for data on which nothing is promised, the
+        table says so and the run goes on.
+
+    Raises
+    ------
+    AssertionError
+        A claim does not hold; all that do not are named.
+
+    Examples
+    --------
+    >>> check({"two and two are four": 2 + 2 == 4, "about another dataset": None})
+    """
+    verdicts = {
+        claim: "not about these data" if holds is None else "holds" if holds else BROKEN
+        for claim, holds in claims.items()
+    }
+    rows = [f"<tr><td>{escape(c)}</td><td>{verdict}</td></tr>" for c, verdict in verdicts.items()]
+    head = "<tr><th>claim</th><th>on these data</th></tr>"
+    text = "\n".join(f"{verdict}: {claim}" for claim, verdict in verdicts.items())
+    keep(
+        "claims",
+        verdicts,
+        {"text/plain": text, "text/html": f"<table>{head}{''.join(rows)}</table>"},
+    )
+    failed = [claim for claim, holds in claims.items() if holds is not None and not holds]
+    if strict and failed:
+        raise AssertionError("does not hold: " + "; ".join(failed))

@@ -4,6 +4,8 @@ The first line on stdin is the job. What follows is either a line that says why 
 end of stdin, which means that the parent is gone. Events go to stdout as JSON lines: ``cell`` when
 a cell starts, ``outcome`` when the notebook has ended. What the kernel and the libraries print
 goes to stderr, which is the run's ``log.txt``.
+
+What a cell printed, kept to a size that a notebook can be opened with.
 """
 
 import ast
@@ -21,19 +23,80 @@ from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
-from workbench.batch import notebook, page, processes
-from workbench.batch.alternatives import add_alternatives
-from workbench.batch.outcome import exit_words, failure
-from workbench.batch.outputs import clip
+from workbench.batch import html_page, notebook, processes
+from workbench.batch.alt_text import add_alternatives
 from workbench.batch.results import collect, collect_files
+from workbench.batch.run_record import exit_words, failure
 from workbench.batch.widgets import leave_pictures
+
+MOST = 200_000
+_KEPT_HEAD = 100_000
+_KEPT_TAIL = 20_000
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
+
+
+def clip(cell: Any, index: int, folder: Path = Path()) -> None:
+    """Shorten what a cell printed to its beginning and its end, and keep the whole in a file.
+
+    Of a progress bar, which overwrites its line again and again, the last state is kept.
+
+    Parameters
+    ----------
+    cell
+        A code cell of an executed notebook, changed in place.
+    index
+        Its index, for the file's name: ``cell-3-stdout.txt``.
+    folder
+        Where the whole text goes if it is shortened.
+    """
+    streams: dict[str, Any] = {}
+    kept = []
+    for output in cell.get("outputs", []):
+        if output["output_type"] == "stream" and output["name"] in streams:
+            streams[output["name"]].append(output["text"])
+            continue
+        if output["output_type"] == "stream":
+            streams[output["name"]] = [output["text"]]
+        kept.append(output)
+    for output in kept:
+        if output["output_type"] == "stream":
+            text = "".join(streams[output["name"]])
+            output["text"] = _shortened(text, folder / f"cell-{index}-{output['name']}.txt")
+    if streams:
+        cell["outputs"] = [output for output in kept if not _wiped(output)]
+
+
+def _wiped(output: Any) -> bool:
+    """Whether nothing is left of a progress bar but the carriage return that wiped it out."""
+    return (
+        output["output_type"] == "stream"
+        and output["text"].endswith("\r")
+        and (not output["text"].strip())
+    )
+
+
+def _shortened(text: str, file: Path) -> str:
+    if "\r" in text:
+        text = _OVERWRITTEN.sub("", text)
+    if len(text) <= MOST:
+        return text
+    try:
+        with file.open("a", encoding="utf-8") as whole:
+            whole.write(text)
+        place = f"the whole is in {file.name}"
+    except OSError as error:  # the disk is full: the shortened text is better than none
+        place = f"the whole could not be kept: {error.strerror}"
+    left_out = len(text) - _KEPT_HEAD - _KEPT_TAIL
+    note = f"\n… {left_out:,} characters left out here; {place} …\n"
+    return text[:_KEPT_HEAD] + note + text[-_KEPT_TAIL:]
+
 
 _log = logging.getLogger("workbench.batch")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Figures say in words what they show, from which their alternative texts are made.
 _KERNEL = [
     "--IPKernelApp.log_level=ERROR",
-    "--IPKernelApp.extra_extensions=workbench.batch.describing",
+    "--IPKernelApp.extra_extensions=workbench.batch.alt_text",
 ]
 _TAIL = 4000
 _HEAD = 400
@@ -68,7 +131,7 @@ class Worker:
             self.tell("outcome", **(outcome if outcome["error"] else failure(error)))
             raise
         self.tell("outcome", **outcome, files=collect_files(document.cells))
-        html = page.to_html(document, self.path.stem)
+        html = html_page.to_html(document, self.path.stem)
         notebook.write_text(self.path.with_suffix(".html"), html)
 
     def execute(self) -> dict[str, Any]:
@@ -191,7 +254,7 @@ def warm_up() -> None:
     # It looks through the entry points of all that is installed.
     need("jupyter_client.provisioning.factory", extra="batch").KernelProvisionerFactory.instance()
     nbformat = need("nbformat", extra="batch")
-    page.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
+    html_page.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
 
 
 @cache

@@ -1,6 +1,6 @@
 """Image datasets by name, from a folder or from a table, all in one form."""
 
-from workbench.datasets.choosing import subset
+from workbench.datasets.dataset import subset
 from workbench.datasets.errors import (
     BadDataError,
     BadImageError,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workbench._extras import need
+from workbench.datasets.dataset import Part
 from workbench.datasets.errors import DataNotFoundError
-from workbench.datasets.form import Part
 
 SPLITS = ("train", "test")
 DIGITS = tuple("0123456789")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.datasets.collection import Listing
 from workbench.datasets.errors import BadDataError, SkippedWarning
-from workbench.datasets.reading import Item
+from workbench.datasets.images import Item
+from workbench.datasets.listing import Listing
 
 SPLITS = {
     "train": "train",
@@ -20,7 +20,6 @@ SPLITS = {
 _SHOWN = 5
 # Pillow knows these by name and cannot decode them.
 _NOT_READ = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF"}
-
 Entry = os.DirEntry[str]
 
 

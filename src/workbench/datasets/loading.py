@@ -8,10 +8,10 @@ from pathlib import Path
 import xarray as xr
 
 from workbench.datasets import folder, table
-from workbench.datasets.collection import OnBad, Options, collect, of_split
 from workbench.datasets.errors import BadDataError, DataNotFoundError
+from workbench.datasets.images import Fit, Mode, Size
+from workbench.datasets.listing import OnBad, Options, collect, of_split
 from workbench.datasets.named import NAMES, SPLITS, load_named
-from workbench.datasets.pictures import Fit, Mode, Size
 
 
 def load(

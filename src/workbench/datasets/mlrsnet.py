@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.datasets.collection import Listing, Options, collect
 from workbench.datasets.errors import BadDataError, DataNotFoundError
-from workbench.datasets.labelling import flags
-from workbench.datasets.pictures import Size
+from workbench.datasets.images import Size
+from workbench.datasets.listing import Listing, Options, collect
+from workbench.datasets.table import flags
 
 
 def load_mlrsnet(

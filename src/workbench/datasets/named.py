@@ -7,9 +7,9 @@ from pathlib import Path
 
 import xarray as xr
 
-from workbench.datasets import bundled, cifar, idx
+from workbench.datasets import bundled, formats
+from workbench.datasets.dataset import Part, assemble
 from workbench.datasets.errors import BadDataError, DataNotFoundError, StandInWarning
-from workbench.datasets.form import Part, assemble
 from workbench.datasets.sources import Inventory, locate
 
 SPLITS = ("train", "test")
@@ -39,9 +39,9 @@ class _Bundled:
 
 
 _FILED = {
-    "mnist": _Filed(idx.inventory, idx.read, bundled.DIGITS),
-    "fashion-mnist": _Filed(idx.inventory, idx.read, _CLOTHES),
-    "cifar10": _Filed(cifar.inventory, cifar.read, cifar.CLASSES),
+    "mnist": _Filed(formats.idx_inventory, formats.read_mnist, bundled.DIGITS),
+    "fashion-mnist": _Filed(formats.idx_inventory, formats.read_mnist, _CLOTHES),
+    "cifar10": _Filed(formats.cifar_inventory, formats.read_cifar, formats.CLASSES),
 }
 _DIGITS = _Bundled("digits", bundled.digits, bundled.DIGITS, "bundled with scikit-learn")
 _PHOTOS = _Bundled(

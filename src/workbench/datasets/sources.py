@@ -43,7 +43,6 @@ _CIFAR_ARCHIVE = {
     "cifar-10-python.tar.gz": "sha256:"
     "6d958be074577803d12ecdefd02955f39262c83c16fe9354329d7fe0b5c001ce"
 }
-
 # MD5 where it is all that the publishers give: it tells a cut or foreign file, not an attacker.
 REGISTRY: dict[str, Origin] = {
     "mnist": Origin(

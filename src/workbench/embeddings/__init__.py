@@ -1,13 +1,10 @@
 """Feature vectors, their nearest neighbours, maps of them, and how far a map can be trusted."""
 
-from workbench.embeddings.collisions import collisions, duplicates
 from workbench.embeddings.features import features
-from workbench.embeddings.mixing import mixing
+from workbench.embeddings.graph import duplicates, label_accuracy, mixing, neighbor_votes, outliers
 from workbench.embeddings.neighbors import neighbors
-from workbench.embeddings.outliers import outliers
-from workbench.embeddings.projections import Projection, fit, project
-from workbench.embeddings.quality import quality
-from workbench.embeddings.votes import label_accuracy, neighbor_votes
+from workbench.embeddings.projection import Projection, fit, project
+from workbench.embeddings.quality import collisions, quality
 
 __all__ = [
     "features",

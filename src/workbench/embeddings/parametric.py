@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from workbench.embeddings import fuzzy
-from workbench.embeddings.layouts import Layout, arrays, umap_graph
-from workbench.embeddings.neighbors import checked
+from workbench.embeddings import umap_layout
+from workbench.embeddings.neighbors import Layout, arrays, checked
+from workbench.embeddings.umap_layout import umap_graph
 
 
 def parametric_umap(
@@ -41,14 +41,14 @@ def parametric_umap(
     """
     values = checked(features).astype(np.float32)
     graph, used = umap_graph(features, graph, n_neighbors)
-    edges = fuzzy.fuzzy_graph(*arrays(graph, used)).tocoo()
+    edges = umap_layout.fuzzy_graph(*arrays(graph, used)).tocoo()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = _encoder(values, hidden).to(where)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    table, curve = torch.from_numpy(values).to(where), fuzzy.curve(min_dist, spread)
+    table, curve = torch.from_numpy(values).to(where), umap_layout.curve(min_dist, spread)
     draws = _draws(edges, batch_size, negative_sample_rate, seed)
     for _ in tqdm(range(steps), desc="parametric UMAP", unit="step", disable=not progress):
         ends, shuffled = next(draws)

@@ -1,5 +1,15 @@
-"""How far a map can be trusted."""
+"""How far a map can be trusted.
 
+Random pairs of samples and the distances of given ones.
+
+How the order of distances changes from one space to another, a block of rows at a time.
+
+Different samples on one spot of a map, and samples that are nearly the same.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,12 +18,129 @@ import xarray as xr
 
 from workbench._extras import need
 from workbench._samples import same_samples
-from workbench.embeddings.neighbors import checked
+from workbench.embeddings.graph import votes_of
+from workbench.embeddings.neighbors import Metric, checked, directions, exact_rows
 from workbench.embeddings.neighbors import neighbors as find_neighbors
-from workbench.embeddings.pairs import pair_distances, random_pairs
-from workbench.embeddings.ranks import row_scores
-from workbench.embeddings.search import exact_rows
-from workbench.embeddings.votes import votes_of
+
+MOST_PAIRS = 500_000
+DRAWN_PAIRS = 200_000
+
+
+def random_pairs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of `n` samples if there are at most 500,000, otherwise 200,000 drawn with `seed`.
+
+    A pair is never a sample with itself; drawn pairs can repeat, once in thousands.
+    """
+    if n * (n - 1) // 2 <= MOST_PAIRS:
+        return np.triu_indices(n, 1)
+    dice = np.random.default_rng(seed)
+    one = dice.integers(0, n, DRAWN_PAIRS)
+    return one, (one + dice.integers(1, n, DRAWN_PAIRS)) % n
+
+
+def pair_distances(
+    values: np.ndarray, one: np.ndarray, other: np.ndarray, metric: str = "euclidean"
+) -> np.ndarray:
+    """float64 (pair,): distances between rows `one` and rows `other`, a block at a time."""
+    values = directions(values, metric)
+    distance = np.empty(len(one))
+    step = max(1, 2**18 // values.shape[1])  # what fits into the processor's cache
+    for start in range(0, len(one), step):
+        block = slice(start, start + step)
+        difference = (values[one[block]] - values[other[block]]).astype(np.float64)
+        distance[block] = np.einsum("ij,ij->i", difference, difference)
+    return distance / 2 if metric == "cosine" else np.sqrt(distance)
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """What each of the rows looked at contributes; float64 (row,).
+
+    Attributes
+    ----------
+    intruders
+        Sum over the `k` nearest on the map of how far they lie beyond rank `k` in the original
+        space; trustworthiness counts them.
+    losses
+        The same the other way round; continuity counts them.
+    kept
+        Share of the `k` nearest in the original space that are among the `k` nearest on the map.
+    """
+
+    intruders: np.ndarray
+    losses: np.ndarray
+    kept: np.ndarray
+
+
+def row_scores(
+    values: np.ndarray, points: np.ndarray, rows: np.ndarray, k: int, metric: str
+) -> RowScores:
+    """Compare the neighbourhoods of some `rows` in both spaces with all samples as candidates.
+
+    Memory is that of a block of rows times all samples; time grows with ``rows * samples *
+    features``.
+    """
+    original = _Distances(directions(values, metric))
+    flat = _Distances(points)
+    parts = []
+    for block in _blocks(rows, len(values)):
+        far, flat_far = original.from_rows(block), flat.from_rows(block)
+        near, flat_near = _nearest(far, k), _nearest(flat_far, k)
+        intruders = np.maximum(_ranks(far, flat_near) - k, 0).sum(axis=1)
+        losses = np.maximum(_ranks(flat_far, near) - k, 0).sum(axis=1)
+        kept = (near[:, :, None] == flat_near[:, None, :]).any(axis=2).mean(axis=1)
+        parts.append((intruders, losses, kept))
+    return RowScores(
+        *(np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+    )
+
+
+class _Distances:
+    """Squared Euclidean distances of rows to all others, as one matrix product.
+
+    In float64 where that is quick, so that the order is exact; in float32 beyond, where rounding
+    can swap two neighbours whose distances agree to six digits.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        dtype = np.float64 if values.size <= 2**24 else np.float32
+        center = values.mean(axis=0, dtype=np.float64).astype(values.dtype)
+        self.values = (values - center).astype(dtype, copy=False)
+        self.squares = np.einsum("ij,ij->i", self.values, self.values)
+
+    def from_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(row, sample); a row's distance to itself is -1, so it comes first and alone."""
+        squared: np.ndarray = self.values[rows] @ self.values.T
+        squared *= -2
+        squared += self.squares
+        squared += self.squares[rows, None]
+        np.maximum(squared, 0, out=squared)
+        squared[np.arange(len(rows)), rows] = -1
+        return squared
+
+
+def _nearest(squared: np.ndarray, k: int) -> np.ndarray:
+    """The `k` nearest others of each row, in no order."""
+    inner = np.argpartition(squared, k, axis=1)[:, : k + 1]
+    # The row itself is among them; put it last and cut it off.
+    own = np.take_along_axis(squared, inner, axis=1) < 0
+    order = np.argsort(own, axis=1, kind="stable")
+    return np.take_along_axis(inner, order, axis=1)[:, :k]
+
+
+def _ranks(squared: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The rank of the chosen columns in each row: 1 for the nearest, equals share the best."""
+    wanted = np.take_along_axis(squared, chosen, axis=1)
+    squared.sort(axis=1)
+    # The row itself sorts first, which makes the number of nearer ones the rank.
+    return np.stack([np.searchsorted(row, one) for row, one in zip(squared, wanted, strict=True)])
+
+
+def _blocks(rows: np.ndarray, n: int) -> Iterator[np.ndarray]:
+    """Rows whose distances to all samples take some 64 MB."""
+    step = max(1, 2**23 // n)
+    return (rows[start : start + step] for start in range(0, len(rows), step))
+
 
 SAMPLE = 2000
 """Rows looked at by default: the standard error of trustworthiness is then below 0.002."""
@@ -167,3 +294,113 @@ def _share_right(graph: xr.Dataset, labels: xr.DataArray, rows: np.ndarray) -> M
     vote = votes_of(own, graph["index"].values)
     right = (vote == own[rows])[own[rows] >= 0]
     return _mean(right.astype(np.float64), int((own >= 0).sum()))
+
+
+def collisions(
+    features: xr.DataArray,
+    xy: xr.DataArray,
+    n: int = 20,
+    *,
+    far: float = 50.0,
+    metric: Metric = "euclidean",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Pairs that the map puts on nearly the same spot though they differ.
+
+    Candidates are each sample's ten nearest on the map. Those whose distance in the original
+    space reaches the `far` percentile of random pairs remain, nearest on the map first; each
+    sample appears once, so that one misplaced sample does not fill the table.
+
+    Parameters
+    ----------
+    features
+        float (sample, feature).
+    xy
+        float (sample, axis): the map of the same samples.
+    n
+        How many pairs at most; where the map has fewer, a warning tells how far its neighbours
+        are apart.
+    far
+        The percentile, from 0 to 100, above which two samples count as different. At 0 all but
+        exact duplicates do.
+    metric
+        Of the original space.
+    seed
+        Fixes the random pairs from which percentiles are estimated: 200,000, or all pairs where
+        there are at most 500,000. The standard error is then 0.11 points at most.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair: ``first`` and ``second`` (positions along ``sample``), ``first_id`` and
+        ``second_id`` (the coordinate, where there is one), ``map_distance``, ``distance`` (in the
+        original space) and ``percentile`` (share of random pairs that are nearer, in percent).
+
+    Raises
+    ------
+    ValueError
+        `xy` belongs to other samples, `far` is no percentage, or rows hold NaN.
+
+    Examples
+    --------
+    >>> features = xr.DataArray([[0.0], [9.0], [1.0], [2.0]], dims=("sample", "feature"))
+    >>> xy = xr.DataArray([[0.0], [0.1], [5.0], [7.0]], dims=("sample", "axis"))
+    >>> collisions(features, xy, n=1)[["first", "second", "distance"]].values.tolist()
+    [[0.0, 1.0, 9.0]]
+    """
+    values, points = checked(features, metric), checked(xy)
+    same_samples(xy, features, ("the points", "the features"))
+    if not 0 <= far <= 100:
+        raise ValueError(f"far={far} must be a percentile, from 0 to 100")
+    pairs = _near_pairs(xy)
+    distance = pair_distances(values, *pairs, metric)
+    drawn = np.sort(pair_distances(values, *random_pairs(len(values), seed), metric))
+    percentile = 100 * np.searchsorted(drawn, distance) / len(drawn)
+    table = pd.DataFrame(
+        {
+            "first": pairs[0],
+            "second": pairs[1],
+            "map_distance": pair_distances(points, *pairs),
+            "distance": distance,
+            "percentile": percentile,
+        }
+    )
+    table = table[distance > 0]
+    most = table["percentile"].max()
+    table = table[table["percentile"] >= far]
+    table = table.sort_values(["map_distance", "percentile"], ascending=[True, False])
+    table = _each_once(table, n)
+    if len(table) < n and far > 0 and np.isfinite(most):
+        warnings.warn(
+            f"{len(table)} of {n} pairs: no others that are near on this map reach far={far:g} by "
+            f"their features; the farthest are at percentile {most:.0f}. A lower far finds more",
+            stacklevel=2,
+        )
+    if "sample" in features.coords:
+        ids = features["sample"].values
+        table.insert(2, "first_id", ids[table["first"]])
+        table.insert(3, "second_id", ids[table["second"]])
+    return table
+
+
+def _near_pairs(xy: xr.DataArray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair of near samples once, the lower position first."""
+    near = find_neighbors(xy, k=min(k, xy.sizes["sample"] - 1))["index"].values
+    own = np.repeat(np.arange(len(near)), near.shape[1])
+    pairs = np.unique(np.sort(np.column_stack([own, near.ravel()]), axis=1), axis=0)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _each_once(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The first `n` rows in which neither sample has appeared before."""
+    seen: set[int] = set()
+    kept: list[int] = []
+    for row, (first, second) in enumerate(
+        zip(table["first"].tolist(), table["second"].tolist(), strict=True)
+    ):
+        if len(kept) == n:
+            break
+        if first not in seen and second not in seen:
+            seen |= {first, second}
+            kept.append(row)
+    return table.iloc[kept].reset_index(drop=True)

@@ -6,11 +6,9 @@ import numpy as np
 import xarray as xr
 
 from workbench._extras import need
-from workbench.embeddings.fuzzy import principal_components
-from workbench.embeddings.layouts import Layout, arrays
-from workbench.embeddings.neighbors import checked
+from workbench.embeddings.neighbors import Layout, arrays, checked, exact_rows
 from workbench.embeddings.neighbors import neighbors as find_neighbors
-from workbench.embeddings.search import exact_rows
+from workbench.embeddings.umap_layout import principal_components
 
 Initialization = Literal["pca", "pca-unscaled", "random"]
 

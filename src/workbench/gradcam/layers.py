@@ -7,10 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from workbench.models.layers import find_layer, layers_of
+from workbench.models.inference import find_layer, layers_of
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
-
 #: Tokens before those of the image that are looked for where a model does not tell their number.
 _MOST_PREFIX_TOKENS = 8
 

@@ -10,9 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench._extras import need
 from workbench._samples import same_samples
-from workbench.labels.cut import best_f1_cut
-from workbench.labels.hypotheses import calibrating_temperature, fit_class_model, smoothed
-from workbench.labels.multilabel_probabilities import class_flags
+from workbench.labels.noise_models import (
+    best_f1_cut,
+    calibrating_temperature,
+    fit_class_model,
+    smoothed,
+)
+from workbench.labels.probabilities import class_flags
 from workbench.labels.ranking import losses
 
 #: cleanlab's filters that are compared; the first is its default.

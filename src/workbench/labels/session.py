@@ -1,7 +1,13 @@
-"""One reviewer at work on one store: the queue, the decisions, and how much is left."""
+"""One reviewer at work on one store: the queue, the decisions, and how much is left.
+
+The order in which samples are reviewed: the ranking, with an audit by lot mixed in.
+
+Review without a front end: a table of answers through the same queue and store.
+"""
 
 import getpass
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,12 +15,148 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from workbench.labels.audit import Audit, Left, expected_yield
 from workbench.labels.decisions import Where, agreement, id_index, positions, settle
-from workbench.labels.identity import given_labels
-from workbench.labels.queueing import queue_of
-from workbench.labels.stopping import Audit, Left, expected_yield
-from workbench.labels.store import Decision, Store
+from workbench.labels.store import Decision, Store, given_labels
+
+#: Behind the flagged samples every second one is drawn by lot: there errors are rare, and to
+#: certify that takes draws.
+_PERIOD_BEHIND = 2
+#: Sets the audit's lots apart from everything else that is seeded with the same small number,
+#: such as injected noise, which the draws must know nothing of.
+_STREAM = 0x61756469
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Every sample once, and why it comes where it comes. Numbers are positions in the dataset.
+
+    Attributes
+    ----------
+    order
+        int64 (sample,): the positions in the order in which they are shown.
+    audit
+        bool (sample,), by position: drawn by lot from all that was not shown before.
+    rank
+        int64 (sample,), by position: 0 for the most suspicious.
+    flagged
+        bool (sample,), by position.
+    score
+        float64 (sample,), by position.
+    lots
+        int64 (sample,): the positions in the order of the lots, which the seed alone decides.
+    """
+
+    order: NDArray[np.int64]
+    audit: NDArray[np.bool_]
+    rank: NDArray[np.int64]
+    flagged: NDArray[np.bool_]
+    score: NDArray[np.float64]
+    lots: NDArray[np.int64]
+
+
+def make_queue(
+    score: NDArray[np.float64], flagged: NDArray[np.bool_], audit: float = 0.2, seed: int = 0
+) -> Queue:
+    """Rank the samples by their score and mix draws by lot into the ranking.
+
+    One in ``1 / audit`` samples is a draw until the flagged ones are through, every second one
+    after that. Where the draws stand is settled before the first decision, so that what they find
+    cannot depend on it; within each stretch of ``1 / audit`` samples it is by lot, so that a
+    reviewer does not know which they are.
+
+    Parameters
+    ----------
+    score
+        (sample,): the higher, the more suspicious; ties by position.
+    flagged
+        bool (sample,): taken for errors; they come before the others.
+    audit
+        Share of draws among the flagged samples, 0 (no audit at all) to 0.5.
+    seed
+        Of the draws.
+
+    Raises
+    ------
+    ValueError
+        `audit` is out of range.
+
+    Examples
+    --------
+    >>> queue = make_queue(np.array([0.1, 0.9, 0.5]), np.array([False, True, False]), audit=0)
+    >>> queue.order
+    array([1, 2, 0])
+    """
+    if not 0 <= audit <= 0.5:
+        raise ValueError(f"audit={audit} is the share of samples drawn by lot, from 0 to 0.5")
+    n = len(score)
+    ranking = np.lexsort((-score, ~flagged))  # the last key is the first in rank
+    rank = np.empty(n, dtype=np.int64)
+    rank[ranking] = np.arange(n)
+    rng = np.random.default_rng([_STREAM, seed])
+    lots = rng.permutation(n)
+    slots = _audit_slots(n, int(flagged.sum()), audit, rng)
+    placed = np.zeros(n, dtype=bool)
+    sources = iter(ranking.tolist()), iter(lots.tolist())
+    order = np.empty(n, dtype=np.int64)
+    for slot, by_lot in enumerate(slots.tolist()):
+        position = next(p for p in sources[by_lot] if not placed[p])
+        placed[position] = True
+        order[slot] = position
+    drawn = np.empty(n, dtype=bool)
+    drawn[order] = slots
+    return Queue(order, drawn, rank, flagged.astype(bool), score.astype(np.float64), lots)
+
+
+def _audit_slots(n: int, flagged: int, audit: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which places of the queue are draws by lot: one, at random, in each stretch."""
+    slots = np.zeros(n, dtype=bool)
+    if audit == 0:
+        return slots
+    period = max(round(1 / audit), _PERIOD_BEHIND)
+    turn = min(-(-flagged // (period - 1)) * period, n)
+    starts = np.r_[np.arange(0, turn, period), np.arange(turn, n, _PERIOD_BEHIND)]
+    lengths = np.where(starts < turn, period, _PERIOD_BEHIND)
+    chosen = starts + rng.integers(lengths)
+    slots[chosen[chosen < n]] = True
+    return slots
+
+
+def queue_of(ds: xr.Dataset, issues: pd.DataFrame, audit: float, seed: int) -> Queue:
+    """The queue of a dataset; samples that `issues` leaves out come last.
+
+    Raises
+    ------
+    ValueError
+        `issues` lacks a column, names samples that are not in the dataset, or names one twice.
+    """
+    missing = [name for name in ("score", "suggested") if name not in issues]
+    if missing:
+        raise ValueError(
+            f"issues has no column {' and no '.join(map(repr, missing))}; "
+            "labels.find_issues makes a table that has"
+        )
+    at = pd.Index(ds["sample"].values).get_indexer(issues.index)
+    if (at < 0).any():
+        raise ValueError(
+            f"{(at < 0).sum()} of {len(issues)} samples in issues are not in the dataset; the "
+            f"first is {str(issues.index[int(np.argmax(at < 0))])!r}"
+        )
+    if issues.index.has_duplicates:
+        twice = issues.index[issues.index.duplicated()][0]
+        raise ValueError(f"issues has more than one row for sample {str(twice)!r}")
+    score = np.full(ds.sizes["sample"], -np.inf)
+    score[at] = issues["score"].to_numpy(dtype=np.float64)
+    flagged = np.zeros(len(score), dtype=bool)
+    if "is_issue" in issues:
+        flagged[at] = issues["is_issue"].to_numpy(dtype=bool)
+    if np.isnan(score).any():
+        raise ValueError(f"{np.isnan(score).sum()} scores in issues are not numbers")
+    queue = make_queue(score, flagged, audit, seed)
+    return replace(queue, score=np.maximum(score, 0.0))
+
 
 #: Answers that are no class.
 WORDS = ("given", "suggested", "none", "unclear")
@@ -199,3 +341,100 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "reviewer"
+
+
+def review_batch(
+    ds: xr.Dataset,
+    issues: pd.DataFrame,
+    answers: pd.Series | Mapping[Any, Any],
+    store: Where = "review.db",
+    *,
+    reviewer: str | None = None,
+    page: int = 6,
+    pages: int | None = None,
+    until: float | None = None,
+    audit: float = 0.2,
+    seed: int = 0,
+    source: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Review without a front end: a table of answers goes through the same queue and store.
+
+    Parameters
+    ----------
+    ds, issues, store, reviewer, audit, seed
+        As :func:`review` takes them.
+    answers
+        Sample id to answer: ``"given"``, ``"suggested"``, ``"none"``, ``"unclear"``, or a class
+        by its name or number. Samples without one are left undecided.
+    page
+        Samples that are shown, and saved, together.
+    pages
+        Stop after so many.
+    until
+        Stop when at most this share of the dataset is still wrong, by the upper end of the 90 %
+        interval.
+    source
+        Where answers come from that were not given along the queue, such as ``"fiftyone"``: they
+        are all saved, and none of them counts as an audit draw.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a page: ``reviewed``, ``found``, ``audited``, ``left``, ``low``, ``high`` (errors
+        left, with the interval), ``expected`` and ``wrong``, the errors that the page was expected
+        to hold and held.
+
+    Raises
+    ------
+    ValueError
+        An answer is none that there is, or is about a sample that is not in the dataset.
+    StoreError
+        The store cannot be used, or is of another dataset.
+
+    Examples
+    --------
+    >>> review_batch(ds, issues, {17: "given", 18: 3}, "review.db")  # doctest: +SKIP
+    """
+    session = Session(ds, issues, store, reviewer, audit, seed)
+    given = _located(session, answers)
+    turn = given if source else (int(p) for p in session.queue.order if int(p) in given)
+    waiting = [p for p in turn if not session.holds(p, given[p])]
+    left, expected = session.progress(waiting[:page])
+    rows = []
+    starts = list(range(0, len(waiting), page))[:pages]
+    for start in tqdm(starts, desc="review", unit="page", disable=not progress):
+        if until is not None and left.share[2] <= until:
+            break
+        session.decide({p: given[p] for p in waiting[start : start + page]}, source)
+        before, promised = left, expected
+        left, expected = session.progress(waiting[start + page : start + 2 * page])
+        rows.append(_row(left, promised, left.found - before.found))
+    return pd.DataFrame(rows, columns=list(_row(left, 0.0, 0)))
+
+
+def _located(session: Session, answers: pd.Series | Mapping[Any, Any]) -> dict[int, Any]:
+    """Position to answer, each of them checked before the first is saved."""
+    table = answers if isinstance(answers, pd.Series) else pd.Series(answers, dtype=object)
+    at = pd.Index(session.ds["sample"].values).get_indexer(table.index)
+    if (at < 0).any():
+        raise ValueError(
+            f"{(at < 0).sum()} of {len(at)} answers are about samples that are not in the "
+            f"dataset; the first is {str(table.index[int(np.argmax(at < 0))])!r}"
+        )
+    return dict(zip(at.tolist(), table.tolist(), strict=True))
+
+
+def _row(left: Left, expected: float, wrong: int) -> dict[str, float]:
+    return {
+        "reviewed": left.reviewed,
+        "found": left.found,
+        "audited": left.audited,
+        "left": left.estimate,
+        "low": left.low,
+        "high": left.high,
+        "expected": expected,
+        "wrong": wrong,
+    }

@@ -1,5 +1,12 @@
-"""The decisions of a review, kept in SQLite: an append-only log that several people share."""
+"""The decisions of a review, kept in SQLite: an append-only log that several people share.
 
+What makes two image datasets with labels the same.
+
+The SQLite file of a review: made, checked, and its errors said in plain words.
+"""
+
+import hashlib
+import json
 import os
 import sqlite3
 import threading
@@ -8,17 +15,193 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
-from workbench.labels.sqlite_file import (
-    StoreError,
-    connect,
-    explained,
-    prepare,
-    transaction,
+_BLOCK = 1000
+
+
+def given_labels(ds: xr.Dataset) -> NDArray[np.int64]:
+    """The labels as they were given, also where corrected ones have taken their place.
+
+    Raises
+    ------
+    ValueError
+        The dataset has no single labels.
+    """
+    if "label" not in ds or "class" not in ds.coords:
+        raise ValueError(
+            "to review labels takes 'label' (sample,) and the coordinate 'class'; the dataset has "
+            f"{', '.join(map(str, ds.data_vars)) or 'no variables'}"
+        )
+    name = "label_given" if "label_given" in ds else "label"
+    return np.asarray(ds[name].values, dtype=np.int64)
+
+
+def dataset_hash(ds: xr.Dataset) -> str:
+    """SHA-256 over the images, their ids, the given labels and the classes.
+
+    For the images stands ``attrs["sha256"]`` of what was read, where there is one; otherwise
+    their pixels are read. Corrections do not change the hash.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"image": (("sample", "y", "x", "channel"), np.zeros((2, 1, 1, 1), np.uint8)),
+    ...      "label": ("sample", [0, 1])},
+    ...     coords={"sample": [7, 8], "class": ["a", "b"]},
+    ... )
+    >>> dataset_hash(ds) == dataset_hash(ds.assign(label=("sample", [1, 1])))
+    False
+    """
+    digest = hashlib.sha256()
+    _add(digest, [str(name) for name in ds["class"].values] if "class" in ds.coords else [])
+    _add(digest, [str(value) for value in ds["sample"].values])
+    digest.update(given_labels(ds).astype("<i8").tobytes())
+    if source := ds.attrs.get("sha256"):
+        digest.update(str(source).encode())
+        return digest.hexdigest()
+    for start in range(0, ds.sizes["sample"], _BLOCK):
+        block = ds["image"].isel(sample=slice(start, start + _BLOCK)).values
+        digest.update(np.ascontiguousarray(block).tobytes())
+    return digest.hexdigest()
+
+
+def _add(digest: Any, texts: list[str]) -> None:
+    """Take in a list of texts so that no two lists look alike."""
+    digest.update(f"{len(texts)}:".encode())
+    for text in texts:
+        coded = text.encode()
+        digest.update(f"{len(coded)}:".encode() + coded)
+
+
+FORMAT = "workbench label review 1"
+#: Seconds that a decision waits while others write.
+_PATIENCE = 30
+_SCHEMA = (
+    "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE decisions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        sample TEXT NOT NULL,
+        reviewer TEXT NOT NULL,
+        time TEXT NOT NULL,
+        action TEXT NOT NULL CHECK (action IN ('confirm', 'change', 'none', 'unclear', 'undo')),
+        label INTEGER,
+        previous INTEGER,
+        score REAL,
+        source TEXT NOT NULL,
+        undoes INTEGER UNIQUE REFERENCES decisions (id)
+    )""",
+    "CREATE INDEX by_sample ON decisions (sample, reviewer)",
+    """CREATE TRIGGER no_update BEFORE UPDATE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions are only ever added'); END""",
+    """CREATE TRIGGER no_delete BEFORE DELETE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions are only ever added'); END""",
 )
+
+
+class StoreError(RuntimeError):
+    """A store of decisions cannot be used: what is wrong with it, and what would be right."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open or make the file."""
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} cannot be made: there is no folder {path.parent}")
+    connection = sqlite3.connect(
+        path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def prepare(
+    connection: sqlite3.Connection, path: Path, ds: xr.Dataset, seed: int
+) -> dict[str, str]:
+    """Make a new store, or check that an old one is sound and of this dataset; tell about it."""
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(problem)
+    # Readers and writers do not wait for each other. Where the file system cannot do that, such
+    # as a mounted drive, SQLite stays with its usual journal, which is as safe.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    with transaction(connection):
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            _create(connection, ds, seed)
+        elif not {"about", "decisions"} <= tables:
+            raise StoreError(f"{path} is an SQLite file of something else; choose another name")
+        about = dict(connection.execute("SELECT key, value FROM about").fetchall())
+    _check(path, about, ds)
+    return about
+
+
+def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
+    about = {
+        "format": FORMAT,
+        "dataset": dataset_hash(ds),
+        "name": str(ds.attrs.get("name", "unnamed data")),
+        "samples": str(ds.sizes["sample"]),
+        "classes": json.dumps([str(name) for name in ds["class"].values]),
+        "seed": str(int(seed)),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+
+
+def _check(path: Path, about: dict[str, str], ds: xr.Dataset) -> None:
+    if about.get("format") != FORMAT:
+        raise StoreError(f"{path} has the format {about.get('format')!r}, not {FORMAT!r}")
+    if about["dataset"] == dataset_hash(ds):
+        return
+    own, theirs = ds.sizes["sample"], int(about["samples"])
+    raise StoreError(
+        f"{path} holds decisions on other data: {about['name']} with {theirs:,} samples, not "
+        f"{ds.attrs.get('name', 'unnamed data')} with {own:,}, or the same with other labels. "
+        "Choose another store for this dataset, or load the dataset that the store belongs to"
+    )
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that has the right to write from its start."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say what SQLite's errors mean for the one who reviews."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "readonly" in text or "unable to open" in text:
+            raise StoreError(
+                f"{path} cannot be written ({text}): its file or folder is read-only. Choose a "
+                "place where you may write"
+            ) from error
+        raise StoreError(f"{path}: {text}; nothing was lost, try again") from error
+    except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
+        raise StoreError(
+            f"{path} is damaged or not an SQLite file ({error}). Put a copy of it in its place, "
+            "or choose another name; a file beside it that ends in -wal belongs to it"
+        ) from error
+
 
 #: What holds: the last decision of each reviewer on each sample that was not undone.
 _CURRENT = """

@@ -11,10 +11,9 @@ import typer
 import xarray as xr
 
 from workbench import datasets
-from workbench.models.calibration import calibrate
-from workbench.models.evaluation import evaluate
+from workbench.models.inference import evaluate
 from workbench.models.resnet import SmallResNet
-from workbench.models.training import Recipe, train
+from workbench.models.training import Recipe, calibrate, train
 
 #: The widths and the recipe for each dataset.
 PLANS = {

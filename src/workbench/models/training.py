@@ -1,4 +1,9 @@
-"""Train a small network on an image dataset, and be able to go on after an interruption."""
+"""Train a small network on an image dataset, and be able to go on after an interruption.
+
+Training images, changed at random so that a network sees none of them twice.
+
+How far a network's probabilities can be taken at their word.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +17,82 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-from workbench.models.augmentation import augment, cutmix
+from workbench.models.inference import evaluating
 from workbench.models.resnet import SmallResNet
+
+
+def augment(images: Tensor, recipe: "Recipe", dice: torch.Generator) -> Tensor:
+    """Shift every image by up to `recipe.shift` pixels, edges mirrored, and flip half of them.
+
+    Then grey a square of `recipe.cutout` pixels around a random spot (DeVries and Taylor 2017,
+    arXiv:1708.04552).
+
+    Parameters
+    ----------
+    images
+        uint8 (sample, channel, y, x).
+
+    Returns
+    -------
+    torch.Tensor
+        uint8, of the same shape.
+    """
+    n, _, height, width = images.shape
+    s = recipe.shift
+    padded = F.pad(images.float(), (s, s, s, s), mode="reflect").to(images.dtype) if s else images
+    down = torch.randint(0, 2 * s + 1, (n, 1), generator=dice) + torch.arange(height)
+    right = torch.randint(0, 2 * s + 1, (n, 1), generator=dice) + torch.arange(width)
+    if recipe.flip:
+        turned = torch.rand(n, 1, generator=dice) < 0.5
+        right = torch.where(turned, right.flip(1), right)
+    sample = torch.arange(n)[:, None, None]
+    moved = padded.permute(0, 2, 3, 1)[sample, down[:, :, None], right[:, None, :]]
+    if recipe.cutout:
+        top, left = (torch.randint(0, side, (n, 1), generator=dice) for side in (height, width))
+        hidden = _within(torch.arange(height) - top, recipe.cutout)[:, :, None]
+        hidden = hidden & _within(torch.arange(width) - left, recipe.cutout)[:, None, :]
+        moved = moved.masked_fill(hidden[..., None], 128)
+    return moved.permute(0, 3, 1, 2)
+
+
+def cutmix(
+    images: Tensor, labels: Tensor, classes: int, dice: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Paste the same box of another image of the batch into every image (arXiv:1905.04899).
+
+    The box covers a share of the image that is drawn evenly from 0 to 1, less what lies outside.
+
+    Parameters
+    ----------
+    images
+        float (sample, channel, y, x).
+    labels
+        int64 (sample,).
+    classes
+        How many there are.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        The images, and float32 probabilities (sample, class) by the area of each label's image.
+    """
+    height, width = images.shape[2:]
+    side = torch.rand((), generator=dice).sqrt()
+    middle = torch.rand(2, generator=dice)
+    top, left = ((m - side / 2).clamp(min=0) for m in middle)
+    bottom, right = ((m + side / 2).clamp(max=1) for m in middle)
+    down = slice(round(float(top) * height), round(float(bottom) * height))
+    across = slice(round(float(left) * width), round(float(right) * width))
+    mixed = images.clone()
+    mixed[:, :, down, across] = images.roll(1, 0)[:, :, down, across]
+    pasted = (down.stop - down.start) * (across.stop - across.start) / (height * width)
+    wanted = F.one_hot(labels, classes).float()
+    return mixed, wanted.lerp(wanted.roll(1, 0), pasted)
+
+
+def _within(offset: Tensor, side: int) -> Tensor:
+    """Whether an offset from the centre of a square lies inside it."""
+    return (offset >= -(side // 2)) & (offset < side - side // 2)
 
 
 @dataclass(frozen=True)
@@ -200,3 +279,43 @@ def _step(state: _State, batch: Tensor, wanted: Tensor, averaging: bool) -> floa
     loss.backward()  # type: ignore[no-untyped-call]
     state.step(averaging)
     return loss.item()
+
+
+def calibrate(model: SmallResNet, ds: xr.Dataset, recipe: Recipe, n: int = 10_000) -> float:
+    """Divide a network's logits by one temperature, which its last layer takes up.
+
+    The temperature is that of the smallest cross-entropy (Guo et al. 2017, section 4.2) on `n` of
+    the training images, changed as the recipe says: the network has seen them, but a shift and a
+    hidden square make them about as hard as images that it has not. No test image is used.
+
+    Parameters
+    ----------
+    model
+        Its last layer is changed in place; what it predicts stays the same.
+    ds
+        The training images, with ``label``.
+    recipe
+        How they are changed.
+    n
+        How many of them.
+
+    Returns
+    -------
+    float
+        The temperature, to 0.01; above 1 the network was too sure of itself.
+    """
+    dice = torch.Generator().manual_seed(recipe.seed)
+    chosen = torch.randperm(ds.sizes["sample"], generator=dice)[:n].numpy()
+    part = ds.isel(sample=np.sort(chosen))
+    images = torch.from_numpy(part["image"].transpose("sample", "channel", "y", "x").values)
+    labels = torch.from_numpy(part["label"].values)
+    place = next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        batches = (augment(some, recipe, dice).float() / 255 for some in torch.split(images, 500))
+        logits = torch.cat([model(batch.to(place)).cpu() for batch in batches])
+        choices = torch.arange(25, 401) / 100
+        losses = torch.stack([F.cross_entropy(logits / choice, labels) for choice in choices])
+        best = float(choices[losses.argmin()])
+        model.fc.weight.div_(best)
+        model.fc.bias.div_(best)
+    return round(best, 2)

@@ -10,12 +10,10 @@ from workbench.rasters.errors import (
     RegionError,
 )
 from workbench.rasters.example import write_example
-from workbench.rasters.plan import plan
-from workbench.rasters.plans import Plan
-from workbench.rasters.regions import regions
-from workbench.rasters.spatial import nearest, pair_blocks, pairs_within
+from workbench.rasters.neighbors import nearest, pair_blocks, pairs_within
+from workbench.rasters.plan import Plan, plan
+from workbench.rasters.regions import read_table, regions
 from workbench.rasters.splitting import Split, split_regions
-from workbench.rasters.tables import read_table
 from workbench.rasters.write import Written
 
 __all__ = [

@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,12 @@ import psutil
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.datasets.labelling import single
+from workbench.datasets.table import single
 from workbench.rasters import crop
+from workbench.rasters.crop import Cells, Failures, Job
 from workbench.rasters.errors import FailedRegionsWarning
-from workbench.rasters.job import Cells, Failures, Job
-from workbench.rasters.layout import Ints
-
-if TYPE_CHECKING:
-    from workbench.rasters.plans import Plan
+from workbench.rasters.plan_data import PlanData
+from workbench.rasters.schedule import Ints
 
 _BOX = ("row", "col", "height", "width")
 _RESERVED = {"image", "valid", "mask", "geotransform", "coefficient", "sample", "position",
@@ -26,7 +24,7 @@ _RESERVED = {"image", "valid", "mask", "geotransform", "coefficient", "sample", 
 
 
 def load(
-    plan: "Plan", *, on_error: crop.OnError, threads: int | None, progress: bool
+    plan: PlanData, *, on_error: crop.OnError, threads: int | None, progress: bool
 ) -> xr.Dataset:
     """Cut all regions into memory, in the table's order; see `Plan.load`."""
     form, layout, total = plan.form, plan.layout, len(plan.table)
@@ -65,7 +63,7 @@ def _check_room(total: int, chip_bytes: int) -> None:
         )
 
 
-def dataset(plan: "Plan", regions: Ints, image: Any, valid: Any) -> xr.Dataset:
+def dataset(plan: PlanData, regions: Ints, image: Any, valid: Any) -> xr.Dataset:
     """Put chips, and what the table says of them, into the form of an image dataset."""
     form, dims = plan.form, ("sample", "y", "x")
     data: dict[str, Any] = {"image": ((*dims, "channel"), image[..., : form.channels])}
@@ -76,7 +74,7 @@ def dataset(plan: "Plan", regions: Ints, image: Any, valid: Any) -> xr.Dataset:
     return described(plan, regions).assign(data)
 
 
-def described(plan: "Plan", regions: Ints) -> xr.Dataset:
+def described(plan: PlanData, regions: Ints) -> xr.Dataset:
     """What the table and the raster say of chips, without their pixels and geotransforms."""
     table, data = plan.table.iloc[regions], dict[str, Any]()
     data |= {name: ("sample", table[name].to_numpy(np.int64)) for name in _BOX}
@@ -91,7 +89,7 @@ def described(plan: "Plan", regions: Ints) -> xr.Dataset:
     return xr.Dataset(data, coords, attributes(plan))
 
 
-def labels(plan: "Plan") -> tuple[NDArray[np.int64] | None, list[str]]:
+def labels(plan: PlanData) -> tuple[NDArray[np.int64] | None, list[str]]:
     """Class numbers and names of the table's column ``label``, if it has one."""
     if "label" not in plan.table:
         return None, []
@@ -117,7 +115,7 @@ def _plain(column: "pd.Series[Any]") -> NDArray[Any]:
     return np.array(["" if pd.isna(value) else str(value) for value in column], np.str_)
 
 
-def geotransforms(plan: "Plan", regions: Ints) -> NDArray[np.float64]:
+def geotransforms(plan: PlanData, regions: Ints) -> NDArray[np.float64]:
     """GDAL's six numbers for each chip."""
     x0, xc, xr_, y0, yc, yr = plan.raster.transform
     col, row, width, height = plan.boxes[regions].T
@@ -130,7 +128,7 @@ def geotransforms(plan: "Plan", regions: Ints) -> NDArray[np.float64]:
     return found
 
 
-def attributes(plan: "Plan") -> dict[str, Any]:
+def attributes(plan: PlanData) -> dict[str, Any]:
     """Where the chips come from, and what their pixels mean."""
     header = plan.raster
     attrs: dict[str, Any] = {
@@ -147,7 +145,7 @@ def attributes(plan: "Plan") -> dict[str, Any]:
     return attrs
 
 
-def report(ds: xr.Dataset, plan: "Plan", failures: Failures) -> xr.Dataset:
+def report(ds: xr.Dataset, plan: PlanData, failures: Failures) -> xr.Dataset:
     """Name the regions that failed in the dataset's attributes, and warn."""
     if failures:
         table = failed_table(plan, failures)
@@ -156,7 +154,7 @@ def report(ds: xr.Dataset, plan: "Plan", failures: Failures) -> xr.Dataset:
     return ds
 
 
-def failed_table(plan: "Plan", failures: Failures) -> pd.DataFrame:
+def failed_table(plan: PlanData, failures: Failures) -> pd.DataFrame:
     """Id, block and error of each region that could not be read, in the table's order."""
     units = plan.layout.order
     errors = {int(units[position]) // plan.form.pieces: error

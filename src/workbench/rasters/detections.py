@@ -10,7 +10,6 @@ from workbench._extras import need
 
 Boxes = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
 #: Boxes that look for their neighbours at once, so that thousands on one spot stay in bounds.
 _BLOCK = 256

@@ -1,21 +1,225 @@
-"""Plan how to cut regions out of a raster: check everything, read nothing but headers."""
+"""Plan how to cut regions out of a raster: check everything, read nothing but headers.
+
+What reading a plan will take.
+
+A plan, and all that can be asked of it.
+"""
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from dask.utils import parse_bytes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from workbench.rasters import chips, crop
+from workbench.rasters.dask_tasks import Order, to_xarray
 from workbench.rasters.errors import NoOverlapError, RegionError
-from workbench.rasters.form import make_form
-from workbench.rasters.georeference import Raster, crs_name, extent, read_header
-from workbench.rasters.layout import Ints, clipped
-from workbench.rasters.plans import Plan
-from workbench.rasters.reading import make_reading
+from workbench.rasters.plan_data import PlanData, make_form, make_reading
+from workbench.rasters.preview import preview
+from workbench.rasters.raster import Raster, crs_name, extent, read_header
 from workbench.rasters.regions import BOX, check_boxes
+from workbench.rasters.schedule import Ints, block_counts, clipped
+from workbench.rasters.write import Format, Written, write
+
+#: Bytes that the order, the schedule and the table's boxes take for each region.
+_BYTES_A_REGION = 200
+
+
+def stats(plan: PlanData) -> pd.Series:
+    """Count blocks, decodes and bytes; see `Plan.stats`."""
+    grid, schedule, form = plan.layout.grid, plan.schedule(), plan.form
+    counts = block_counts(plan.reading.boxes, grid)
+    cells = len(np.unique(schedule.cells)) if len(schedule.cells) else 0
+    down, across = -(-grid.height // grid.block[0]), -(-grid.width // grid.block[1])
+    working = plan.threads() * plan.thread_bytes + schedule.kept_peak
+    return pd.Series(
+        {
+            "regions": len(plan.table),
+            "skipped": len(plan.skipped),
+            "groups": plan.layout.groups,
+            "blocks": len(counts),
+            "blocks_in_raster": down * across,
+            "naive_decodes": int(counts.sum()),
+            "naive_decodes_per_block": float(counts.mean()) if len(counts) else 0.0,
+            "decodes_per_block": schedule.decodes / cells if cells else 1.0,
+            "bytes_to_decode": len(counts) * grid.block[0] * grid.block[1] * form.pixel_bytes,
+            "expected_peak_memory": working + _BYTES_A_REGION * len(plan.table),
+            "output_bytes": len(plan.table) * form.chip_bytes,
+        },
+        name=plan.raster.path,
+        dtype=object,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Plan(PlanData):
+    """How to cut regions out of a raster; made by `plan`. Nothing has been read but the header.
+
+    Attributes
+    ----------
+    raster
+        The raster's header.
+    table
+        The regions that will be cut: their boxes, clipped where ``edge="clip"``, and all other
+        columns.
+    skipped
+        The regions that will not: with ``edge="skip"`` those that stick out, with ``"clip"``
+        those with no pixel in the raster.
+    memory
+        The budget in bytes.
+    boxes
+        (region, 4): column, row, width and height in the raster's pixels.
+    reading
+        What is read, and where: the raster itself or one of its overviews.
+    """
+
+    def stats(self) -> pd.Series:
+        """What reading will take.
+
+        Returns
+        -------
+        pandas.Series
+            ``regions`` and ``skipped``; ``groups``; ``blocks`` that some region touches and
+            ``blocks_in_raster``; ``naive_decodes``, the decodes when each region is read for
+            itself, and ``naive_decodes_per_block``; ``decodes_per_block`` of this plan, 1 unless
+            the memory does not suffice; ``bytes_to_decode``; ``expected_peak_memory`` above the
+            interpreter's, without the result of `load`; ``output_bytes``, uncompressed.
+        """
+        return stats(self)
+
+    def load(
+        self, *, on_error: crop.OnError = "list", threads: int | None = None, progress: bool = True
+    ) -> xr.Dataset:
+        """Cut all regions into memory.
+
+        Parameters
+        ----------
+        on_error
+            ``"list"``: regions on a block that cannot be decoded come back filled and not valid,
+            with a warning, and are listed in ``attrs["failed"]``. ``"raise"`` stops at the first.
+        threads
+            By default as many as there are processors and memory for.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        xarray.Dataset
+            The image dataset in the table's order: ``image`` (sample, y, x, channel) in the
+            raster's dtype; ``valid`` (sample, y, x), False outside the raster, the polygon or a
+            smaller region, and read-only where it is True throughout; per sample ``row``, ``col``,
+            ``height``, ``width`` (pixels of the raster), ``geotransform`` (GDAL's six numbers)
+            and the table's other columns.
+
+        Raises
+        ------
+        MemoryError
+            The result is larger than the memory that is free.
+        BlockError
+            A block cannot be decoded, with ``on_error="raise"``.
+        """
+        return chips.load(self, on_error=on_error, threads=threads, progress=progress)
+
+    def to_xarray(self, *, order: Order = "table", on_error: crop.OnError = "list") -> xr.Dataset:
+        """The same as `load`, cut when it is computed: a dask task, and a chunk, for each group.
+
+        Parameters
+        ----------
+        order
+            ``"table"``: a chunk of the table's order needs all groups that its regions lie in.
+            ``"read"``: each chunk is one group, so that chunk after chunk streams through little
+            memory; ``sample`` tells which regions they are.
+        on_error
+            As in `load`, but without a list: what failed is filled and nowhere `valid`.
+
+        Returns
+        -------
+        xarray.Dataset
+        """
+        return to_xarray(self, order, on_error)
+
+    def preview(self, *, side: int = 1000) -> Figure:
+        """Draw the regions over the raster.
+
+        Parameters
+        ----------
+        side
+            The picture's longer side in pixels. An overview serves it where the raster has some.
+            Where it has none and is too large to be decoded whole, as many of its blocks are as
+            fit into a fourth of the memory, evenly spread; the rest is left grey.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Outlines, coloured by the table's ``label``; above 3,000 regions their density.
+        """
+        return preview(self, side)
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        format: Format = "zarr",  # noqa: A002 - what every writer calls it
+        *,
+        resume: bool = True,
+        retry_failed: bool = False,
+        on_error: crop.OnError = "list",
+        threads: int | None = None,
+        client: Any = None,
+        progress: bool = True,
+    ) -> Written:
+        """Write all chips to a folder, in bounded memory.
+
+        A run that was stopped or killed goes on from there when it is started again, reads
+        nothing for what is written, and ends with the same bytes.
+
+        Parameters
+        ----------
+        path
+            A folder of this name is made. One that holds anything else is refused.
+        format
+            ``"zarr"``: a Zarr v3 store that ``xarray.open_zarr`` opens, in read order;
+            ``ds.sortby("position")`` restores the table's. ``"geotiff"`` and ``"png"``: a file a
+            region at its own size. ``"webdataset"``: tar files.
+        resume
+            Go on with an earlier run of the same plan; False refuses a folder that holds one.
+        retry_failed
+            Read again the groups in which regions failed, after the raster was repaired or came
+            within reach: it may then have changed, which otherwise makes it another plan. What was
+            written without a fault stays.
+        on_error
+            ``"list"``: regions on a block that cannot be decoded are listed in the result, with a
+            warning; in Zarr they are filled and not valid, in the other formats they have no file.
+            ``"raise"`` stops at the first.
+        threads
+            By default as many as there are processors and memory for.
+        client
+            A ``distributed.Client``, whose workers see the raster and the folder under the same
+            paths: one task a group.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Written
+            False as a truth value when some region could not be read.
+
+        Raises
+        ------
+        OutputError
+            The folder holds something else, or the chips of another plan.
+        OSError
+            Such as a full disk: make room and write again.
+        """
+        return write(self, path, format, resume=resume, retry_failed=retry_failed,
+                     on_error=on_error, threads=threads, client=client,
+                     progress=progress)  # fmt: skip
+
 
 Marks = NDArray[np.bool_]
 Edge = Literal["pad", "clip", "skip", "raise"]

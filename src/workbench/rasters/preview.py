@@ -1,7 +1,7 @@
 """A small picture of a raster with the regions drawn over it."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from workbench._extras import need
 from workbench.rasters import chips
-from workbench.rasters.georeference import Raster
-
-if TYPE_CHECKING:
-    from workbench.rasters.plans import Plan
+from workbench.rasters.plan_data import PlanData
+from workbench.rasters.raster import Raster
 
 #: The share of the memory budget, and the most bytes, that are decoded for a picture.
 _SHARE, _MOST_BYTES = 4, 2**29
@@ -21,9 +19,9 @@ _UNREAD = 200
 Span = tuple[int, int]
 
 
-def preview(plan: "Plan", side: int) -> Figure:
+def preview(plan: PlanData, side: int) -> Figure:
     """Draw a plan's regions over a small picture of the raster; see `Plan.preview`."""
-    from workbench.show.rasters import regions_over
+    from workbench.show.raster_figures import regions_over
     from workbench.show.style import caption
 
     header = plan.raster
@@ -40,7 +38,7 @@ def preview(plan: "Plan", side: int) -> Figure:
     return regions_over(picture, plan.boxes, (header.height, header.width), text, labels=texts)
 
 
-def small(plan: "Plan", side: int) -> tuple[NDArray[Any] | None, float]:
+def small(plan: PlanData, side: int) -> tuple[NDArray[Any] | None, float]:
     """Read the raster at most `side` pixels wide and high, as grey or RGB of uint8.
 
     Returns

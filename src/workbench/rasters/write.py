@@ -1,28 +1,265 @@
-"""Write a plan's chips to a folder, group by group, so that a run can stop at any moment."""
+"""Write a plan's chips to a folder, group by group, so that a run can stop at any moment.
+
+The manifest as a file, written some rows at a time: a plan may have millions of regions.
+
+The folder that chips are written to: whose it is, what is done, and what failed.
+
+``plan.json`` tells that the folder is ours and of which plan; it is there before anything else.
+``manifest/00007.parquet`` appears, whole, once group 7 is written. When all are, their rows become
+``manifest.parquet`` in the table's order and the parts go. So whatever is listed is there, and a
+run that was killed at any moment finds out what is left to do.
+"""
 
 import errno
+import json
 import os
+import shutil
 import warnings
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from workbench._extras import need
 from workbench.rasters import chips, crop
-from workbench.rasters.errors import FailedRegionsWarning
-from workbench.rasters.job import Cells, Failures, Job
-from workbench.rasters.lazy import on_client
-from workbench.rasters.manifest import MANIFEST, Place
-from workbench.rasters.write_files import GeoTiffs, Pngs, Tars
-from workbench.rasters.write_zarr import ZarrShards
+from workbench.rasters.crop import Cells, Failures, Job
+from workbench.rasters.dask_tasks import on_client
+from workbench.rasters.errors import FailedRegionsWarning, OutputError
+from workbench.rasters.formats import GeoTiffs, Pngs, Tars, ZarrShards
+from workbench.rasters.plan_data import PlanData
+from workbench.rasters.schedule import Ints
 
-if TYPE_CHECKING:
-    from workbench.rasters.plans import Plan
+#: What a run finds out about each region.
+FACTS = ["path", "error", "block_row", "block_column"]
+_OWN = {"sample", "position", "stored", *FACTS}
+#: Rows to put together at a time.
+_ROWS = 2**16
+
+
+def write_manifest(plan: PlanData, parts: Sequence[Path], target: Path) -> None:
+    """Join what the groups' parts say with the plan's table, in the table's order.
+
+    Parameters
+    ----------
+    parts
+        Of all groups, in their order: Parquet files with ``position`` and the facts.
+    """
+    pyarrow, parquet = need("pyarrow", extra="rasters"), need("pyarrow.parquet", extra="rasters")
+    table, (paths, failed) = _storable(plan), _found(parts)
+    stored = np.arange(len(table))
+    if plan.form.pieces == 1:
+        stored[plan.layout.order] = np.arange(len(table))
+
+    def rows(start: int) -> pd.DataFrame:
+        found = table.iloc[start : start + _ROWS].reset_index()
+        position = np.arange(start, start + len(found))
+        known = failed.reindex(position)
+        found.insert(1, "position", position)
+        found.insert(2, "stored", stored[position])
+        found.insert(3, "path", paths.take(stored[position]).to_pylist())
+        found["error"] = known["error"].fillna("").to_numpy()
+        for name in ("block_row", "block_column"):
+            found[name] = known[name].fillna(-1).to_numpy(np.int64)
+        return found
+
+    schema = _schema(table, rows(0))
+    with parquet.ParquetWriter(target, schema) as writer:
+        for start in range(0, len(table), _ROWS):
+            writer.write_table(pyarrow.Table.from_pandas(rows(start), schema, preserve_index=False))
+
+
+def _schema(table: pd.DataFrame, first: pd.DataFrame) -> Any:
+    """The types of all rows: the first ones alone may have nothing in a column."""
+    pyarrow = need("pyarrow", extra="rasters")
+    schema = pyarrow.Schema.from_pandas(first, preserve_index=False)
+    for field in pyarrow.Schema.from_pandas(table.reset_index(), preserve_index=False):
+        schema = schema.set(schema.get_field_index(field.name), field)
+    return schema
+
+
+def _storable(plan: PlanData) -> pd.DataFrame:
+    """The plan's table in types that Parquet has, beside our own columns."""
+    pyarrow = need("pyarrow", extra="rasters")
+    table = pd.DataFrame(plan.table.drop(columns="polygon", errors="ignore"))
+    names = {name: f"{name}_" if name in _OWN else str(name) for name in table.columns}
+    table = table.rename(columns=names).rename_axis("sample")
+    for name in table.columns[[str(dtype) in ("object", "geometry") for dtype in table.dtypes]]:
+        values = table[name].astype(object)
+        try:
+            pyarrow.array(values, from_pandas=True)
+        except (pyarrow.ArrowException, TypeError):
+            table[name] = values.map(str, na_action="ignore").astype(object)
+    return table
+
+
+def _found(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
+    """Paths in read order, and what failed, by its position in the table."""
+    pyarrow, parquet = need("pyarrow", extra="rasters"), need("pyarrow.parquet", extra="rasters")
+    compute = need("pyarrow.compute", extra="rasters")
+    paths, failed = [], []
+    for part in parts:
+        rows = parquet.read_table(part)
+        paths += rows["path"].chunks
+        failed.append(rows.filter(compute.not_equal(rows["error"], "")).to_pandas())
+    # of a region in pieces any that failed
+    first = pd.concat(failed, ignore_index=True).drop_duplicates("position")
+    return pyarrow.chunked_array(paths).combine_chunks(), first.set_index("position")
+
+
+PLAN, MANIFEST, PARTS = "plan.json", "manifest.parquet", "manifest"
+
+
+class Place:
+    """An output folder of one plan in one format."""
+
+    def __init__(self, plan: PlanData, path: str | os.PathLike[str], form: str) -> None:
+        self.plan, self.format = plan, form
+        self.path = Path(path).expanduser().absolute()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What must agree for a run to go on where another one stopped."""
+        plan = self.plan
+        return {
+            "made_by": "workbench.rasters",
+            "format": self.format,
+            "raster": plan.raster.path,
+            "raster_state": list(plan.raster.state or ()),
+            "regions": len(plan.table),
+            "memory": plan.memory,
+            "bands": plan.bands,
+            "size": [plan.form.height, plan.form.width],
+            "resampling": plan.form.resampling,
+            "fill": repr(plan.form.fill),
+            "fingerprint": plan.fingerprint,
+        }
+
+    def exists(self, resume: bool, retry_failed: bool) -> bool:
+        """Say whether an earlier run began here; refuse a folder that is not ours to go on with."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return False
+        if not self.path.is_dir() or not (self.path / PLAN).is_file():
+            raise OutputError(f"{self.path} is there and not of our making; give another path")
+        if not resume:
+            raise OutputError(f"{self.path} holds chips already; delete it or give another path")
+        there = json.loads((self.path / PLAN).read_text())
+        mine = json.loads(json.dumps(self.description))
+        differing = [key for key in mine if there.get(key) != mine[key]]
+        if differing == ["raster_state"] and retry_failed:
+            return True
+        if differing:
+            raise OutputError(_refusal(self.path, differing[0], there, mine))
+        return True
+
+    def reopen(self) -> None:
+        """Count the groups in which regions failed as missing, and the raster as it is now as ours.
+
+        At any moment the folder is either as it was, or one that a run goes on with.
+        """
+        if self.complete:
+            rows = pd.read_parquet(self.path / MANIFEST, columns=["position", *FACTS])
+            if not (rows["error"] != "").any():
+                return
+            self._split(rows)
+        failed = [part for part in self._parts() if (pd.read_parquet(part)["error"] != "").any()]
+        self._describe(self.path)
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        for part in failed:
+            part.unlink()
+
+    def _split(self, rows: pd.DataFrame) -> None:
+        """Make the parts again of a whole manifest."""
+        partial = self.path / f".{PARTS}.partial"
+        for folder in (partial, self.path / PARTS):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir()
+        for group in range(self.plan.layout.groups):
+            regions = self._regions(group)
+            part = rows.iloc[regions].reset_index(drop=True)
+            part.to_parquet(partial / f"{group:06d}.parquet", index=False)
+        partial.replace(self.path / PARTS)
+
+    def begin(self, skeleton: Path) -> None:
+        """Make a prepared folder, at once, the output folder."""
+        (skeleton / PARTS).mkdir()
+        self._describe(skeleton)
+        if self.path.exists():
+            self.path.rmdir()
+        skeleton.replace(self.path)
+
+    def skeleton(self) -> Path:
+        """An empty folder beside the output, in which to prepare it."""
+        path = self.path.with_name(f".{self.path.name}.partial")
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        return path
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is written."""
+        return (self.path / MANIFEST).is_file()
+
+    def missing(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """The groups that are still to be written, ascending."""
+        done = {int(part.stem) for part in self._parts()}
+        return np.array([g for g in range(self.plan.layout.groups) if g not in done], np.int64)
+
+    def commit(self, group: int, failures: Failures, paths: list[str]) -> None:
+        """Record that a group is written. From now on it is never read again."""
+        start = self.plan.layout.members(group).start
+        errors = [failures.get(start + i) for i in range(len(paths))]
+        rows = pd.DataFrame(
+            {
+                "position": self._regions(group),
+                "path": paths,
+                "error": [error.reason if error else "" for error in errors],
+                "block_row": [error.block[0] if error else -1 for error in errors],
+                "block_column": [error.block[1] if error else -1 for error in errors],
+            }
+        )
+        target = self.path / PARTS / f"{group:06d}.parquet"
+        partial = target.with_name(f".{target.name}.partial")
+        rows.to_parquet(partial, index=False)
+        partial.replace(target)
+
+    def finish(self) -> Path:
+        """Join the parts to the manifest, if that is not done; return its path."""
+        target = self.path / MANIFEST
+        if not self.complete:
+            partial = target.with_name(f".{target.name}.partial")
+            write_manifest(self.plan, self._parts(), partial)
+            partial.replace(target)
+        shutil.rmtree(self.path / PARTS, ignore_errors=True)
+        return target
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.path / PARTS).glob("[0-9]*.parquet"))
+
+    def _regions(self, group: int) -> Ints:
+        """Rows of the table that a group's units belong to."""
+        layout = self.plan.layout
+        return layout.order[layout.members(group)] // self.plan.form.pieces
+
+    def _describe(self, folder: Path) -> None:
+        partial = folder / f".{PLAN}.partial"
+        partial.write_text(json.dumps(self.description, indent=1) + "\n")
+        partial.replace(folder / PLAN)
+
+
+def _refusal(path: Path, key: str, there: dict[str, Any], mine: dict[str, Any]) -> str:
+    what = f"its {key.replace('_', ' ')} is {there.get(key)!r}, now it is {mine[key]!r}"
+    if key == "fingerprint":
+        what = "the regions or options differ"
+    advice = "give another path"
+    if key == "raster_state":
+        advice += ", or retry_failed=True if the raster was only repaired"
+    return f"{path} was written by another plan: {what}; {advice}"
+
 
 Format = Literal["zarr", "geotiff", "png", "webdataset"]
 
@@ -87,7 +324,7 @@ class Written:
 
 
 def write(
-    plan: "Plan",
+    plan: PlanData,
     path: str | os.PathLike[str],
     form: Format,
     *,

@@ -17,7 +17,6 @@ MOST_CLASSES = 20
 #: The palette holds this many colours twice, light and dark; the second time as triangles.
 _CIRCLES = 10
 _LONGEST_NAME = 32
-
 Color = str | xr.DataArray | Literal[False]
 
 

@@ -1,12 +1,19 @@
-"""Figures of a label review."""
+"""Figures of a label review.
+
+Figures of scores: how they are spread, and the 2 × 2 tables of a multi-label joint.
+"""
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from workbench.show.style import colors, finish, styled
+from workbench.show.style import OTHERS, PALETTE, colors, finish, styled
 
 
 def errors_left(
@@ -65,4 +72,95 @@ def errors_left(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="labels reviewed", ylabel="wrong labels left", title=title)
         ax.legend()
+        return finish(fig, caption)
+
+
+def distributions(
+    scores: Mapping[str, ArrayLike],
+    groups: ArrayLike,
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Each score as a histogram of all samples, and below it a box for each group of them.
+
+    Parameters
+    ----------
+    scores
+        Name to values (sample,).
+    groups
+        What each sample is, text (sample,); groups are drawn in the order in which they appear
+        when sorted by size, the largest first.
+    title
+        Above the figure.
+    caption
+        Below it, as :func:`workbench.show.caption` writes it.
+
+    Raises
+    ------
+    ValueError
+        There is no score, or one has another length than `groups`.
+    """
+    group = np.asarray(groups).astype(str)
+    values = {name: np.asarray(score, dtype=float) for name, score in scores.items()}
+    odd = [name for name, score in values.items() if score.shape != group.shape]
+    if odd or not values:
+        raise ValueError(f"scores {odd or 'none'} do not match {len(group)} groups")
+    names, sizes = np.unique(group, return_counts=True)
+    names = names[np.argsort(-sizes, kind="stable")]
+    with styled():
+        fig, axes = plt.subplots(
+            2, len(values), figsize=(4 * len(values), 4.6), sharex="col", squeeze=False,
+            layout="constrained", height_ratios=(3, max(1.2, 0.45 * len(names))),
+        )  # fmt: skip
+        for column, (name, score) in enumerate(values.items()):
+            top, bottom = axes[:, column]
+            top.hist(score, bins=40, color=OTHERS)
+            top.set(title=name, ylabel="" if column else "samples")
+            boxes = [score[group == member] for member in names]
+            bottom.boxplot(
+                boxes, orientation="horizontal", widths=0.6, showfliers=False,
+                medianprops={"color": PALETTE[0], "linewidth": 2},
+            )  # fmt: skip
+            bottom.invert_yaxis()
+            bottom.set_yticks(range(1, len(names) + 1), [] if column else list(names))
+        fig.suptitle(title, x=0.01, ha="left")
+        return finish(fig, caption)
+
+
+def joints(joint: xr.DataArray, *, title: str = "", caption: str = "") -> Figure:
+    """A 2 × 2 table for each class: given or not, against truly there or not.
+
+    Parameters
+    ----------
+    joint
+        (class, given, true), counts of samples.
+    title, caption
+        Above and below the figure.
+    """
+    names = [str(name) for name in joint["class"].values]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with styled():
+        fig, axes = plt.subplots(
+            rows, columns, figsize=(2.3 * columns, 2.1 * rows + 0.5), squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for ax in axes.flat[len(names) :]:
+            ax.set_axis_off()
+        for k, (ax, name) in enumerate(zip(axes.flat, names, strict=False)):
+            table = joint.isel({"class": k}).transpose("given", "true").values
+            share = table / table.sum(axis=1, keepdims=True).clip(1)
+            ax.imshow(share, cmap="Purples", vmin=0, vmax=1)
+            for (given, true), count in np.ndenumerate(table):
+                dark = share[given, true] > 0.6
+                ax.text(true, given, f"{count:,.0f}", ha="center", va="center", fontsize=9,
+                        color="white" if dark else "black")  # fmt: skip
+            ax.set_title(name, fontsize=10, loc="center")
+            ax.set_xticks([0, 1], ["absent", "there"], fontsize=8)
+            labels = ["not given", "given"] if k % columns == 0 else ["", ""]
+            ax.set_yticks([0, 1], labels, fontsize=8)
+            ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
+        fig.suptitle(title, x=0.01, ha="left")
         return finish(fig, caption)

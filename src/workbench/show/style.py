@@ -28,7 +28,6 @@ OTHERS = "#b0b0b0"
 UNLABELLED = "#d8d8d8"
 #: Characters of a caption that fit on an inch.
 _CAPTION_DENSITY = 17
-
 _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,

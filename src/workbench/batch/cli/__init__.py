@@ -2,13 +2,8 @@
 
 import typer
 
-from workbench.batch.cli.compare import compare
-from workbench.batch.cli.lineage import export, lineage, rerun, verify
-from workbench.batch.cli.new import new
-from workbench.batch.cli.pipeline import pipeline
-from workbench.batch.cli.run import run
-from workbench.batch.cli.runs import runs
-from workbench.batch.cli.schema import schema
+from workbench.batch.cli.provenance import compare, export, lineage, pipeline, rerun, verify
+from workbench.batch.cli.run import new, run, runs, schema
 
 app = typer.Typer(
     help="Run notebooks unattended and look at what came out.",

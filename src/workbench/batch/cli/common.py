@@ -13,7 +13,7 @@ import typer
 from workbench._extras import MissingExtraError
 
 if TYPE_CHECKING:
-    from workbench.batch.store import Summary
+    from workbench.batch.runs import Summary
 
 Out = Annotated[Path, typer.Option(help="The folder of runs.")]
 Parameters = Annotated[
@@ -24,7 +24,7 @@ Parameters = Annotated[
 
 def named_values(texts: list[str]) -> dict[str, Any]:
     """Read ``name=value`` texts; the values are still to be read as their parameters' types."""
-    from workbench.batch.sweeps import read_values
+    from workbench.batch.jobs import read_values
 
     given: dict[str, Any] = {}
     for text in texts:
@@ -39,7 +39,7 @@ def named_values(texts: list[str]) -> dict[str, Any]:
 
 def run_folder(out: Path, name: str) -> Path:
     """Return the folder of a run that the user named."""
-    from workbench.batch.store import find_run
+    from workbench.batch.runs import find_run
 
     try:
         return find_run(out, name)
@@ -49,7 +49,7 @@ def run_folder(out: Path, name: str) -> Path:
 
 def line(run: "Summary") -> str:
     """Return a run as a line of a list, with a second one for an error."""
-    from workbench.batch.words import duration, megabytes
+    from workbench._units import duration, megabytes
 
     time, memory = duration(run.seconds), megabytes(run.peak_memory_bytes)
     text = f"{run.status:<11} {time:>12} {memory:>10}  {run.notebook}  {run.id}"

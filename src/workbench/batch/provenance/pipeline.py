@@ -1,0 +1,410 @@
+"""Run a pipeline: in order, in parallel where it may, and only what is not up to date.
+
+Whether an earlier run of a stage is as good as a new one.
+
+A pipeline as it is written down: stages, what each takes from others, and gates.
+"""
+
+import json
+import operator
+import platform
+import re
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from workbench._units import parse_size
+from workbench.batch import run_record
+from workbench.batch.forkserver import Nursery
+from workbench.batch.jobs import Job, Plan, check_jobs
+from workbench.batch.notebook import JobError
+from workbench.batch.presets import LimitsConfig, problems_of
+from workbench.batch.results import measure
+from workbench.batch.run import Interrupted, Setting, carry_out, ensure_writable
+from workbench.batch.run_record import RunRecord
+from workbench.batch.runs import leaves, read_runs, results_of, summaries
+from workbench.batch.supervisor import Limits
+
+
+def why_stale(record: RunRecord, plan: Plan, inputs: dict[str, str]) -> str | None:
+    """Return in words why a run would have to be repeated; None if it need not.
+
+    Parameters
+    ----------
+    record
+        The earlier run.
+    plan
+        What would be run now.
+    inputs
+        SHA-256 of each input by the parameter that names it. The paths themselves do not count:
+        the same file from another run is the same input.
+    """
+    if record.status != "succeeded":
+        return f"it {record.status} the last time"
+    if record.notebook_sha256 != plan.notebook.sha256:
+        return "the notebook has changed"
+    return _parameters(record, plan, inputs) or _packages(record) or _outputs(record)
+
+
+def _parameters(record: RunRecord, plan: Plan, inputs: dict[str, str]) -> str | None:
+    before = {file.name: file.sha256 for file in record.inputs if file.name}
+    for name, digest in inputs.items():
+        if before.get(name) != digest:
+            return f"the input {name} has changed"
+    now, then = _plain(plan.parameters), _plain(record.parameters)
+    for name in {**now, **then}:
+        if name in inputs:
+            continue
+        if now.get(name) != then.get(name):
+            return f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+    for file in record.inputs:  # named by a parameter that is no stage's, or declared
+        if file.name in inputs:
+            continue
+        try:
+            same = measure(Path(file.path))[1] == file.sha256
+        except OSError:
+            same = False
+        if not same:
+            return f"the file {file.path} has changed"
+    return None
+
+
+def _packages(record: RunRecord) -> str | None:
+    if record.python != platform.python_version():
+        return f"Python was {record.python} and is {platform.python_version()}"
+    now, then = run_record.packages(), record.packages
+    for name in {**now, **then}:
+        if now.get(name) != then.get(name):
+            return f"{name} was {then.get(name, 'missing')} and is {now.get(name, 'missing')}"
+    return None
+
+
+def _outputs(record: RunRecord) -> str | None:
+    for file in record.outputs:
+        if file.name is None:
+            continue
+        try:
+            if measure(record.folder / file.path)[1] != file.sha256:
+                return f"its file {file.path} has been changed"
+        except OSError:
+            return f"its file {file.path} is gone"
+    return None
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters as the record has them, with lists for tuples."""
+    return dict(json.loads(json.dumps(parameters)))
+
+
+_GATE = re.compile(r"(\S+)\s*(>=|<=|==|!=|>|<)\s*(\S+)")
+_COMPARE = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+class Stage(BaseModel):
+    """One notebook of a pipeline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    notebook: str = Field(description="seen from the pipeline's file")
+    parameters: dict[str, Any] = {}
+    inputs: dict[str, str] = Field(
+        default={}, description="parameter: stage.file, where the stage recorded a file so"
+    )
+    after: list[str] = Field(default=[], description="stages to wait for without taking a file")
+    gates: list[str] = Field(
+        default=[], description="conditions on recorded results, as accuracy > 0.92"
+    )
+
+    @field_validator("inputs")
+    @classmethod
+    def _name_a_stage_and_a_file(cls, inputs: dict[str, str]) -> dict[str, str]:
+        for source in inputs.values():
+            if not all(source.partition(".")):
+                raise ValueError(f"an input is stage.file, got {source!r}")
+        return inputs
+
+    @field_validator("gates")
+    @classmethod
+    def _are_conditions(cls, gates: list[str]) -> list[str]:
+        for gate in gates:
+            if not _GATE.fullmatch(gate.strip()):
+                raise ValueError(f"a gate is a result, one of {' '.join(_COMPARE)} and a value, "
+                                 f"as accuracy > 0.92; got {gate!r}")  # fmt: skip
+        return gates
+
+    @property
+    def needs(self) -> set[str]:
+        """The stages that come before."""
+        return {*self.after, *(source.partition(".")[0] for source in self.inputs.values())}
+
+
+class Pipeline(BaseModel):
+    """Stages by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1]
+    name: str
+    limits: LimitsConfig = LimitsConfig()
+    stages: dict[str, Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> "Pipeline":
+        for name, stage in self.stages.items():
+            if unknown := stage.needs - self.stages.keys():
+                raise ValueError(f"stage {name!r} needs {sorted(unknown)}, which is no stage")
+        try:
+            self.order().prepare()
+        except CycleError as error:
+            raise ValueError(
+                f"the stages wait for one another: {' → '.join(error.args[1])}"
+            ) from error
+        return self
+
+    def order(self) -> TopologicalSorter[str]:
+        """Return what says which stages may go next."""
+        return TopologicalSorter({name: stage.needs for name, stage in self.stages.items()})
+
+
+def read_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline; the notebooks' paths become seen from here.
+
+    Raises
+    ------
+    JobError
+        It cannot be read, or does not make sense.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        pipeline = Pipeline(**content)
+    except OSError as error:
+        raise JobError([f"{path}: {error.strerror}"]) from error
+    except ValidationError as error:
+        raise JobError(problems_of(error, Pipeline, str(path))) from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise JobError([f"{path} is not a pipeline in YAML: {error}"]) from error
+    for stage in pipeline.stages.values():
+        stage.notebook = str(path.parent / stage.notebook)
+    return pipeline
+
+
+def closed_gate(gates: list[str], results: Mapping[str, Any]) -> str | None:
+    """Return in words the first gate that results do not pass; None if they pass all.
+
+    A result that is missing or is no number where one is asked for passes no gate.
+
+    Examples
+    --------
+    >>> closed_gate(["accuracy > 0.92"], {"accuracy": 0.9})
+    'accuracy > 0.92 does not hold: accuracy is 0.9'
+    >>> closed_gate(["scores.f1 >= 0.5", "done == true"], {"scores": {"f1": 0.5}, "done": True})
+    """
+    known = dict(leaves(results))
+    for gate in gates:
+        match = _GATE.fullmatch(gate.strip())
+        assert match is not None  # noqa: S101  as the model has checked
+        name, sign, text = match.groups()
+        expected = yaml.safe_load(text)
+        if name not in known:
+            return f"{gate} does not hold: {name} was not recorded"
+        try:
+            if _COMPARE[sign](known[name], expected):
+                continue
+        except TypeError:
+            pass
+        return f"{gate} does not hold: {name} is {known[name]!r}"
+    return None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of a stage, and why."""
+
+    stage: str
+    state: Literal["ran", "up to date", "failed", "closed", "stopped"]
+    why: str
+    record: RunRecord | None = None
+
+
+def run_pipeline(
+    path: str | Path,
+    *,
+    out: str | Path = "runs",
+    n_jobs: int = 1,
+    force: Collection[str] = (),
+    parameters: dict[str, dict[str, Any]] | None = None,
+) -> list[StageResult]:
+    """Run the stages of a pipeline that are not up to date.
+
+    A stage is up to date if an earlier run of it had the same notebook, parameters, inputs and
+    package versions, succeeded, and left files that are still there and the same. A stage that
+    fails, or whose gate is closed, stops those that need it.
+
+    Parameters
+    ----------
+    path
+        The pipeline's YAML file.
+    out
+        The folder of runs; a stage's runs are in the group ``"<pipeline>/<stage>"``.
+    n_jobs
+        Stages at a time.
+    force
+        Stages to run in any case.
+    parameters
+        Values by stage, on top of those in the file.
+
+    Returns
+    -------
+    list of StageResult
+        In the order in which they were settled.
+
+    Raises
+    ------
+    JobError
+        The file, a notebook or a parameter is wrong. Nothing was started.
+    Interrupted
+        Ctrl-C; what had been started was stopped.
+    """
+    pipeline, out = read_pipeline(path), Path(out)
+    for name, given in (parameters or {}).items():
+        if name not in pipeline.stages:
+            raise JobError([f"there is no stage {name!r}; stages are {', '.join(pipeline.stages)}"])
+        pipeline.stages[name].parameters |= given
+    if unknown := set(force) - pipeline.stages.keys():
+        raise JobError([f"there is no stage {', '.join(sorted(unknown))} to force"])
+    plans = _check(pipeline)
+    ensure_writable(out)
+    run_record.look_again()
+    return _Running(pipeline, plans, out, set(force)).run(n_jobs)
+
+
+def _check(pipeline: Pipeline) -> dict[str, Plan]:
+    """Check all notebooks and parameters, with a word in place of each file to come."""
+    stages = pipeline.stages.values()
+    jobs = [Job(s.notebook, {**s.parameters, **dict.fromkeys(s.inputs, "file")}) for s in stages]
+    return dict(zip(pipeline.stages, check_jobs(jobs), strict=True))
+
+
+class _Running:
+    """A pipeline while it runs; only the main thread changes what is here."""
+
+    def __init__(
+        self, pipeline: Pipeline, plans: dict[str, Plan], out: Path, force: set[str]
+    ) -> None:
+        self.pipeline, self.plans, self.out, self.force = pipeline, plans, out, force
+        self.settled: dict[str, StageResult] = {}
+        self.earlier = summaries(out)
+        self.interrupted = threading.Event()
+        limits = pipeline.limits
+        memory = parse_size(limits.memory) if limits.memory else None
+        self.limits = Limits(limits.timeout, limits.cell_timeout, memory)
+
+    def run(self, n_jobs: int) -> list[StageResult]:
+        order = self.pipeline.order()
+        order.prepare()
+        going: dict[Future[RunRecord | None], tuple[str, str]] = {}
+        with Nursery() as nursery, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+            try:
+                while order.is_active():
+                    for name in order.get_ready():
+                        why = self._settle_or_say_why(name)
+                        if why is None:
+                            order.done(name)
+                            continue
+                        setting = self._setting(name, nursery)
+                        going[pool.submit(carry_out, self._plan(name), setting)] = name, why
+                    for future in wait(going, return_when=FIRST_COMPLETED).done if going else ():
+                        name, why = going.pop(future)
+                        self._finish(name, why, future.result())
+                        order.done(name)
+            except KeyboardInterrupt:
+                self.interrupted.set()
+                ended = [record for future in going if (record := future.result())]
+                before = [r.record for r in self.settled.values() if r.state == "ran" and r.record]
+                raise Interrupted([*before, *ended]) from None
+            finally:
+                self.interrupted.set()
+        return list(self.settled.values())
+
+    def _settle_or_say_why(self, name: str) -> str | None:
+        """Return why a stage has to run; None if it need not, or cannot."""
+        stage = self.pipeline.stages[name]
+        for need in sorted(stage.needs):
+            if self.settled[need].state not in ("ran", "up to date"):
+                self.settled[name] = StageResult(name, "stopped", f"{need} {self._state(need)}")
+                return None
+        missing = [s for s in stage.inputs.values() if self._file(s) is None]
+        if missing:
+            why = (
+                f"{missing[0].partition('.')[0]} recorded no file {missing[0].partition('.')[2]!r}"
+            )
+            self.settled[name] = StageResult(name, "stopped", why)
+            return None
+        if name in self.force:
+            return "it was asked for"
+        fresh, why = self._look_back(name, stage)
+        if fresh:
+            self._finish(name, why, fresh, ran=False)
+            return None
+        return why
+
+    def _state(self, name: str) -> str:
+        return {"closed": "did not pass its gate"}.get(
+            self.settled[name].state, self.settled[name].state
+        )
+
+    def _look_back(self, name: str, stage: Stage) -> tuple[RunRecord | None, str]:
+        """Return an earlier run that is as good as a new one, or why there is none."""
+        group = f"{self.pipeline.name}/{name}"
+        ids = [s.id for s in self.earlier if s.group == group]
+        inputs = {
+            p: measure(path)[1] for p in stage.inputs if (path := self._file(stage.inputs[p]))
+        }
+        reasons = []
+        for record in read_runs(self.out, ids):
+            reason = why_stale(record, self.plans[name], inputs)
+            if reason is None:
+                return record, f"as {record.id}"
+            reasons.append(reason)
+        return None, reasons[0] if reasons else "it has not run before"
+
+    def _plan(self, name: str) -> Plan:
+        stage = self.pipeline.stages[name]
+        files = {p: str(self._file(source)) for p, source in stage.inputs.items()}
+        return check_jobs([Job(stage.notebook, {**stage.parameters, **files})])[0]
+
+    def _setting(self, name: str, nursery: Nursery) -> Setting:
+        group = f"{self.pipeline.name}/{name}"
+        return Setting(self.out, self.limits, nursery, self.interrupted, group)
+
+    def _file(self, source: str) -> Path | None:
+        """Return the file that a stage recorded under a name."""
+        name, _, wanted = source.partition(".")
+        record = self.settled[name].record
+        found = [f for f in record.outputs if f.name == wanted] if record else []
+        return record.folder / found[0].path if record and found else None
+
+    def _finish(self, name: str, why: str, record: RunRecord | None, ran: bool = True) -> None:
+        """Settle a stage that has a run, new or old, by its end and its gates."""
+        state: Any = "ran" if ran else "up to date"
+        if record is None or record.status != "succeeded":
+            error = record.error if record else None
+            state, why = "failed", f"{error.type}: {error.message}" if error else "interrupted"
+        elif closed := closed_gate(self.pipeline.stages[name].gates, results_of(record)):
+            state, why = "closed", closed
+        self.settled[name] = StageResult(name, state, why, record)

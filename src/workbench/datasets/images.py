@@ -1,0 +1,214 @@
+"""Read one picture of any format, mode and size as an array of bytes.
+
+Read many pictures: at once in threads, or block by block as a dask array asks for them.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from workbench.datasets.errors import BadImageError, SkippedWarning
+
+Fit = Literal["crop", "pad", "stretch"]
+Mode = Literal["RGB", "L"]
+Size = tuple[int, int]
+FITS: tuple[str, ...] = get_args(Fit)
+MODES: tuple[str, ...] = get_args(Mode)
+CHANNELS = {"RGB": 3, "L": 1}
+
+
+def decode(
+    content: bytes, where: str, size: Size | None = None, fit: Fit = "crop", mode: Mode = "RGB"
+) -> NDArray[np.uint8]:
+    """Return the first frame of an encoded picture, upright, as (y, x, channel).
+
+    Transparency is laid on white. 16-bit grey is divided by 257; other integer and float pictures
+    that go beyond bytes are stretched from their least to their greatest value.
+
+    Raises
+    ------
+    BadImageError
+        The picture is broken, cut off or of an unknown format; ``where`` names it.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if size is not None:  # a large JPEG is decoded at a half, a quarter or an eighth
+                image.draft(None, (2 * max(size), 2 * max(size)))
+            picture = _plain(ImageOps.exif_transpose(image), mode)
+        if size is not None:
+            picture = _fitted(picture, size, fit)
+        return np.asarray(picture, dtype=np.uint8).reshape(*picture.size[::-1], CHANNELS[mode])
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's many decoders raise errors of nearly every kind
+        reason = "not an image in a format that Pillow reads"
+        if not isinstance(error, UnidentifiedImageError):
+            reason = str(error) or type(error).__name__
+        raise BadImageError(where, reason) from error
+
+
+def header_size(file: str | os.PathLike[str] | bytes | None) -> Size | None:
+    """Return (height, width) from a picture's header, upright; None where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:  # type: ignore[arg-type]
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5
+            return (width, height) if turned else (height, width)
+    except Exception:  # whatever is wrong with it is reported when it is decoded
+        return None
+
+
+def _plain(image: Image.Image, mode: Mode) -> Image.Image:
+    """Return the picture in 8-bit grey or RGB."""
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_to_bytes(np.asarray(image), image))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return image.convert("RGB").convert(mode) if image.mode != mode else image
+
+
+def _to_bytes(values: NDArray[np.generic], image: Image.Image) -> NDArray[np.uint8]:
+    """Scale pixels of more than 8 bits. A clip would turn most 16-bit pictures white."""
+    numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(numbers.min()), float(numbers.max())
+    # Pillow has opened a 16-bit PNG both as I;16 and as I, depending on its version
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        low, high = 0.0, 65535.0
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    span = (high - low) or 1.0
+    return np.rint((numbers - low) / span * 255).astype(np.uint8)
+
+
+def _fitted(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
+    target = size[::-1]
+    if image.size == target:
+        return image
+    if fit == "crop":
+        return ImageOps.fit(image, target)
+    if fit == "pad":
+        return ImageOps.pad(image, target)
+    return image.resize(target)
+
+
+Item = str | bytes | None  # a path, an encoded picture, or nothing where one should be
+_BATCH = 1024
+_BLOCK = 128  # small: a scattered choice decodes the whole block around each picture
+_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Encoded pictures, what to call each in a message, and how to decode them.
+
+    It slices like an array of shape (sample, y, x, channel), which is all that dask needs to read
+    one block of it; a picture that cannot be read is then blank and named in a warning.
+    """
+
+    items: Sequence[Item]
+    names: Sequence[str]
+    size: Size | None = None
+    fit: Fit = "crop"
+    mode: Mode = "RGB"
+    on_bad: str = "skip"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the array that the pictures make. They need a common size for it."""
+        height, width = self.size or (0, 0)
+        return (len(self.items), height, width, CHANNELS[self.mode])
+
+    ndim = 4
+    dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[np.uint8]:
+        rows, *rest = key
+        wanted = np.arange(len(self.items))[rows]
+        image = np.zeros((np.size(wanted), *self.shape[1:]), np.uint8)
+        bad = []
+        for i, row in enumerate(np.atleast_1d(wanted)):
+            try:
+                image[i] = self.read(int(row))[0]
+            except BadImageError as error:
+                if self.on_bad == "raise":
+                    raise
+                bad.append(error)
+        if bad:
+            warnings.warn(f"left blank: {listed(bad)}", SkippedWarning, stacklevel=2)
+        blocks: NDArray[np.uint8] = image.reshape(*np.shape(wanted), *self.shape[1:])
+        return blocks[(*[slice(None)] * np.ndim(wanted), *rest)]
+
+    def read(self, row: int) -> tuple[NDArray[np.uint8], bytes]:
+        """Return one picture and the SHA-256 digest of its encoded bytes."""
+        content = _content(self.items[row], self.names[row])
+        image = decode(content, self.names[row], self.size, self.fit, self.mode)
+        return image, hashlib.sha256(content).digest()
+
+    def try_all(self) -> Iterator[tuple[NDArray[np.uint8], bytes] | BadImageError]:
+        """Yield in order what ``read`` returns for each picture, or the error it raises."""
+        from tqdm import tqdm
+
+        def attempt(row: int) -> tuple[NDArray[np.uint8], bytes] | BadImageError:
+            try:
+                return self.read(row)
+            except BadImageError as error:
+                return error
+
+        total = len(self.items)
+        # Threads hide the waiting for files; for small pictures in memory they only contend.
+        in_memory = all(isinstance(item, bytes) for item in self.items)
+        with (
+            ThreadPoolExecutor(1 if in_memory else min(8, os.cpu_count() or 1)) as pool,
+            tqdm(total=total, desc="Reading images", unit="image", delay=2, leave=False) as bar,
+        ):
+            for start in range(0, total, _BATCH):  # so that decoded pictures do not pile up
+                yield from pool.map(attempt, range(start, min(start + _BATCH, total)))
+                bar.update(min(_BATCH, total - start))
+
+    def lazy(self, token: str) -> Any:
+        """Return the pictures as a dask array named after ``token``, what they are read from."""
+        import dask.array as da
+
+        block = min(_BLOCK, max(1, _BLOCK_BYTES // max(1, int(np.prod(self.shape[1:])))))
+        return da.from_array(  # type: ignore[no-untyped-call, unused-ignore]
+            self,
+            chunks=(block, *self.shape[1:]),
+            name=f"pictures-{token}",
+            asarray=False,
+            meta=np.empty((0, 0, 0, 0), np.uint8),
+        )
+
+
+def listed(bad: Sequence[BadImageError], most: int = 5) -> str:
+    """Return the first few bad images with their reasons, and how many more there are."""
+    lines = "".join(f"\n  {error}" for error in bad[:most])
+    more = f"\n  and {len(bad) - most} more" if len(bad) > most else ""
+    return f"{len(bad)} image{'s'[: len(bad) > 1]} could not be read:{lines}{more}"
+
+
+def _content(item: Item, name: str) -> bytes:
+    if isinstance(item, bytes):
+        content = item
+    elif not item:
+        raise BadImageError(name, "no image is given")
+    else:
+        try:
+            with open(item, "rb") as file:  # noqa: PTH123 - a Path costs more than a small read
+                content = file.read()
+        except OSError as error:
+            raise BadImageError(name, error.strerror or str(error)) from error
+    if not content:
+        raise BadImageError(name, "the image is empty")
+    return content

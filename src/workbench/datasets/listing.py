@@ -1,0 +1,205 @@
+"""The reader's own images, listed by a folder or a table, as the image dataset."""
+
+import hashlib
+import numbers
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from workbench.datasets.dataset import Scalar, build, choose
+from workbench.datasets.errors import BadDataError, BadImageError, SkippedWarning
+from workbench.datasets.images import (
+    FITS,
+    MODES,
+    Fit,
+    Item,
+    Mode,
+    Pictures,
+    Size,
+    header_size,
+    listed,
+)
+
+OnBad = Literal["skip", "raise"]
+# Above either of these a collection is lazy unless the caller says otherwise.
+EAGER_BYTES = 512 * 2**20
+EAGER_IMAGES = 20_000
+_HEADERS = 100
+_DEFAULT_SIZE = (64, 64)
+_LARGEST_OWN_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder or a table says of its images. Arrays run along ``sample``."""
+
+    items: list[Item]
+    names: list[str]  # what a message calls each image
+    sample: NDArray[Any]
+    classes: list[str]
+    attrs: dict[str, Scalar]
+    label: NDArray[np.int64] | None = None
+    labels: NDArray[np.bool_] | None = None
+    split: NDArray[np.str_] | None = None
+    path: NDArray[np.str_] | None = None
+
+    def keep(self, rows: NDArray[Any]) -> "Listing":
+        """Return the listing of some rows, given by position."""
+        kept: dict[str, Any] = {
+            key: [getattr(self, key)[row] for row in rows] for key in ("items", "names")
+        }
+        for key in ("sample", "label", "labels", "split", "path"):
+            if (values := getattr(self, key)) is not None:
+                kept[key] = values[rows]
+        return replace(self, **kept)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the reader wants a collection's images. ``load`` documents each."""
+
+    size: int | Size | None = None
+    fit: Fit = "crop"
+    mode: Mode = "RGB"
+    lazy: bool | None = None
+    on_bad: OnBad = "skip"
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("fit", FITS), ("mode", MODES), ("on_bad", ("skip", "raise"))):
+            if getattr(self, key) not in allowed:
+                raise BadDataError(f"{key}={getattr(self, key)!r} is none of {', '.join(allowed)}")
+        if self.pair is not None and min(self.pair) < 1:
+            raise BadDataError(f"size must be 1 or more pixels, not {self.size!r}")
+
+    def changed(self) -> list[str]:
+        """Return the names of the options that are not at their defaults."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+
+    @property
+    def pair(self) -> Size | None:
+        """The size as (height, width)."""
+        if self.size is None:
+            return None
+        sides = self.size if isinstance(self.size, Sequence) else (self.size, self.size)
+        if len(sides) != 2 or not all(isinstance(side, numbers.Integral) for side in sides):
+            raise TypeError(f"size must be pixels or (height, width), not {self.size!r}")
+        return int(sides[0]), int(sides[1])
+
+
+def of_split(listing: Listing, split: str, what: str) -> Listing:
+    """Keep one split; raise ``BadDataError`` where there is no such split."""
+    if split == "all":
+        return listing
+    there = [] if listing.split is None else sorted(set(listing.split.tolist()) - {""})
+    if listing.split is None or split not in there:
+        has = f"has the splits {', '.join(there)}" if there else "is not divided into splits"
+        raise BadDataError(f'{what} {has}, so split="{split}" has no meaning; use split="all"')
+    return listing.keep(np.flatnonzero(listing.split == split))
+
+
+def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.Dataset:
+    """Read the listed images, or ``n`` of them, into the image dataset."""
+    attrs, available = dict(listing.attrs), len(listing.items)
+    if n is not None:
+        listing = listing.keep(choose(listing.label, available, n, seed))
+        attrs |= {"seed": seed, "n_available": available}
+    size = options.pair or _common_size(listing.items)
+    attrs |= {"resized_to": list(size), "fit": options.fit}
+    pictures = Pictures(
+        listing.items, listing.names, size, options.fit, options.mode, options.on_bad
+    )
+    eager = np.prod(pictures.shape) <= EAGER_BYTES and len(listing.items) <= EAGER_IMAGES
+    if options.lazy or (options.lazy is None and not eager):
+        attrs |= {"sha256": _listed_sha(listing), "sha256_of": "sample ids and file sizes"}
+        token = hashlib.sha256(repr((attrs, options, listing.path)).encode()).hexdigest()
+        return _build(listing, pictures.lazy(token), attrs)
+    image, digests, bad = _read(pictures)
+    kept = np.flatnonzero([digest is not None for digest in digests])
+    if bad:
+        _report(listing, kept, bad, whole=n is None)
+        attrs |= {"skipped": len(bad), "skipped_paths": [error.where for error in bad[:20]]}
+        listing, image = listing.keep(kept), image[kept]
+    attrs |= {
+        "sha256": _joined_sha(listing.sample, [digests[row] or b"" for row in kept]),
+        "sha256_of": "sample ids and encoded images",
+    }
+    return _build(listing, image, attrs)
+
+
+def _build(listing: Listing, image: Any, attrs: dict[str, Scalar]) -> xr.Dataset:
+    return build(
+        image,
+        sample=listing.sample,
+        classes=listing.classes,
+        label=listing.label,
+        labels=listing.labels,
+        split=listing.split,
+        path=listing.path,
+        attrs=attrs,
+    )
+
+
+def _read(
+    pictures: Pictures,
+) -> tuple[NDArray[np.uint8], list[bytes | None], list[BadImageError]]:
+    """Decode everything; a bad image has no digest, or raises where the caller wants that."""
+    image = np.empty(pictures.shape, np.uint8)
+    digests: list[bytes | None] = []
+    bad = []
+    for row, result in enumerate(pictures.try_all()):
+        if isinstance(result, BadImageError):
+            if pictures.on_bad == "raise":
+                raise result
+            bad.append(result)
+            digests.append(None)
+        else:
+            image[row], digest = result
+            digests.append(digest)
+    return image, digests, bad
+
+
+def _report(
+    listing: Listing, kept: NDArray[np.intp], bad: list[BadImageError], whole: bool
+) -> None:
+    """Warn of the bad images; raise where nothing is left, or nothing of a class."""
+    if not len(kept):
+        raise BadDataError(f"no image is left: {listed(bad)}")
+    if whole and listing.label is not None:
+        before, after = Counter(listing.label.tolist()), Counter(listing.label[kept].tolist())
+        lost = [listing.classes[k] for k in sorted(before) if k >= 0 and not after[k]]
+        if lost:
+            raise BadDataError(f"no image is left of class {', '.join(lost)}: {listed(bad)}")
+    warnings.warn(f"skipped: {listed(bad)}", SkippedWarning, stacklevel=4)
+
+
+def _common_size(items: Sequence[Item]) -> Size:
+    """Return the size that evenly spaced images agree on, if small; else 64 x 64."""
+    spaced = np.unique(np.linspace(0, len(items) - 1, _HEADERS).astype(int))
+    sizes = {header_size(items[row]) for row in spaced} - {None}
+    own = sizes.pop() if len(sizes) == 1 else None
+    return own if own is not None and max(own) <= _LARGEST_OWN_SIDE else _DEFAULT_SIZE
+
+
+def _joined_sha(sample: NDArray[Any], digests: Sequence[bytes]) -> str:
+    sha = hashlib.sha256()
+    for name, digest in zip(sample.tolist(), digests, strict=True):
+        sha.update(os.fsencode(str(name)) + b"\0" + digest + b"\n")
+    return sha.hexdigest()
+
+
+def _listed_sha(listing: Listing) -> str:
+    return _joined_sha(listing.sample, [b"%d" % _bytes(item) for item in listing.items])
+
+
+def _bytes(item: Item) -> int:
+    try:
+        return os.stat(item).st_size if isinstance(item, str) else len(item or b"")  # noqa: PTH116
+    except OSError:  # it is missing, and reported when it is decoded
+        return 0

@@ -1,0 +1,264 @@
+"""Which classes run into which.
+
+What the neighbours of a sample say its label is.
+
+Samples that lie far from everything, or among samples of another class.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from workbench._extras import need
+
+
+def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.DataArray:
+    """Groups of samples that are nearly the same.
+
+    Samples nearer than `threshold` to one another belong together, and so do those that they
+    are near to in turn. Among more duplicates than the graph has neighbours, a group can fall
+    into several.
+
+    Parameters
+    ----------
+    neighbors
+        A graph over the features.
+    threshold
+        A distance, itself included. By default a quarter of the median distance to the nearest
+        neighbour, and so 0 (exact duplicates) where most samples have one.
+
+    Returns
+    -------
+    xarray.DataArray
+        int64 (sample,): the number of the group, counted from 0 in the order of their first
+        members; -1 for samples that have no near-duplicate. ``attrs`` holds ``threshold``.
+
+    Examples
+    --------
+    >>> points = xr.DataArray([[0.0], [5.0], [0.1], [9.0]], dims=("sample", "feature"))
+    >>> duplicates(find_neighbors(points, k=1), threshold=0.2).values
+    array([ 0, -1,  0, -1])
+    """
+    sparse = need("scipy.sparse", extra="embeddings")
+    csgraph = need("scipy.sparse.csgraph", extra="embeddings")
+    index, distance = neighbors["index"].values, neighbors["distance"].values
+    if threshold is None:
+        threshold = float(np.median(distance[:, 0])) / 4
+    if not threshold >= 0:
+        raise ValueError(f"threshold={threshold} must be a distance, 0 or more")
+    rows, columns = np.nonzero(distance <= threshold)
+    n = len(index)
+    near = sparse.coo_matrix((np.ones(len(rows)), (rows, index[rows, columns])), shape=(n, n))
+    _, part = csgraph.connected_components(near, directed=False)
+    grouped = np.bincount(part)[part] > 1
+    # Components are counted in the order of their first members, and so are those that remain.
+    group = np.full(n, -1, dtype=np.int64)
+    group[grouped] = np.unique(part[grouped], return_inverse=True)[1]
+    return xr.DataArray(
+        group,
+        dims="sample",
+        coords=neighbors["index"].coords if "sample" in neighbors.coords else {},
+        name="duplicates",
+        attrs={"threshold": threshold},
+    )
+
+
+def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
+    """How often the neighbours of one class carry the label of another.
+
+    Parameters
+    ----------
+    neighbors
+        ``index`` (sample, neighbor).
+    labels
+        int (sample,), -1 for none.
+
+    Returns
+    -------
+    xarray.DataArray
+        float64 (label, neighbor_label): of the neighbours of the samples of a class, the share
+        that carry each label; every row adds up to 1. Samples without a label are a class of
+        their own, -1.
+
+    Raises
+    ------
+    ValueError
+        `labels` belongs to another number of samples.
+
+    Examples
+    --------
+    >>> graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0], [1]])})
+    >>> mixing(graph, xr.DataArray([7, 7, 3], dims="sample")).sel(label=3).values
+    array([0., 1.])
+    """
+    index = neighbors["index"].values
+    if labels.shape != (len(index),):
+        raise ValueError(f"{len(index)} samples in the graph, labels of shape {labels.shape}")
+    numbers, own = np.unique(labels.values, return_inverse=True)
+    counts = np.zeros((len(numbers), len(numbers)))
+    np.add.at(counts, (np.repeat(own, index.shape[1]), own[index].ravel()), 1)
+    return xr.DataArray(
+        counts / counts.sum(axis=1, keepdims=True),
+        coords={"label": numbers, "neighbor_label": numbers},
+        dims=("label", "neighbor_label"),
+        name="mixing",
+    )
+
+
+def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
+    """What the neighbours of each sample say its label is.
+
+    Neighbours without a label (-1) do not vote. A tie goes to the label whose members rank nearer.
+
+    Parameters
+    ----------
+    graph
+        ``index`` (sample, neighbor), as :func:`workbench.embeddings.neighbors` returns it.
+    labels
+        int (sample,), -1 for none.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``vote`` int64, the most frequent label among the neighbours, -1 where none has one;
+        ``agreement`` float32, the share of the voting neighbours that carry the sample's own
+        label, NaN where nobody votes or the sample has no label.
+
+    Raises
+    ------
+    ValueError
+        `labels` belongs to another number of samples, or holds values below -1.
+    """
+    own = np.asarray(labels.values)
+    index = graph["index"].values
+    if own.shape != (len(index),):
+        raise ValueError(f"{len(index)} samples in the graph, labels of shape {own.shape}")
+    if own.size and own.min() < -1:
+        raise ValueError(f"labels must be class numbers or -1 for none, found {own.min()}")
+    theirs = own[index]
+    voting = theirs >= 0
+    vote = votes_of(own, index)
+    with np.errstate(invalid="ignore"):
+        agreement = ((theirs == own[:, None]) & voting).sum(axis=1) / voting.sum(axis=1)
+    agreement[own < 0] = np.nan
+    return xr.Dataset(
+        {"vote": ("sample", vote), "agreement": ("sample", agreement.astype(np.float32))},
+        coords=labels.coords,
+    )
+
+
+def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The majority label around each row of `index`; `own` are the labels of all samples."""
+    classes = int(own.max(initial=0)) + 1
+    return np.concatenate([_majority(own[index[part]], classes) for part in row_blocks(len(index))])
+
+
+def row_blocks(n: int, step: int = 4096) -> Iterator[slice]:
+    """Runs of rows: what is computed from a graph's rows then stays in the processor's cache."""
+    return (slice(start, start + step) for start in range(0, max(n, 1), step))
+
+
+def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:
+    """The most frequent non-negative value of each row, -1 where there is none."""
+    rows, k = theirs.shape
+    # A nearer vote weighs a little more: too little to outvote anyone, enough to break a tie.
+    nearer = 1 - (np.arange(k) + 1) / (k + 1) ** 2
+    # One bin a row and class, and one before the row's classes for neighbours without a label.
+    bins = theirs + (np.arange(rows) * (n_classes + 1) + 1)[:, None]
+    weights = np.broadcast_to(nearer, theirs.shape).ravel()
+    counts = np.bincount(bins.ravel(), weights, rows * (n_classes + 1))
+    counts = counts.reshape(rows, n_classes + 1)[:, 1:]
+    vote: np.ndarray = counts.argmax(axis=1).astype(np.int64)
+    vote[counts[np.arange(rows), vote] == 0] = -1
+    return vote
+
+
+def label_accuracy(graph: xr.Dataset, labels: xr.DataArray) -> float:
+    """Share of the labelled samples whose neighbours' majority carries their label.
+
+    This is the leave-one-out accuracy of a k-nearest-neighbours classifier. On the graph of a
+    map it tells how well the classes keep apart there, on the graph of the features how well
+    they do in the original space.
+
+    Parameters
+    ----------
+    graph
+        ``index`` (sample, neighbor).
+    labels
+        int (sample,), -1 for none.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; NaN if no sample has a label.
+
+    Examples
+    --------
+    >>> graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0], [1]])})
+    >>> label_accuracy(graph, xr.DataArray([7, 7, 3], dims="sample"))
+    0.6666666666666666
+    """
+    labelled = labels.values >= 0
+    if not labelled.any():
+        return float("nan")
+    vote = neighbor_votes(graph, labels)["vote"].values
+    return float((vote == labels.values)[labelled].mean())
+
+
+def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Dataset:
+    """Measure how lonely every sample is and, given labels, how much of a stranger.
+
+    Parameters
+    ----------
+    neighbors
+        A graph over the features, or over a map: what is an outlier depends on the space.
+    labels
+        int (sample,), -1 for none.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``isolation`` float32 (sample,): the sample's mean distance to its neighbours, divided
+        by the median of that mean over the same neighbours. About 1 inside a cluster, whatever
+        its density; the larger, the lonelier. A ratio in the spirit of the local outlier factor
+        (Breunig et al. 2000), without its reachability smoothing. Where duplicates make both
+        zero it is 1.
+        With labels also ``vote`` int64 and ``agreement`` float32 (see
+        :func:`workbench.embeddings.graph.neighbor_votes`) and ``stranger`` bool: no neighbour
+        carries the sample's label, and at least half carry one and the same other.
+
+    Examples
+    --------
+    >>> graph = xr.Dataset({
+    ...     "index": (("sample", "neighbor"), [[1], [0], [1]]),
+    ...     "distance": (("sample", "neighbor"), [[1.0], [1.0], [9.0]])})
+    >>> outliers(graph).isolation.values
+    array([1., 1., 9.], dtype=float32)
+    """
+    index = neighbors["index"].values
+    mean = neighbors["distance"].values.mean(axis=1, dtype=np.float64)
+    around = np.concatenate([_medians(mean[index[part]]) for part in row_blocks(len(index))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        isolation = np.where(mean == around, 1.0, mean / around)
+    result = xr.Dataset(
+        {"isolation": ("sample", isolation.astype(np.float32))}, coords=neighbors.coords
+    )
+    if labels is None:
+        return result
+    votes = neighbor_votes(neighbors, labels)
+    theirs = labels.values[index]
+    united = (theirs == votes["vote"].values[:, None]).mean(axis=1) >= 0.5
+    stranger = (votes["agreement"].values == 0) & united
+    return result.assign(
+        vote=("sample", votes["vote"].values),
+        agreement=("sample", votes["agreement"].values),
+        stranger=("sample", stranger),
+    )
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Of each row; for short rows six times faster than np.median."""
+    ordered, k = np.sort(values, axis=1), values.shape[1]
+    medians: np.ndarray = (ordered[:, (k - 1) // 2] + ordered[:, k // 2]) / 2
+    return medians

@@ -1,0 +1,313 @@
+"""UMAP's fuzzy graph, the curve of its distances on the map, and where a layout starts.
+
+The methods behind :func:`workbench.embeddings.project`: each lays out and, if it can, places.
+"""
+
+import logging
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from workbench._extras import need
+from workbench.embeddings.neighbors import Layout, arrays, checked, exact_rows
+from workbench.embeddings.neighbors import neighbors as find_neighbors
+
+
+def memberships(distance: np.ndarray) -> np.ndarray:
+    """How strongly a sample belongs together with each of its neighbours.
+
+    McInnes, Healy and Melville 2018, section 3.1: ``exp(-(d - rho) / sigma)`` beyond the nearest
+    neighbour's distance ``rho``, with ``sigma`` such that the sum is ``log2(k + 1)`` (there, a
+    sample counts among its own neighbours).
+
+    Parameters
+    ----------
+    distance
+        float (sample, neighbor), nearest first.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (sample, neighbor) in [0, 1].
+
+    Examples
+    --------
+    >>> memberships(np.array([[1.0, 2.0, 3.0]])).round(3)
+    array([[1.   , 0.618, 0.382]])
+    """
+    distance = distance.astype(np.float64)
+    positive = np.where(distance > 0, distance, np.inf).min(axis=1)
+    rho = np.where(np.isfinite(positive), positive, 0.0)
+    beyond = np.maximum(distance - rho[:, None], 0)
+    target = np.log2(distance.shape[1] + 1)
+    low, high = np.zeros(len(distance)), np.full(len(distance), np.inf)
+    sigma = np.ones(len(distance))
+    for _ in range(64):
+        with np.errstate(over="ignore", under="ignore"):
+            total = np.exp(-beyond / sigma[:, None]).sum(axis=1)
+        if np.all(np.abs(total - target) < 1e-5):
+            break
+        large = total > target
+        high, low = np.where(large, sigma, high), np.where(large, low, sigma)
+        sigma = np.where(np.isfinite(high), (low + high) / 2, sigma * 2)
+    # With many neighbours at one distance no sigma reaches the sum: keep it from vanishing.
+    mean = distance.sum(axis=1) / (distance.shape[1] + 1)
+    floor = 1e-3 * np.where(rho > 0, mean, mean.mean())
+    sigma = np.maximum(sigma, np.maximum(floor, 1e-300))
+    with np.errstate(under="ignore"):
+        strength: np.ndarray = np.exp(-beyond / sigma[:, None])
+    return strength
+
+
+def fuzzy_graph(index: np.ndarray, distance: np.ndarray, mix: float = 1.0) -> Any:
+    """The symmetric graph of memberships: a scipy sparse (sample, sample) matrix.
+
+    An edge is there if either end says so: ``w + w' - w w'`` (`mix` 1), or if both do: ``w w'``
+    (`mix` 0), or in between.
+    """
+    sparse = need("scipy.sparse", extra="embeddings")
+    n, k = index.shape
+    directed = sparse.csr_matrix(
+        (memberships(distance).ravel(), index.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n)
+    )
+    mirrored = directed.T.tocsr()
+    both = directed.multiply(mirrored)
+    graph = mix * (directed + mirrored - both) + (1 - mix) * both
+    graph = graph.tocsr()
+    graph.eliminate_zeros()
+    return graph
+
+
+def curve(min_dist: float, spread: float) -> tuple[float, float]:
+    """``a`` and ``b`` that make ``1 / (1 + a d^2b)`` resemble what `min_dist` asks for.
+
+    That is 1 up to `min_dist` and ``exp(-(d - min_dist) / spread)`` beyond (same paper, section
+    4.2, definition 11).
+    """
+    optimize = need("scipy.optimize", extra="embeddings")
+    d = np.linspace(0, 3 * spread, 300)
+    wanted = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
+    (a, b), _ = optimize.curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), d, wanted)
+    return float(a), float(b)
+
+
+def spectral_start(graph: Any, seed: int) -> np.ndarray | None:
+    """The two slowest modes of the graph, or None where it falls into separate parts.
+
+    Eigenvectors of ``D^-1/2 A D^-1/2`` behind the first, which are those of the normalised
+    Laplacian (Belkin and Niyogi 2003).
+    """
+    sparse = need("scipy.sparse", extra="embeddings")
+    csgraph = need("scipy.sparse.csgraph", extra="embeddings")
+    n = graph.shape[0]
+    if n < 4 or csgraph.connected_components(graph, directed=False)[0] > 1:
+        return None
+    root = np.sqrt(np.asarray(graph.sum(axis=0)).ravel())
+    scale = sparse.diags(1 / root)
+    normal = scale @ graph @ scale
+    if n <= 500:
+        vectors = np.linalg.eigh(normal.toarray())[1]
+    else:
+        linalg = need("scipy.sparse.linalg", extra="embeddings")
+        try:
+            _, vectors = linalg.eigsh(normal, 3, which="LA", ncv=20, tol=1e-4, v0=root)
+        except linalg.ArpackNoConvergence:
+            return None
+    modes: np.ndarray = vectors[:, [-2, -3]]
+    # The sign of an eigenvector is arbitrary; this makes it the same on every machine.
+    modes = modes * np.where(modes[np.abs(modes).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    return np.asarray(modes + np.abs(modes).max() * 1e-5 * _noise(n, seed))
+
+
+def principal_start(values: np.ndarray, seed: int) -> np.ndarray:
+    """Two principal components with a little noise, so that duplicates start apart."""
+    points = principal_components(values, seed)
+    return np.asarray(points + (np.abs(points).max() or 1.0) * 1e-5 * _noise(len(points), seed))
+
+
+def principal_components(values: np.ndarray, seed: int, **options: Any) -> np.ndarray:
+    """The first two principal components, float (sample, 2); zeros where there is but one."""
+    decomposition = need("sklearn.decomposition", extra="embeddings")
+    count = min(2, *values.shape)
+    pca = decomposition.PCA(n_components=count, random_state=seed, **options)
+    if not np.ptp(values, axis=0).any():
+        return np.zeros((len(values), 2))
+    scores = pca.fit_transform(values)
+    return np.pad(scores, ((0, 0), (0, 2 - count)))
+
+
+def _noise(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 2))
+
+
+def pca(features: xr.DataArray, _: xr.Dataset | None, seed: int, **options: Any) -> Layout:
+    """Principal components: exact, linear, and the same for unseen samples."""
+    decomposition = need("sklearn.decomposition", extra="embeddings")
+    values = checked(features)
+    model = decomposition.PCA(**{"n_components": 2, "random_state": seed, **options}).fit(values)
+    return model.transform(values), model.transform
+
+
+def umap(
+    features: xr.DataArray,
+    graph: xr.Dataset | None,
+    seed: int,
+    *,
+    n_neighbors: int | None = None,
+    min_dist: float = 0.1,
+    spread: float = 1.0,
+    n_epochs: int | None = None,
+    init: Literal["spectral", "pca"] | np.ndarray = "spectral",
+    learning_rate: float = 1.0,
+    negative_sample_rate: int = 5,
+    repulsion_strength: float = 1.0,
+    set_op_mix_ratio: float = 1.0,
+) -> Layout:
+    """UMAP on the given graph: umap-learn's objective, order of moves and defaults, but epochs."""
+    from workbench.embeddings import umap_descent
+
+    values = checked(features)
+    graph, used = umap_graph(features, graph, n_neighbors)
+    edges = fuzzy_graph(*arrays(graph, used), mix=set_op_mix_ratio)
+    settings: dict[str, Any] = {
+        "curve": curve(min_dist, spread),
+        "seed": seed,
+        "negatives": negative_sample_rate,
+        "repulsion": repulsion_strength,
+    }
+    # Twice umap-learn's: the descent is quick, and neighbour recall gains a hundredth.
+    epochs = n_epochs or (1000 if len(values) <= 10_000 else 400)
+    start = _umap_start(values, edges, init, seed)
+    points = umap_descent.descend(start, None, edges, epochs=epochs, rate=learning_rate, **settings)
+
+    def place(new: np.ndarray) -> np.ndarray:
+        """At the mean of the neighbours, then a few epochs at a quarter of the rate."""
+        index, distance = exact_rows(values, new, used, graph.attrs.get("metric", "euclidean"))
+        links = _links(index, memberships(distance), len(values))
+        start = links.multiply(1 / links.sum(axis=1)).tocsr() @ points
+        placed: np.ndarray = umap_descent.descend(
+            start, points, links, epochs=max(epochs // 6, 1), rate=learning_rate / 4, **settings
+        )
+        return placed
+
+    return points, place
+
+
+def _umap_start(values: np.ndarray, edges: Any, init: Any, seed: int) -> np.ndarray:
+    """Where the descent starts, stretched to [0, 10] along both axes as umap-learn does."""
+    if isinstance(init, str) and init not in ("spectral", "pca"):
+        raise ValueError(f"init={init!r} is not known; it can be 'spectral', 'pca' or an array")
+    start = None if isinstance(init, str) else np.asarray(init, dtype=np.float64)
+    if isinstance(init, str) and init == "spectral":
+        start = spectral_start(edges, seed)
+    if start is None:
+        # A graph in separate parts has no slow modes that order them; components of the data do.
+        start = principal_start(values, seed)
+    if start.shape != (len(values), 2):
+        raise ValueError(f"init must have shape {(len(values), 2)}, not {start.shape}")
+    extent = np.ptp(start, axis=0)
+    return np.asarray(10 * (start - start.min(axis=0)) / np.where(extent > 0, extent, 1))
+
+
+def umap_graph(
+    features: xr.DataArray, graph: xr.Dataset | None, n_neighbors: int | None
+) -> tuple[xr.Dataset, int]:
+    """The graph to use and how many of its neighbours: 15, or all where it holds fewer."""
+    # UMAP counts a point among its own neighbours, so it needs one other fewer than it is told.
+    others = 14 if n_neighbors is None else n_neighbors - 1
+    if graph is None:
+        graph = find_neighbors(features, k=others)
+    held = graph.sizes["neighbor"]
+    if n_neighbors is None:
+        others = min(others, held)
+    if held < others:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs {others} neighbours besides the point itself and "
+            f"the graph holds {held}: use neighbors(features, k={others})"
+        )
+    return graph, others
+
+
+def _links(index: np.ndarray, strength: np.ndarray, n: int) -> Any:
+    sparse = need("scipy.sparse", extra="embeddings")
+    rows, k = index.shape
+    start = np.arange(0, rows * k + 1, k)
+    return sparse.csr_matrix((strength.ravel(), index.ravel(), start), shape=(rows, n))
+
+
+def umap_learn(
+    features: xr.DataArray, graph: xr.Dataset | None, seed: int, **options: Any
+) -> Layout:
+    """umap-learn itself, with everything that it can do, on the given graph."""
+    library = need("umap", extra="embeddings")
+    values = checked(features)
+    graph, used = umap_graph(features, graph, options.get("n_neighbors"))
+    index, distance = arrays(graph, used)
+    own = np.arange(len(values))
+    model = library.UMAP(
+        **{**options, "n_neighbors": used + 1},
+        random_state=seed,
+        n_jobs=1,
+        precomputed_knn=(
+            np.column_stack([own, index]),
+            np.column_stack([np.zeros(len(values)), distance]).astype(np.float32),
+        ),
+    )
+    with warnings.catch_warnings():
+        # Both restate what a seed and a precomputed graph mean.
+        warnings.filterwarnings("ignore", message="n_jobs value")
+        warnings.filterwarnings("ignore", message="precomputed_knn")
+        return model.fit_transform(values), None
+
+
+def pacmap(
+    features: xr.DataArray,
+    graph: xr.Dataset | None,
+    seed: int,
+    *,
+    n_neighbors: int = 10,
+    init: Literal["pca", "random"] = "pca",
+    **options: Any,
+) -> Layout:
+    """PaCMAP on near pairs from the given graph; it draws its mid-near and far pairs itself."""
+    library = need("pacmap", extra="embeddings")
+    values = checked(features).astype(np.float32)
+    if graph is None:
+        graph = find_neighbors(features, k=min(n_neighbors + 50, len(values) - 1))
+    if graph.sizes["neighbor"] < n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} and the graph holds {graph.sizes['neighbor']}: "
+            f"use neighbors(features, k={n_neighbors}) or larger, up to {n_neighbors + 50}"
+        )
+    pairs = _near_pairs(graph, n_neighbors)
+    distance = "angular" if graph.attrs.get("metric") == "cosine" else "euclidean"
+    # It warns that it was given a seed.
+    logging.getLogger("pacmap.pacmap").setLevel(logging.ERROR)
+    model = library.PaCMAP(
+        n_neighbors=n_neighbors,
+        pair_neighbors=pairs,
+        distance=distance,
+        random_state=seed,
+        **options,
+    )
+    numba = need("numba", extra="embeddings")
+    threads = numba.get_num_threads()
+    # As for t-SNE: on few samples, handing out work to threads costs more than the work.
+    numba.set_num_threads(threads if len(values) >= 10_000 else 1)
+    try:
+        return model.fit_transform(values, init=init), None
+    finally:
+        numba.set_num_threads(threads)
+
+
+def _near_pairs(graph: xr.Dataset, n_neighbors: int) -> np.ndarray:
+    """Neighbours that are near by both ends' scales (Wang, Huang, Rudin and Shaposhnik 2021)."""
+    index, distance = arrays(graph, n_neighbors + 50)
+    scale = np.maximum(distance[:, 3:6].mean(axis=1), 1e-10)
+    scaled = distance.astype(np.float64) ** 2 / scale[:, None] / scale[index]
+    order = np.argsort(scaled, axis=1, kind="stable")[:, :n_neighbors]
+    nearest = np.take_along_axis(index, order, axis=1)
+    own = np.repeat(np.arange(len(index)), n_neighbors)
+    return np.column_stack([own, nearest.ravel()]).astype(np.int32)

@@ -1,0 +1,185 @@
+"""Methods that explain a score by the input's pixels.
+
+Each takes the network, images (sample, channel, y, x) and a scorer, and returns signed values
+(sample, channel, y, x).
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from workbench.gradcam.forward import Scorer, logits, undisturbed
+
+_RELU = {F.relu, torch.relu, Tensor.relu}
+_RELU_IN_PLACE = {torch.relu_, Tensor.relu_, F.relu_}
+_RELU6 = {F.relu6}
+
+
+def gradient(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
+    """The score's gradient by the pixels (Simonyan et al. 2014, arXiv:1312.6034)."""
+    return _pixel_gradient(model, x, scorer)
+
+
+def smoothgrad(
+    model: nn.Module,
+    x: Tensor,
+    scorer: Scorer,
+    *,
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+) -> Tensor:
+    """The gradient averaged over noisy copies (Smilkov et al. 2017, arXiv:1706.03825, Eq. 1).
+
+    `noise` is the deviation of the Gaussian noise as a share of each image's range of values.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None, None, None]
+    total = torch.zeros_like(x)
+    for _ in range(samples):
+        disturbed = torch.randn(x.shape, generator=dice).to(x)
+        total += _pixel_gradient(model, x + spread * disturbed, scorer)
+    return total / samples
+
+
+def integrated_gradients(
+    model: nn.Module, x: Tensor, scorer: Scorer, *, steps: int = 32, baseline: float | Tensor = 0.0
+) -> Tensor:
+    """The gradient integrated from a baseline to the image (Sundararajan et al. 2017, Eq. 1).
+
+    arXiv:1703.01365; by the midpoint rule in `steps` steps. The values of an image add up to the
+    difference of the two scores, as nearly as the rule integrates.
+    """
+    way = x - baseline
+    total = torch.zeros_like(x)
+    for step in range(steps):
+        total += _pixel_gradient(model, baseline + (step + 0.5) / steps * way, scorer)
+    return way * total / steps
+
+
+def guided_backprop(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
+    """Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806, section 3.4).
+
+    On the way back every ReLU, whether a module or a function, also stops what is negative.
+
+    Raises
+    ------
+    ValueError
+        The network has no ReLU, and the method would be the plain gradient under another name.
+    """
+    mode = GuidedReLUs()
+    found = _pixel_gradient(model, x, scorer, mode)
+    if not mode.met:
+        raise ValueError("guided backpropagation changes how ReLUs pass gradients back, and this "
+                         "network has none: take 'gradient' or 'smoothgrad'")  # fmt: skip
+    return found
+
+
+def occlusion(
+    model: nn.Module,
+    x: Tensor,
+    scorer: Scorer,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    fill: float | None = None,
+    batch_size: int = 64,
+) -> Tensor:
+    """By how much the score falls when a window is covered (Zeiler and Fergus 2014, section 4.2).
+
+    arXiv:1311.2901. The window is by default a fifth of the image's shorter side, moved by half
+    of itself and filled with the image's mean colour; a pixel gets the mean of the windows that
+    cover it.
+
+    Returns
+    -------
+    torch.Tensor
+        (sample, 1, y, x).
+    """
+    height, width = x.shape[2:]
+    window = window or max(1, min(height, width) // 5)
+    step = stride or max(1, window // 2)
+    corners = list(product(_starts(height, window, step), _starts(width, window, step)))
+    masks = torch.zeros(len(corners), 1, height, width, device=x.device)
+    for mask, (top, left) in zip(masks, corners, strict=True):
+        mask[:, top : top + window, left : left + window] = 1
+    colour = (
+        x.mean((2, 3), keepdim=True) if fill is None else torch.full_like(x[:, :, :1, :1], fill)
+    )
+    drops = x.new_zeros(len(x), len(corners))
+    with undisturbed(model):
+        for i in range(len(x)):
+            whole = scorer.of_sample(i, logits(model(x[i : i + 1])))
+            found = [
+                scorer.of_sample(i, logits(model(x[i] * (1 - part) + colour[i] * part)))
+                for part in torch.split(masks, batch_size)
+            ]
+            drops[i] = whole - torch.cat(found)
+    return torch.einsum("nm,mcyx->ncyx", drops, masks.to(x)) / masks.sum(0).clamp(min=1)
+
+
+def _starts(length: int, window: int, step: int) -> list[int]:
+    """Where windows begin so that they cover everything, the last one flush with the end."""
+    end = max(0, length - window)
+    return sorted({*range(0, end, step), end})
+
+
+def _pixel_gradient(model: nn.Module, x: Tensor, scorer: Scorer, mode: Any = None) -> Tensor:
+    with undisturbed(model), torch.enable_grad(), mode or nullcontext():
+        pixels = x.detach().clone().requires_grad_()
+        score = scorer(logits(model(pixels)))
+        if not score.requires_grad:
+            raise ValueError("the score does not depend on the image")
+        return torch.autograd.grad(score.sum(), pixels)[0]
+
+
+class GuidedReLUs(TorchFunctionMode):
+    """While this is entered, every ReLU passes back only what is positive.
+
+    It stands in front of torch's functions, which modules call too, so that nothing is hooked or
+    replaced in the model, and in-place ReLUs are as good as others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func not in _RELU | _RELU_IN_PLACE | _RELU6:
+            return func(*args, **options)
+        self.met += 1
+        x = args[0] if args else options["input"]
+        in_place = func in _RELU_IN_PLACE or options.get("inplace", len(args) > 1 and args[1])
+        guided: Tensor = _GuidedReLU.apply(x, 6.0 if func in _RELU6 else None)  # type: ignore[no-untyped-call]
+        return x.copy_(guided) if in_place else guided
+
+
+class _GuidedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, most: float | None) -> Tensor:
+        ctx.save_for_backward((x > 0) if most is None else (x > 0) & (x < most))
+        return x.clamp(0, most)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (passes,) = ctx.saved_tensors
+        return gradient.relu() * passes, None
+
+
+#: Name to method.
+PIXELS: dict[str, Callable[..., Tensor]] = {
+    "gradient": gradient,
+    "smoothgrad": smoothgrad,
+    "integrated_gradients": integrated_gradients,
+    "guided_backprop": guided_backprop,
+    "occlusion": occlusion,
+}

@@ -1,0 +1,416 @@
+"""What a layer of a network makes of each image.
+
+Show a network the images of a dataset, a batch at a time.
+
+The layers of a network, by name.
+
+What a network says each image is.
+
+How good a network's predictions are.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from workbench._samples import unit_range
+from workbench.models.files import Sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def run(
+    model: nn.Module, ds: xr.Dataset, batch_size: int, progress: bool = True
+) -> Iterator[tuple[Any, int]]:
+    """Yield what the network returns for each batch, and the number of images in the batch.
+
+    Evaluation mode, no gradients, on the network's own device; its modes are put back at the end.
+    """
+    place = place_of(model, torch.empty(0))
+    with evaluating(model), torch.inference_mode():
+        for batch in batches(ds, batch_size, progress):
+            yield _forward(model, batch.to(place)), len(batch)
+
+
+def place_of(model: nn.Module, default: Tensor) -> Tensor:
+    """A tensor on the device and in the precision of the network; `default` without parameters."""
+    return next((p for p in model.parameters() if p.is_floating_point()), default)
+
+
+def batches(ds: xr.Dataset, batch_size: int, progress: bool = True) -> Iterator[Tensor]:
+    """Yield the images as float tensors (sample, channel, y, x), integers scaled to [0, 1].
+
+    Raises
+    ------
+    KeyError
+        ``ds`` has no ``image``.
+    ValueError
+        `batch_size` is below 1, there is no image, or a pixel is NaN or infinite.
+    """
+    if "image" not in ds:
+        raise KeyError(f"the dataset has no variable 'image'; it has {sorted(map(str, ds))}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: it must be at least 1")
+    image = ds["image"].transpose("sample", "channel", "y", "x")
+    total = image.sizes["sample"]
+    if total == 0:
+        raise ValueError("the dataset holds no image: 'sample' has length 0")
+    warned = False
+    with tqdm(total=total, desc="network", unit="image", disable=not progress) as bar:
+        for start, stop in _pieces(image, batch_size):
+            piece = image.isel(sample=slice(start, stop))
+            values = piece.values
+            if values.dtype.kind == "f":
+                warned = _check(piece, values, warned)
+            for part in np.array_split(values, -(-len(values) // batch_size)):
+                yield torch.from_numpy(unit_range(part))
+                bar.update(len(part))
+
+
+def _pieces(image: xr.DataArray, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Which samples to load at once: whole chunks, so that dask computes each but once."""
+    total = image.sizes["sample"]
+    ends = range(batch_size, total + batch_size, batch_size)
+    if image.chunks is not None:
+        ends = np.cumsum(image.chunksizes["sample"]).tolist()
+    start = 0
+    for end in ends:
+        if end - start >= batch_size or end >= total:
+            yield start, min(end, total)
+            start = end
+
+
+def _check(image: xr.DataArray, values: np.ndarray, warned: bool) -> bool:
+    """Refuse pixels that are no numbers; warn once of pixels beyond [0, 1]."""
+    broken = ~np.isfinite(values).all(axis=(1, 2, 3))
+    if broken.any():
+        first = image["sample"][broken.argmax()].item()
+        raise ValueError(f"sample {first!r} holds NaN or infinite pixels; fill or drop it")
+    low, high = values.min(), values.max()
+    if not warned and (low < 0 or high > 1):
+        text = f"float images should lie in [0, 1] for a network; these run from {low} to {high}"
+        warnings.warn(text, stacklevel=2)
+        return True
+    return warned
+
+
+def _forward(model: nn.Module, batch: Tensor) -> Any:
+    """Run the network; a grey image has its one channel repeated where three are wanted."""
+    wants = channels_of(model)
+    if (batch.shape[1], wants) == (1, 3):
+        batch = batch.expand(-1, 3, -1, -1)
+    try:
+        return model(batch)
+    except (RuntimeError, ValueError) as error:
+        has = batch.shape[1]
+        if wants in (has, None):
+            raise
+        raise ValueError(f"the images have {has} channels, the network takes {wants}") from error
+
+
+def channels_of(model: nn.Module) -> int | None:
+    """How many image channels a network takes, as far as itself or its first convolution tells."""
+    known = getattr(model, "in_channels", None)
+    if isinstance(known, int):
+        return known
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return first.in_channels if first is not None else None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and batch statistics off, and every module back to what it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Name to module of all layers; the network itself has the name ``""``.
+
+    Raises
+    ------
+    ValueError
+        The network was read from a file that hides them (TorchScript, torch.export, ONNX).
+    """
+    if isinstance(model, Sealed):
+        raise ValueError(f"{model.kind} files hide their layers; load a state dict instead")
+    return dict(model.named_modules())
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name.
+
+    Raises
+    ------
+    ValueError
+        There is none; the nearest names are listed. Or the network hides its layers.
+    """
+    layers = layers_of(model)
+    if name not in layers:
+        near = get_close_matches(name, layers, n=3) or list(layers)[1:6]
+        raise ValueError(f"the model has no layer {name!r}; there is {', '.join(near)}")
+    return layers[name]
+
+
+def activations(
+    model: nn.Module,
+    ds: xr.Dataset,
+    layer: str | None = None,
+    *,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> xr.DataArray:
+    """One vector for each image: the output of a layer, averaged over the image.
+
+    Parameters
+    ----------
+    model
+        Any torch module that takes float images (sample, channel, y, x) in [0, 1]. Its training
+        mode is put back when this returns, and it keeps no hook.
+    ds
+        An image dataset; dask-backed images are loaded a batch at a time.
+    layer
+        A name out of ``model.named_modules()``. By default the penultimate layer: what goes into
+        the last ``nn.Linear``.
+    batch_size
+        Images at a time.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    xarray.DataArray
+        float32 (sample, feature); ``attrs`` names the layer.
+
+    Raises
+    ------
+    ValueError
+        No layer of that name (the nearest are listed), no ``nn.Linear`` to stand before, the
+        layer's output is not one array a sample, or the network was read from a file that hides
+        its layers (TorchScript, torch.export, ONNX). The same for bad images as in
+        :func:`workbench.models.predict`.
+
+    Examples
+    --------
+    >>> from workbench.models import SmallResNet
+    >>> ds = xr.Dataset({"image": (("sample", "y", "x", "channel"),
+    ...                            np.zeros((2, 32, 32, 3), np.uint8))})
+    >>> activations(SmallResNet(), ds, "layer2", progress=False).shape
+    (2, 128)
+    """
+    name, module, before = _layer(model, layer)
+    seen: list[Tensor] = []
+    found: list[np.ndarray] = []
+    hook = module.register_forward_hook(_keep(seen, before))
+    try:
+        for _, n in run(model, ds, batch_size, progress):
+            found.append(_vectors(seen, name, n))
+            seen.clear()
+    finally:
+        hook.remove()
+    coords = {"sample": ds["sample"]} if "sample" in ds.coords else {}
+    return xr.DataArray(
+        np.concatenate(found),
+        dims=("sample", "feature"),
+        coords=coords,
+        name="features",
+        attrs={"kind": "network", "layer": name},
+    )
+
+
+def _layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module, bool]:
+    """The layer's name, its module, and whether its input is meant, not its output."""
+    if layer is not None:
+        return layer, find_layer(model, layer), False
+    every = layers_of(model).items()
+    linear = [(name, module) for name, module in every if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError("the model has no nn.Linear to stand before; name a layer")
+    name, module = linear[-1]
+    return f"before {name}", module, True
+
+
+def _keep(seen: list[Tensor], before: bool) -> "Callable[..., None]":
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(inputs[0] if before else output)
+
+    return hook
+
+
+def _vectors(seen: list[Tensor], name: str, n: int) -> np.ndarray:
+    """The layer's output for one batch as (sample, feature)."""
+    value = seen[-1] if seen else None
+    if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != n:
+        what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"layer {name!r} gives {what} for {n} images, not one array a sample")
+    vectors = value.flatten(2).mean(2) if value.ndim > 2 else value
+    result: np.ndarray = vectors.float().cpu().numpy()
+    return result
+
+
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+def predict(
+    model: nn.Module,
+    ds: xr.Dataset,
+    *,
+    activation: Activation = "softmax",
+    batch_size: int = 256,
+    progress: bool = True,
+) -> xr.DataArray:
+    """Class probabilities of every image.
+
+    Parameters
+    ----------
+    model
+        What :func:`workbench.models.load` returns, or any torch module that takes float images
+        (sample, channel, y, x) in [0, 1] and returns scores (sample, class). It runs where it
+        lies, on the CPU or a GPU, and its training mode is put back.
+    ds
+        An image dataset. Integer images are scaled to [0, 1]; grey ones have their channel
+        repeated for a network that takes three; dask-backed ones are loaded a few chunks at a time.
+    activation
+        What makes probabilities of the network's scores: ``"softmax"``, which leaves rows alone
+        that are probabilities already (none negative, their sum 1); ``"sigmoid"`` for independent
+        labels; ``"none"`` for the scores themselves.
+    batch_size
+        Images at a time.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    xarray.DataArray
+        float32 (sample, class); ``class`` holds the network's own ``classes`` where it has them,
+        else numbers.
+
+    Raises
+    ------
+    KeyError
+        ``ds`` has no ``image``.
+    ValueError
+        The images have no pixels, NaN among them, or channels that the network does not take;
+        the network's output is not one row of scores for each image, or is NaN.
+
+    Examples
+    --------
+    >>> from workbench import datasets, models
+    >>> ds = datasets.load("photos", n=20)
+    >>> probability = models.predict(models.load("cifar10"), ds, progress=False)
+    >>> probability.sizes["class"], str(probability["class"].values[3])
+    (10, 'cat')
+    """
+    if activation not in ("softmax", "sigmoid", "none"):
+        raise ValueError(f"activation={activation!r}: it must be 'softmax', 'sigmoid' or 'none'")
+    rows = [_rows(output, n) for output, n in run(model, ds, batch_size, progress)]
+    scores = np.concatenate(rows).astype(np.float64)
+    if np.isnan(scores).any():
+        bad = np.isnan(scores).any(axis=1)
+        first = ds["sample"][bad.argmax()].item()
+        raise ValueError(f"the network returns NaN for {bad.sum()} images, first {first!r}")
+    names = getattr(model, "classes", None)
+    coords: dict[str, Any] = {"class": np.arange(scores.shape[1])}
+    if names is not None and len(names) == scores.shape[1]:
+        coords["class"] = np.asarray(list(names), dtype=np.str_)
+    if "sample" in ds.coords:
+        coords["sample"] = ds["sample"]
+    return xr.DataArray(
+        _probabilities(scores, activation).astype(np.float32),
+        dims=("sample", "class"),
+        coords=coords,
+        name="probability",
+        attrs={"model": type(model).__name__, "activation": activation},
+    )
+
+
+def _rows(output: Any, n: int) -> np.ndarray:
+    """The scores of one batch."""
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != n:
+        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the network gives {what} for {n} images, not one row of scores each")
+    rows: np.ndarray = output.float().cpu().numpy()
+    return rows
+
+
+def _probabilities(scores: np.ndarray, activation: Activation) -> np.ndarray:
+    if activation == "none":
+        return scores
+    if activation == "sigmoid":
+        # tanh does not overflow
+        return np.asarray((1 + np.tanh(scores / 2)) / 2)
+    if scores.shape[1] == 1:
+        raise ValueError("the network returns one score an image; say activation='sigmoid'")
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def evaluate(model: nn.Module, ds: xr.Dataset, progress: bool = True) -> dict[str, float | int]:
+    """Accuracy and calibration on a labelled dataset.
+
+    Parameters
+    ----------
+    model
+        As :func:`workbench.models.predict` takes it.
+    ds
+        An image dataset with ``label``; samples without one (-1) are left out.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    dict
+        ``n``; ``accuracy``; ``expected_calibration_error`` over 15 bins of equal width (Guo et
+        al. 2017, arXiv:1706.04599, Eq. 3).
+
+    Raises
+    ------
+    ValueError
+        No sample has a label, or the network's classes are not the dataset's.
+    """
+    ds = ds.isel(sample=np.flatnonzero(ds["label"].values >= 0))
+    if not ds.sizes["sample"]:
+        raise ValueError("no sample has a label")
+    found = predict(model, ds, progress=progress)
+    labels = ds["label"].values
+    theirs = getattr(model, "classes", None)
+    ours = ds["class"].values.tolist() if "class" in ds.coords else None
+    if (theirs and ours and theirs != ours) or labels.max() >= found.sizes["class"]:
+        raise ValueError(f"the network's classes are {theirs}, the dataset's {ours}")
+    confidence, right = found.values.max(axis=1), found.values.argmax(axis=1) == labels
+    return {
+        "n": len(right),
+        "accuracy": round(float(right.mean()), 4),
+        "expected_calibration_error": round(calibration_error(confidence, right), 4),
+    }
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Mean distance between confidence and accuracy, over bins of confidence, by their size.
+
+    Guo et al. 2017, arXiv:1706.04599, Eq. 3.
+
+    Examples
+    --------
+    >>> round(calibration_error(np.array([0.9, 0.9]), np.array([True, False])), 3)
+    0.4
+    """
+    bin_of = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gap = np.bincount(bin_of, weights=confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(right))

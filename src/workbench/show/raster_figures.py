@@ -1,0 +1,324 @@
+"""Boxes on a plane or over an image: detections before and after they are merged.
+
+Where regions lie on a raster.
+
+Figures of what was measured: times on a logarithmic scale, memory under its cap.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+from workbench._units import brief
+from workbench.show.style import OTHERS, PALETTE, colors, finish, styled
+
+
+def merged_boxes(
+    cases: Mapping[str, tuple[ArrayLike, Mapping[str, ArrayLike]]],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Small drawings, a row a case: the boxes that went in, and what each way made of them.
+
+    Parameters
+    ----------
+    cases
+        Name of a case to its boxes (box, 4), ``x_min, y_min, x_max, y_max``, and name of a way to
+        the boxes that came out. The ways are the same in every case.
+    title, caption
+        Above and below the figure.
+
+    Raises
+    ------
+    ValueError
+        There is no case.
+
+    Examples
+    --------
+    >>> one = [[0, 0, 4, 4]]
+    >>> figure = merged_boxes({"alone": (one, {"merged": one})})
+    """
+    if not cases:
+        raise ValueError("there is nothing to show: no case was given")
+    ways = ["found", *next(iter(cases.values()))[1]]
+    with styled():
+        fig, axes = plt.subplots(
+            len(ways), len(cases), squeeze=False, layout="constrained",
+            figsize=(2.1 * len(cases) + 0.6, 1.7 * len(ways) + 0.6),
+        )  # fmt: skip
+        for column, (name, (boxes, results)) in enumerate(cases.items()):
+            axes[0, column].set_title(name, fontsize=9, loc="center")
+            for row, found in enumerate([boxes, *results.values()]):
+                _panel(axes[row, column], np.asarray(boxes), np.asarray(found), inside=row == 0)
+        for row, way in enumerate(ways):
+            axes[row, 0].set_ylabel(way, fontsize=9)
+        fig.suptitle(title, x=0.01, ha="left")
+        return finish(fig, caption)
+
+
+def _panel(ax: Axes, before: np.ndarray, after: np.ndarray, *, inside: bool) -> None:
+    """The boxes that came out in colour, over those that went in, in grey."""
+    for x0, y0, x1, y1 in before:
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=OTHERS, ls=":"))
+    shades: Sequence[str] = colors(len(after))
+    for (x0, y0, x1, y1), color in zip(after, shades, strict=True):
+        ax.add_patch(
+            Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=f"{color}22", edgecolor=color, lw=1.6)
+        )
+    low, high = before[:, :2].min(axis=0), before[:, 2:].max(axis=0)
+    x, y = (low + high) / 2
+    # a square, so that all panels are of one size
+    reach = 0.58 * float((high - low).max())
+    ax.set(xlim=(x - reach, x + reach), ylim=(y + reach, y - reach))
+    ax.set(xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set_visible(False)
+    if not inside:
+        ax.set_xlabel(f"{len(after)} left", fontsize=8)
+
+
+#: With more regions than this their density is drawn.
+_MOST_BOXES = 3000
+#: Spots along the longer side: at most these, and so few that they hold some regions each.
+_DENSITY_BINS, _REGIONS_A_SPOT = 96, 4
+
+
+def regions_over(
+    picture: NDArray[Any] | None,
+    boxes: ArrayLike,
+    size: tuple[int, int],
+    text: str,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str = "Where the regions lie",
+) -> Figure:
+    """Boxes drawn over a small picture of the raster they belong to.
+
+    Parameters
+    ----------
+    picture
+        (y, x) or (y, x, 3), of the whole raster at any resolution; None leaves it blank.
+    boxes
+        (region, 4): column, row, width, height in the raster's pixels. More than 3,000 are drawn
+        as the number of regions on each spot.
+    size
+        The raster's height and width in pixels.
+    text
+        The caption.
+    labels
+        One a region: their colours. With more than nine different ones, the rarest share grey.
+    title
+        Above the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        There are no boxes.
+
+    Examples
+    --------
+    >>> figure = regions_over(np.zeros((4, 4)), [[0, 0, 10, 10]], (40, 40), "n = 1")
+    """
+    places = np.asarray(boxes, float)
+    if not len(places):
+        raise ValueError("there are no boxes to draw")
+    height, width = size
+    with styled():
+        wide = 6.0 if height > width else 7.0
+        shape = (wide, min(9.0, max(3.0, wide * height / width)) + 0.6)
+        fig, ax = plt.subplots(figsize=shape, layout="compressed")
+        if picture is not None:
+            ax.imshow(
+                picture, extent=(0, width, height, 0), cmap="gray", interpolation="antialiased"
+            )
+        if len(places) > _MOST_BOXES:
+            _density(ax, places, size)
+        else:
+            _outlines(ax, places, labels)
+        margin = 0.05 * max(size)  # regions far outside must not make the raster small
+        ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
+        ax.set_aspect("equal")
+        ax.plot([0, width, width, 0, 0], [0, 0, height, height, 0], color=OTHERS, lw=0.8)
+        ax.set(xlabel="column (pixels)", ylabel="row (pixels)", title=title)
+        finish(fig, text)
+        _close_gap(fig, ax)
+        return fig
+
+
+def _close_gap(fig: Figure, ax: Any) -> None:
+    """Take the height that a legend beside the axes has left empty above and below them."""
+    fig.draw_without_rendering()
+    height, box = fig.get_figheight(), ax.get_tightbbox()
+    caption, margin = 0.3, 0.1  # inches
+    empty = box.y0 / fig.dpi - caption, height - box.y1 / fig.dpi - margin
+    fig.set_figheight(height - sum(max(0.0, gap) for gap in empty))
+
+
+def _outlines(ax: Any, places: NDArray[np.float64], labels: Sequence[str] | None) -> None:
+    col, row, width, height = places.T
+    x = np.stack([col, col + width, col + width, col, col], axis=1)
+    y = np.stack([row, row, row + height, row + height, row], axis=1)
+    colors: Any = PALETTE[0]
+    if labels is not None:
+        names, counts = np.unique(np.asarray(labels, str), return_counts=True)
+        often = names[np.argsort(-counts, kind="stable")][: len(PALETTE) - 1].tolist()
+        color = dict(zip(sorted(often), PALETTE, strict=False))
+        colors = [color.get(str(label), OTHERS) for label in labels]
+        keys = [Line2D([], [], color=shade, label=name) for name, shade in color.items()]
+        if len(names) > len(often):
+            keys.append(Line2D([], [], color=OTHERS, label="others"))
+        ax.legend(handles=keys, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.add_collection(LineCollection(list(np.stack([x, y], axis=2)), colors=colors, lw=0.9))
+
+
+def _density(ax: Any, places: NDArray[np.float64], size: tuple[int, int]) -> None:
+    height, width = size
+    x, y = places[:, 0] + places[:, 2] / 2, places[:, 1] + places[:, 3] / 2
+    bins = min(_DENSITY_BINS, (len(x) / _REGIONS_A_SPOT) ** 0.5)
+    across = max(1, round(bins * min(1, width / height)))
+    down = max(1, round(bins * min(1, height / width)))
+    counts, _, _ = np.histogram2d(y, x, bins=(down, across), range=((0, height), (0, width)))
+    shown = np.ma.masked_equal(counts, 0)
+    drawn = ax.imshow(shown, extent=(0, width, height, 0), cmap="viridis", alpha=0.55)
+    side = f"{width / across:,.0f} × {height / down:,.0f}"
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=f"regions on {side} pixels")
+
+
+def durations(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
+    """Bars of seconds for each way and size, on a logarithmic scale.
+
+    Parameters
+    ----------
+    table
+        ``way``, ``regions``, ``seconds``, and ``measured``, on how many regions: bars of what was
+        measured on fewer and multiplied up are hatched. ``written``, where there, puts the ways
+        that write into a panel of their own.
+    title, caption
+        Above and below the figure.
+
+    Raises
+    ------
+    ValueError
+        The table is empty.
+    """
+    _check_measured(table)
+    written = table["written"] if "written" in table else pd.Series(False, table.index)
+    panels = [part for part in (table[~written], table[written]) if len(part)]
+    with styled():
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(10, 4.2), layout="constrained", sharey=True, squeeze=False,
+            width_ratios=[part["way"].nunique() for part in panels],
+        )  # fmt: skip
+        names = [["into memory"], ["into memory", "written to disk"]][len(panels) - 1]
+        for ax, part, name in zip(axes.flat, panels, names, strict=True):
+            _bars(ax, part)
+            ax.set_title(name, fontsize=10)
+        axes.flat[0].set(ylabel="seconds", yscale="log")
+        fig.suptitle(title, x=0.01, ha="left")
+        sizes = sorted(table["regions"].unique())
+        handles = [
+            Patch(facecolor=color, label=f"{size:,} regions")
+            for size, color in zip(sizes, colors(len(sizes)), strict=True)
+        ]
+        if (table["measured"] < table["regions"]).any():
+            handles.append(Patch(facecolor="white", edgecolor="black", hatch="////",
+                                 label="multiplied up from a part"))  # fmt: skip
+        fig.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=9)
+        return finish(fig, caption)
+
+
+def _check_measured(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise ValueError("there is nothing to show: nothing was measured")
+
+
+def _bars(ax: Axes, table: pd.DataFrame) -> None:
+    ways, sizes = list(dict.fromkeys(table["way"])), sorted(table["regions"].unique())
+    width = 0.8 / len(sizes)
+    for i, (size, color) in enumerate(zip(sizes, colors(len(sizes)), strict=True)):
+        rows = table[table["regions"] == size].set_index("way").loc[ways]
+        at = np.arange(len(ways)) + (i - (len(sizes) - 1) / 2) * width
+        hatch = ["////" if part else "" for part in rows["measured"] < rows["regions"]]
+        bars = ax.bar(at, rows["seconds"], width, color=color, hatch=hatch, edgecolor="white")
+        ax.bar_label(bars, [brief(s) for s in rows["seconds"]], fontsize=7, padding=1)
+    ax.set_xticks(range(len(ways)), [way.replace(", ", ",\n") for way in ways], fontsize=8)
+    ax.margins(y=0.12)
+
+
+def growth(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
+    """Seconds against the number of points, a line for each way, both scales logarithmic.
+
+    Parameters
+    ----------
+    table
+        ``way``, ``points``, ``seconds`` and ``extrapolated``: such points are hollow.
+    title, caption
+        Above and below the figure.
+
+    Raises
+    ------
+    ValueError
+        The table is empty.
+    """
+    _check_measured(table)
+    ways = list(dict.fromkeys(table["way"]))
+    with styled():
+        fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+        for way, color in zip(ways, colors(len(ways)), strict=True):
+            rows = table[table["way"] == way].sort_values("points")
+            ax.plot(rows["points"], rows["seconds"], color=color, label=way)
+            for part, face in ((~rows["extrapolated"], color), (rows["extrapolated"], "white")):
+                ax.scatter(rows["points"][part], rows["seconds"][part], color=color,
+                           facecolor=face, s=28, zorder=3)  # fmt: skip
+        if table["extrapolated"].any():
+            ax.scatter([], [], edgecolor="black", facecolor="white", label="multiplied up")
+        ax.set(xscale="log", yscale="log", xlabel="points", ylabel="seconds")
+        sizes = sorted(table["points"].unique())
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        ax.minorticks_off()
+        fig.legend(loc="outside right center", fontsize=9)
+        fig.suptitle(title, x=0.01, ha="left")
+        return finish(fig, caption)
+
+
+def memory(table: pd.DataFrame, cap: int, *, title: str = "", caption: str = "") -> Figure:
+    """Resident memory over time, and the cap that it was to keep.
+
+    Parameters
+    ----------
+    table
+        ``seconds`` and ``bytes``.
+    cap
+        In bytes.
+    title, caption
+        Above and below the figure.
+
+    Raises
+    ------
+    ValueError
+        The table is empty.
+    """
+    _check_measured(table)
+    with styled():
+        fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+        ax.fill_between(table["seconds"], table["bytes"] / 2**20, color=colors(2)[1], alpha=0.25)
+        ax.plot(table["seconds"], table["bytes"] / 2**20, color=colors(2)[1])
+        ax.axhline(cap / 2**20, color=colors(1)[0], linestyle="--")
+        ax.annotate("cap", (1, cap / 2**20), (-4, 3), xycoords=("axes fraction", "data"),
+                    textcoords="offset points", ha="right", color=colors(1)[0])  # fmt: skip
+        ax.set(xlabel="seconds", ylabel="MiB above the start", ylim=(0, None), title=title)
+        ax.margins(x=0)
+        return finish(fig, caption)
