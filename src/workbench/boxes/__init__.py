@@ -1,5 +1,20 @@
 """Boxes, polygons and points on images: read, draw, review and write them."""
 
+from workbench.boxes.formats import (
+    from_annotorious,
+    from_coco,
+    from_voc,
+    from_yolo,
+    to_annotorious,
+    to_coco,
+    to_voc,
+    to_yolo,
+)
+from workbench.boxes.loading import load
 from workbench.datasets.boxes import as_table, clip, image_sizes
 
-__all__ = ["as_table", "clip", "image_sizes"]
+__all__ = [
+    "load", "as_table", "clip", "image_sizes",
+    "from_coco", "to_coco", "from_yolo", "to_yolo",
+    "from_voc", "to_voc", "from_annotorious", "to_annotorious",
+]  # fmt: skip

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,7 +28,9 @@ from workbench.datasets.errors import BadDataError, SkippedWarning
 
 Where = str | os.PathLike[str]
 Notes = Counter[str]
+Row = dict[Any, Any]
 _DECIMALS = 6
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -42,6 +45,12 @@ class _Object:
     source: str | None = None
     is_box: bool = True
     fractions: bool = False
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.shape).all():
+            raise ValueError(f"coordinates must be finite, not {np.ravel(self.shape).tolist()}")
+        if not self.is_box and len(np.atleast_2d(self.shape)) in (0, 2):
+            raise ValueError("a polygon has 3 corners or more")
 
 
 def to_coco(ds: xr.Dataset, boxes: pd.DataFrame, path: Where | None = None) -> dict[str, Any]:
@@ -87,7 +96,8 @@ def to_coco(ds: xr.Dataset, boxes: pd.DataFrame, path: Where | None = None) -> d
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     if path is not None:
-        _write(Path(path), json.dumps(content))
+        with _new(Path(path).expanduser()) as part:
+            part.write_text(json.dumps(content), "utf-8")
     return content
 
 
@@ -103,7 +113,7 @@ def from_coco(source: Where | Mapping[str, Any], ds: xr.Dataset) -> pd.DataFrame
     BadDataError
         The file is no such JSON, or an entry, which is named, is broken.
     """
-    content, where = _json(source)
+    content, where = read_json(source)
     if not isinstance(content, Mapping) or not {"images", "annotations"} <= set(content):
         raise BadDataError(f"{where} is no COCO data: that has images, annotations and categories")
     notes: Notes = Counter()
@@ -120,21 +130,22 @@ def _coco_objects(content: Mapping[str, Any], where: str, notes: Notes) -> Itera
             names[category["id"]] = str(category["name"])
     for i, entry in enumerate(content["annotations"]):
         with _entry(f"{where}, annotations[{i}]"):
-            image, label = images[entry["image_id"]], names[entry["category_id"]]
             x, y, width, height = map(float, entry["bbox"])
             shape: Any = [[x, y], [x + width, y + height]]
-            parts = entry.get("segmentation") or []
-            if isinstance(parts, Mapping) or len(parts) > 1:
-                notes["of a mask or several polygons are kept as their boxes"] += 1
-            elif parts:
+            parts, is_box = entry.get("segmentation") or [], False
+            if isinstance(parts, list) and len(parts) == 1:
                 shape = np.reshape(parts[0], (-1, 2))
             elif entry.get("num_keypoints") == 1:
                 shape = np.reshape(entry["keypoints"], (-1, 3))[:1, :2]
-            is_box = not parts and len(shape) == 2
+            else:
+                is_box = True
+            image, label = images[entry["image_id"]], names[entry["category_id"]]
+            one = _Object(image, shape, label, entry.get("score"), entry.get("source"), is_box)
         if entry.get("iscrowd"):
             notes["crowds were skipped"] += 1
         else:
-            yield _Object(image, shape, label, entry.get("score"), entry.get("source"), is_box)
+            notes["of a mask or several polygons are kept as their boxes"] += bool(parts and is_box)
+            yield one
 
 
 def to_yolo(ds: xr.Dataset, boxes: pd.DataFrame, path: Where) -> Path:
@@ -156,7 +167,7 @@ def to_yolo(ds: xr.Dataset, boxes: pd.DataFrame, path: Where) -> Path:
     _warn(str(root), Counter({"points have no place in YOLO and were left out": is_point.sum()}))
     classes = _classes(ds, table)
 
-    def text(rows: list[dict[str, Any]], size: NDArray[np.int64]) -> str:
+    def text(rows: list[Row], size: NDArray[np.int64]) -> str:
         lines = []
         for row in rows:
             low, high = np.reshape([row[name] for name in CORNERS], (2, 2))
@@ -202,8 +213,9 @@ def _yolo_objects(root: Path) -> Iterator[_Object]:
                 shape, is_box = np.reshape(values, (-1, 2)), len(values) == 4
                 if is_box:
                     shape = shape[0] + shape[1] * [[-0.5], [0.5]]
-            image = str(file.relative_to(folder))[: -len(".txt")]
-            yield _Object(image, shape, names[int(kind)], score, None, is_box, True)
+                image = str(file.relative_to(folder))[: -len(".txt")]
+                one = _Object(image, shape, names[int(kind)], score, None, is_box, True)
+            yield one
 
 
 def yolo_classes(root: Path) -> list[str]:
@@ -215,7 +227,7 @@ def yolo_classes(root: Path) -> list[str]:
                 return [str(names[i]) for i in range(len(names))]
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
-            return file.read_text("utf-8").split("\n")[: -1 or None]
+            return file.read_text("utf-8").splitlines()
     raise BadDataError(f"{root} has no data.yaml or classes.txt, which name the classes")
 
 
@@ -236,12 +248,13 @@ def to_voc(ds: xr.Dataset, boxes: pd.DataFrame, path: Where) -> Path:
     shaped = int(table["points"].notna().sum())
     _warn(str(root), Counter({"polygons and points are written as their boxes": shaped}))
 
-    def text(rows: list[dict[str, Any]], size: NDArray[np.int64]) -> str:
+    def text(rows: list[Row], size: NDArray[np.int64]) -> str:
         tree = ET.Element("annotation")
         _fill(tree, {"size": {"width": size[1], "height": size[0], "depth": 3}})
         for row in rows:
             corners = [row["x_min"] + 1, row["y_min"] + 1, row["x_max"], row["y_max"]]
-            box = {name: f"{v:.6f}".rstrip("0").rstrip(".") for name, v in zip(_VOC_CORNERS, corners, strict=True)}
+            texts = [f"{value:.6f}".rstrip("0").rstrip(".") for value in corners]
+            box = dict(zip(_VOC_CORNERS, texts, strict=True))
             _fill(tree, {"object": {"name": row["label"], "bndbox": box} | _extras(row)})
         ET.indent(tree)
         return ET.tostring(tree, encoding="unicode")
@@ -265,8 +278,8 @@ def _voc_objects(root: Path, notes: Notes) -> Iterator[_Object]:
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     for file in sorted(folder.rglob("*.xml")):
         with _entry(str(file)):
-            objects = ET.fromstring(file.read_bytes()).findall("object")  # noqa: S314 - expat stops bombs
-        for number, entry in enumerate(objects, 1):
+            tree = ET.fromstring(file.read_bytes())  # noqa: S314 - expat stops entity bombs
+        for number, entry in enumerate(tree.findall("object"), 1):
             with _entry(f"{file}, object {number}"):
                 texts = [entry.findtext(f"bndbox/{name}") or "nothing" for name in _VOC_CORNERS]
                 shape = np.reshape(list(map(float, texts)), (2, 2))
@@ -274,8 +287,9 @@ def _voc_objects(root: Path, notes: Notes) -> Iterator[_Object]:
                     notes["are one pixel large, as a click without a drag leaves them"] += 1
                 image = str(file.relative_to(folder))[: -len(".xml")]
                 shape[0] -= 1
-                texts = [entry.findtext(key) for key in ("name", "score", "source")]
-            yield _Object(image, shape, texts[0] or "", texts[1], texts[2])
+                label, score, source = map(entry.findtext, ("name", "score", "source"))
+                one = _Object(image, shape, label or "", score, source)
+            yield one
 
 
 def to_annotorious(
@@ -304,7 +318,8 @@ def to_annotorious(
         entry = {"src": str(row["sample"]), "text": row["label"], "shapes": [shape]}
         content.append(entry | _extras(row))
     if path is not None:
-        _write(Path(path), json.dumps(content))
+        with _new(Path(path).expanduser()) as part:
+            part.write_text(json.dumps(content), "utf-8")
     return content
 
 
@@ -316,7 +331,7 @@ def from_annotorious(source: Where | Sequence[Mapping[str, Any]], ds: xr.Dataset
     BadDataError
         The file is no such JSON, or an annotation, by its number, is broken.
     """
-    content, where = _json(source)
+    content, where = read_json(source)
     if not isinstance(content, list):
         raise BadDataError(f"{where} is no Annotorious data: that is a list of annotations")
     return _table(_annotorious_objects(content, where), ds, where, Counter())
@@ -370,7 +385,11 @@ def _finder(ds: xr.Dataset, where: str) -> Callable[[str], int | None]:
         parts = _parts(name)
         stem = PurePosixPath(parts[0]).stem
         near = known.get(parts[0]) or known.get(stem, [])
-        common = {at: len(os.path.commonprefix([parts[1:], own[1:]])) for at, own in near}
+        common: Counter[int] = Counter()
+        for at, own in near:
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(parts[1:], own[1:], strict=False))
+            nearness = 2 * len(list(same)) + (parts[1:] == own[1:])
+            common[at] = max(common[at], nearness)
         best = [at for at, length in common.items() if length == max(common.values())]
         if len(best) > 1:
             ids = ds["sample"].values[best[:5]].tolist()
@@ -378,3 +397,93 @@ def _finder(ds: xr.Dataset, where: str) -> Callable[[str], int | None]:
         return best[0] if best else None
 
     return position
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a path, the file's name first."""
+    return name.replace("\\", "/").split("/")[::-1]
+
+
+@contextmanager
+def _entry(where: str) -> Iterator[None]:
+    """Say of an error which entry of a file is to blame."""
+    try:
+        yield
+    except KeyError as error:
+        raise BadDataError(f"{where}: there is no {error}") from error
+    except (TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
+        raise BadDataError(f"{where}: {error}") from error
+
+
+def _warn(where: str, notes: Notes) -> None:
+    if said := ", ".join(f"{count} {what}" for what, count in notes.items() if count):
+        warnings.warn(f"{where}: of the objects {said}", SkippedWarning, stacklevel=4)
+
+
+def read_json(source: Any) -> tuple[Any, str]:
+    """What a file of JSON holds, or what was given in its place; and what to call it."""
+    if not isinstance(source, str | os.PathLike):
+        return source, "the data given"
+    with _entry(str(source)):  # JSON's own error tells the line
+        return json.loads(Path(source).expanduser().read_text("utf-8")), str(source)
+
+
+def _classes(ds: xr.Dataset, table: pd.DataFrame) -> list[str]:
+    """The names of the dataset's classes, and then those that only boxes have."""
+    known = [str(name) for name in ds["class"].values] if "class" in ds.coords else []
+    return [*known, *sorted(set(table["label"]) - set(known))]
+
+
+def _extras(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Score and source, where an object has them."""
+    score = {} if np.isnan(row["score"]) else {"score": row["score"]}
+    return score | ({"source": row["source"]} if row["source"] else {})
+
+
+def _fill(parent: ET.Element, content: Mapping[str, Any]) -> None:
+    """Add XML elements of nested names and texts."""
+    for name, value in content.items():
+        element = ET.SubElement(parent, name)
+        if isinstance(value, Mapping):
+            _fill(element, value)
+        else:
+            element.text = str(value)
+
+
+def _files(
+    ds: xr.Dataset,
+    table: pd.DataFrame,
+    name: str,
+    text: Callable[[list[Row], NDArray[np.int64]], str],
+) -> dict[str, str]:
+    """Name and content of one file an image, given by its boxes and its size."""
+    own = {sample: rows.to_dict("records") for sample, rows in table.groupby("sample")}
+    files = {}
+    for sample, size in zip(ds["sample"].values.tolist(), image_sizes(ds), strict=True):
+        path = PurePosixPath(_parts(str(sample))[-1], *_parts(str(sample))[-2::-1])
+        if path.suffix.lower() in _SUFFIXES:
+            path = path.with_suffix("")
+        if (file := name.format(path)) in files or ".." in path.parts or path.is_absolute():
+            raise BadDataError(f"sample {sample!r} has no file of its own: {file}")
+        files[file] = text(own.get(sample, []), size)
+    return files
+
+
+def _write_folder(root: Path, files: Mapping[str, str]) -> Path:
+    """Write a folder of text files, which is there as a whole or not at all."""
+    with _new(root) as part:
+        shutil.rmtree(part, ignore_errors=True)  # of an attempt that was interrupted
+        for name, text in files.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).write_text(text, "utf-8")
+    return root
+
+
+@contextmanager
+def _new(target: Path) -> Iterator[Path]:
+    """A place to write at, which takes the target's name when all of it is written."""
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; choose another name or remove it")
+    part = target.with_name(f".{target.name}.part")
+    yield part
+    part.replace(target)

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.datasets.errors import BadDataError, BadImageError, SkippedWarning
-from workbench.datasets.pictures import header_size
+from workbench.datasets.images import header_size
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 COLUMNS = ["sample", *CORNERS, "label", "score", "source", "points"]

@@ -126,7 +126,8 @@ def _check_classes(root: Path, depth: int, seen: set[tuple[str, ...]]) -> None:
     if empty:
         raise BadDataError(
             f"{root} has folders with no image in them: {_shown(sorted(empty))}. "
-            "Remove them, or put their images in."
+            "Remove them, or put their images in. Where they hold boxes on the images, "
+            "workbench.boxes.load(path) reads both."
         )
 
 

@@ -162,7 +162,9 @@ def _existing(name: str | os.PathLike[str]) -> Path:
         f"Names are {', '.join(NAMES)}; a path must lead to a folder or a .csv or .parquet table"
     )
     if path.is_file():
-        raise BadDataError(f"{path} is a file of another kind. {names}.")
+        hint = " workbench.boxes.load(path) reads images with boxes from COCO's JSON."
+        json = path.suffix.lower() == ".json"
+        raise BadDataError(f"{path} is a file of another kind. {names}.{hint * json}")
     close = difflib.get_close_matches(str(name).lower(), NAMES, 1)
     hint = f' Did you mean "{close[0]}"?' if close else ""
     raise DataNotFoundError(
