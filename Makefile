@@ -11,8 +11,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # The first interpreter that is new enough; PYTHON=/path/to/python chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
-# Not in the lock: which build is right depends on the machine.
-TORCH ?= torch==2.13.0 torchvision==0.28.0
+# Not in requirements.lock: which build is right depends on the machine. torch.lock names the version
+# of all builds, and the hashes of the usual index's.
+TORCH ?= $(shell sed -n 's/^\(torch[a-z]*==[0-9.]*\).*/\1/p' torch.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb notebooks/pipelines/*/*.ipynb)
 
 help:  ## show this list
@@ -50,10 +51,12 @@ docs: $(STAMP)  ## build the documentation into site/
 	@echo "site/index.html"
 
 # torch is resolved away here (see TORCH) and with it 3 GB of CUDA packages.
-lock: | $(UV)  ## resolve requirements.lock anew from pyproject.toml
-	printf "%s ; sys_platform == 'never'\n" torch torchvision | $(UV) pip compile pyproject.toml --override - --all-extras --group dev --universal --python-version 3.11 \
-		--generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url \
-		--no-emit-package workbench --output-file requirements.lock --quiet
+lock: | $(UV)  ## resolve the locks from pyproject.toml (UPGRADE=--upgrade: newest versions)
+	printf "%s ; sys_platform == 'never'\n" torch torchvision | $(COMPILE) pyproject.toml --override - --all-extras --group dev \
+		--no-emit-package workbench --no-emit-package torch --no-emit-package torchvision --output-file requirements.lock
+	printf "%s\n" torch torchvision | $(COMPILE) - --constraint requirements.lock --output-file torch.lock
+
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) --no-header --no-annotate --no-emit-index-url
 
 clean:  ## remove the environment, caches and run folders
 	rm -rf .venv .uv runs report screenshots site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -66,15 +69,21 @@ define system-package
 	else echo "$(1) is missing: sudo apt-get install $(1), or your system's like." >&2; false; fi
 endef
 
-$(STAMP): requirements.lock pyproject.toml | $(UV)
+INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
+# Builds from two places that do not fit each other install without a word and fail here.
+IMPORT_TORCH := $(BIN)/python -c "import torch, torchvision; torchvision.ops.nms"
+TORCH_FROM_USUAL_INDEX := $(if $(filter file,$(origin TORCH)),--require-hashes --requirement torch.lock,$(TORCH))
+
+$(STAMP): requirements.lock torch.lock pyproject.toml | $(UV)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
 	test -x $(BIN)/python || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
-	@# PyTorch's own index has small builds for machines without a GPU and the right one for each
-	@# GPU; where it cannot be reached, pip's settings and the usual index decide.
-	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --torch-backend=auto $(TORCH) 2>/dev/null || \
-		$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --find-links ,$(PIP_FIND_LINKS)) $(TORCH)
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@# PyTorch's own index has small builds for machines without a GPU and the right one for each GPU,
+	@# each with a hash of its own: there, only the version is pinned.
+	@$(INSTALL) --torch-backend=auto $(TORCH) && $(IMPORT_TORCH) || { \
+		echo "Taking torch and torchvision from the usual index instead (with CUDA, 4.6 GB on Linux)." >&2; \
+		$(INSTALL) --reinstall-package torch --reinstall-package torchvision $(TORCH_FROM_USUAL_INDEX) && $(IMPORT_TORCH); }
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@# The MongoDB under FiftyOne is linked with libcurl, which a minimal system lacks; without it
 	@# everything else works, and FiftyOne's part of a notebook says that it is left out.
 	@if ldd $(VENV)/lib/python3*/site-packages/fiftyone/db/bin/mongod 2>/dev/null | grep -q 'libcurl.*not found'; \
@@ -86,4 +95,5 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python names one." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call system-package,python3-venv); }
 	$(PYTHON) -m venv --clear .uv
-	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >.uv/uv.lock
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .uv/uv.lock

@@ -1,13 +1,11 @@
 """Networks with random weights that behave like trained ones where it matters."""
 
 import torch
-import torchvision_import  # noqa: F401
 from torch import nn
+from torchvision import models
 
 
 def random_network(name, **options):
-    from torchvision import models
-
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, **options)
     for module in model.modules():

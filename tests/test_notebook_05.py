@@ -1,12 +1,9 @@
 """The Grad-CAM notebook runs in batch, on real images, stand-ins and one's own, and is right."""
 
-import os
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import torch
-import torchvision_import
 from gradcam_networks import random_network
 from notebook_running import run, run_in
 from PIL import Image
@@ -19,15 +16,9 @@ SMALL = {"model": "cifar10", "n_samples": 100, "n_mosaics": 4}
 
 @pytest.fixture
 def checkpoints(tmp_path, monkeypatch):
-    """An empty torch cache, the only source of weights; the kernel can import torchvision."""
+    """An empty torch cache, the only source of weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text("import torchvision_import")
-    here = str(Path(torchvision_import.__file__).parent)
-    paths = [str(site), here, os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder

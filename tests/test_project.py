@@ -16,8 +16,9 @@ import workbench
 from workbench._extras import MissingExtraError, need
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = (ROOT / "requirements.lock").read_text()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+LOCKS = [(ROOT / name).read_text() for name in ("requirements.lock", "torch.lock")]
 
 
 def requirements():
@@ -46,12 +47,19 @@ def test_the_extra_all_holds_every_other_extra():
     assert reached == set(extras) - {"all"}
 
 
-def test_the_lock_covers_pyproject_is_hashed_and_names_no_host():
-    locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", LOCK, re.M)}
-    missing = {canonicalize_name(r.name) for r in requirements()} - locked
-    assert not missing
-    assert "://" not in LOCK
-    entries = re.split(r"\n(?=\S)", LOCK.strip())
+def test_the_locks_cover_pyproject_the_build_and_the_installer():
+    locked = {
+        canonicalize_name(n) for lock in LOCKS for n in re.findall(r"^([\w.-]+)==", lock, re.M)
+    }
+    build = map(Requirement, PYPROJECT["build-system"]["requires"])
+    wanted = {canonicalize_name(r.name) for r in [*requirements(), *build]} | {"uv", "editables"}
+    assert not wanted - locked
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=["requirements", "torch"])
+def test_the_locks_are_hashed_and_name_no_host(lock):
+    assert "://" not in lock
+    entries = re.split(r"\n(?=\S)", lock.strip())
     assert all("--hash=sha256:" in entry for entry in entries)
 
 

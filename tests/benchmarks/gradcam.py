@@ -25,10 +25,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+import torchvision
 from resident import resident_gib
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from torchvision_import import torchvision
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 

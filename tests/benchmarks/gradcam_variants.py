@@ -20,9 +20,9 @@ import time
 from itertools import pairwise
 
 import torch
+import torchvision
 from gradcam import ours
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision_import import torchvision
 
 
 def main():

@@ -11,7 +11,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-import torchvision_import  # noqa: F401 - before timm and the library ask for torchvision
 import xarray as xr
 from torch.nn import functional as F
 from torchvision.models import SqueezeNet1_1_Weights, resnet18, resnet34, squeezenet1_1
