@@ -30,8 +30,10 @@ def layout(tmp_path):
 def test_a_pattern_chooses_categories_and_each_image_keeps_its_labels(layout):
     ds = load_mlrsnet(layout, "air*")
     assert ds["sample"].values.tolist() == [
-        "airplane/airplane_1.jpg", "airplane/airplane_2.jpg", "airport/airport_1.jpg"
-    ]  # fmt: skip
+        "airplane/airplane_1.jpg",
+        "airplane/airplane_2.jpg",
+        "airport/airport_1.jpg",
+    ]
     assert ds["class"].values.tolist() == ["airplane", "runway", "cars"]
     assert ds["labels"].values.astype(int).tolist() == [[1, 0, 1], [1, 1, 0], [0, 1, 1]]
     assert [int(image.mean()) for image in ds["image"].values] == [0, 0, 50]

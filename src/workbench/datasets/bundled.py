@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workbench._extras import need
-from workbench.datasets.dataset import Part
+from workbench.datasets.dataset import SplitImages
 from workbench.datasets.errors import DataNotFoundError
 
 SPLITS = ("train", "test")
@@ -34,7 +34,7 @@ _PHOTOS: dict[str, tuple[str, str, tuple[float, float, float, float], int]] = {
 PHOTOS = tuple(_PHOTOS)
 
 
-def digits(splits: Sequence[str]) -> list[Part]:
+def digits(splits: Sequence[str]) -> list[SplitImages]:
     """Return scikit-learn's 1,797 digits, 8 x 8 x 1, with 0 to 16 scaled to 0 to 255.
 
     The first 1,198 in their order are "train" and the last 599 "test". The order follows the
@@ -46,13 +46,13 @@ def digits(splits: Sequence[str]) -> list[Part]:
     return [_part(split, images[cut[split]], data.target[cut[split]]) for split in splits]
 
 
-def digits_like_mnist(splits: Sequence[str]) -> list[Part]:
+def digits_like_mnist(splits: Sequence[str]) -> list[SplitImages]:
     """Return the digits enlarged to 20 x 20 in the middle of 28 x 28, as MNIST's are."""
     parts = digits(splits)
     return [_part(part.split, _enlarged(part), part.label) for part in parts]
 
 
-def photos(splits: Sequence[str]) -> list[Part]:
+def photos(splits: Sequence[str]) -> list[SplitImages]:
     """Return 32 x 32 RGB patches of ten photographs, 120 of each, one class a photograph.
 
     The patches lie on a grid, do not overlap, and come one of each class at a time. Every third
@@ -68,12 +68,12 @@ def photos(splits: Sequence[str]) -> list[Part]:
     return parts
 
 
-def _part(split: str, images: NDArray[np.uint8], label: NDArray[Any]) -> Part:
+def _part(split: str, images: NDArray[np.uint8], label: NDArray[Any]) -> SplitImages:
     sha = hashlib.sha256(images.tobytes() + label.astype("<i8").tobytes()).hexdigest()
-    return Part(split, label.astype(np.int64), lambda rows: images[rows], sha)
+    return SplitImages(split, label.astype(np.int64), lambda rows: images[rows], sha)
 
 
-def _enlarged(part: Part) -> NDArray[np.uint8]:
+def _enlarged(part: SplitImages) -> NDArray[np.uint8]:
     small = part.images(np.arange(len(part.label)))[..., 0]
     large = np.zeros((len(small), 28, 28, 1), np.uint8)
     for canvas, image in zip(large, small, strict=True):
@@ -97,7 +97,8 @@ def _patches(name: str) -> NDArray[np.uint8]:
     )
     if (scale := side / min(shown.size)) < 1:
         shown = shown.resize((round(shown.width * scale), round(shown.height * scale)))
-    rows, columns = shown.height // _SIDE, shown.width // _SIDE
+    rows = shown.height // _SIDE
+    columns = shown.width // _SIDE
     pixels = np.asarray(shown)[: rows * _SIDE, : columns * _SIDE]
     grid = pixels.reshape(rows, _SIDE, columns, _SIDE, 3).swapaxes(1, 2)
     spread = np.linspace(0, rows * columns - 1, PATCHES_PER_PHOTO).round().astype(int)

@@ -1,7 +1,4 @@
-"""A seeded, stratified choice of samples.
-
-The one form of an image dataset, and how the parts of a named dataset are put into it.
-"""
+"""Image dataset as one xarray.Dataset: built, checked, joined from splits, and subset."""
 
 import hashlib
 import numbers
@@ -14,6 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.datasets.errors import BadDataError
+
+Scalar = str | int | list[int] | list[str]
 
 
 def subset(ds: xr.Dataset, n: int, seed: int = 0) -> xr.Dataset:
@@ -103,11 +102,8 @@ def _check(n: int, total: int, seed: int) -> None:
         )
 
 
-Scalar = str | int | list[int] | list[str]
-
-
 @dataclass(frozen=True)
-class Part:
+class SplitImages:
     """One split of a named dataset, its images not yet chosen.
 
     ``images`` takes ascending positions in the split and returns (sample, y, x, channel), so that
@@ -153,7 +149,7 @@ def build(
 
 
 def assemble(
-    parts: Sequence[Part],
+    parts: Sequence[SplitImages],
     classes: Sequence[str],
     attrs: Mapping[str, Scalar],
     n: int | None,

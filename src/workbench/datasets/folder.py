@@ -96,7 +96,8 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[Entry]:
             elif not entry.is_symlink():
                 yield from _walk(entry.path, above)
             else:  # a link, which may form a circle
-                real, here = os.path.realpath(entry.path), os.path.realpath(folder)
+                real = os.path.realpath(entry.path)
+                here = os.path.realpath(folder)
                 if real not in above and not f"{here}{os.sep}".startswith(f"{real}{os.sep}"):
                     yield from _walk(entry.path, above | {real})
 

@@ -1,7 +1,4 @@
-"""CIFAR-10: the official Python batches, and Parquet files with ``image`` and ``label``.
-
-MNIST and Fashion-MNIST: the IDX format of four official files.
-"""
+"""File formats of named datasets: CIFAR-10's batches and Parquet, MNIST's IDX."""
 
 import functools
 import gzip
@@ -19,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench._extras import need
-from workbench.datasets.dataset import Part
+from workbench.datasets.dataset import SplitImages
 from workbench.datasets.errors import BadDataError, BadImageError
 from workbench.datasets.images import Pictures
 from workbench.datasets.sources import check
@@ -30,6 +27,8 @@ CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
+# What MNIST's files are called by split.
+_PREFIX = {"train": "train", "test": "t10k"}
 # The batches are pickles: none is opened whose checksum is not the published one.
 BATCHES: dict[str, dict[str, str]] = {
     "train": {
@@ -55,7 +54,7 @@ def cifar_inventory(folder: Path, split: str) -> tuple[list[str], list[str]]:
     return [], [f"{ARCHIVE} or {split}.parquet"]
 
 
-def read_cifar(folder: Path, split: str) -> Part:
+def read_cifar(folder: Path, split: str) -> SplitImages:
     """Read one split from the batches where there are any, else from the Parquet file."""
     found = cifar_inventory(folder, split)[0]
     if found[0].endswith(".parquet"):
@@ -63,10 +62,15 @@ def read_cifar(folder: Path, split: str) -> Part:
     return _read_batches(folder, split, archived=found[0] == ARCHIVE)
 
 
-def _read_batches(folder: Path, split: str, archived: bool) -> Part:
-    files = _from_archive(folder / ARCHIVE, split) if archived else _from_folder(folder, split)
+def _read_batches(folder: Path, split: str, archived: bool) -> SplitImages:
     where = folder / (ARCHIVE if archived else FOLDER)
-    rows, labels, sha = [], [], hashlib.sha256()
+    if archived:
+        files = _from_archive(where, split)
+    else:
+        files = {name: (where / name).read_bytes() for name in BATCHES[split]}
+    rows = []
+    labels = []
+    sha = hashlib.sha256()
     for name, expected in BATCHES[split].items():
         if name not in files:
             raise BadDataError(f"{where} has no {name}")
@@ -76,11 +80,7 @@ def _read_batches(folder: Path, split: str, archived: bool) -> Part:
         labels.append(np.asarray(batch[b"labels"], dtype=np.int64))
         sha.update(files.pop(name))
     data = np.concatenate(rows).transpose(0, 2, 3, 1)
-    return Part(split, np.concatenate(labels), lambda keep: data[keep], sha.hexdigest())
-
-
-def _from_folder(folder: Path, split: str) -> dict[str, bytes]:
-    return {name: (folder / FOLDER / name).read_bytes() for name in BATCHES[split]}
+    return SplitImages(split, np.concatenate(labels), lambda keep: data[keep], sha.hexdigest())
 
 
 def _from_archive(path: Path, split: str) -> dict[str, bytes]:
@@ -114,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
 
 
-def _read_parquet(path: Path, split: str) -> Part:
+def _read_parquet(path: Path, split: str) -> SplitImages:
     parquet = need("pyarrow.parquet", "images")
     pyarrow = need("pyarrow", "images")
     try:
@@ -133,7 +133,7 @@ def _read_parquet(path: Path, split: str) -> Part:
     with path.open("rb") as file:
         sha = hashlib.file_digest(file, "sha256").hexdigest()
     decode = functools.partial(_decode, path, table["image"])
-    return Part(split, label.astype(np.int64), decode, sha)
+    return SplitImages(split, label.astype(np.int64), decode, sha)
 
 
 def _decode(path: Path, column: Any, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
@@ -151,20 +151,18 @@ def _decode(path: Path, column: Any, rows: NDArray[np.intp]) -> NDArray[np.uint8
     return images
 
 
-_PREFIX = {"train": "train", "test": "t10k"}
-
-
 def idx_inventory(folder: Path, split: str) -> tuple[list[str], list[str]]:
     """Return the split's files that are in the folder, compressed or not, and those missing."""
     stems = (f"{_PREFIX[split]}-images-idx3-ubyte", f"{_PREFIX[split]}-labels-idx1-ubyte")
-    found, missing = [], []
+    found = []
+    missing = []
     for stem in stems:
         there = [name for name in (f"{stem}.gz", stem) if (folder / name).is_file()]
         (found.append(there[0]) if there else missing.append(f"{stem}.gz"))
     return found, missing
 
 
-def read_mnist(folder: Path, split: str) -> Part:
+def read_mnist(folder: Path, split: str) -> SplitImages:
     """Read one split; raise ``BadDataError`` where the files contradict each other."""
     images_file, labels_file = (folder / name for name in idx_inventory(folder, split)[0])
     images, images_sha = read_idx(images_file, dims=3)
@@ -177,7 +175,7 @@ def read_mnist(folder: Path, split: str) -> Part:
     if label.size and label.max() > 9:
         row = int(label.argmax())
         raise BadDataError(f"{labels_file}: label {label[row]} of image {row} is not in 0 to 9")
-    return Part(
+    return SplitImages(
         split=split,
         label=label.astype(np.int64),
         images=lambda rows: images[rows, :, :, np.newaxis],

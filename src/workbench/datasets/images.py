@@ -1,7 +1,4 @@
-"""Read one picture of any format, mode and size as an array of bytes.
-
-Read many pictures: at once in threads, or block by block as a dask array asks for them.
-"""
+"""Decode encoded images: one, many in threads, or block by block as a dask array asks for them."""
 
 import hashlib
 import io
@@ -21,9 +18,13 @@ from workbench.datasets.errors import BadImageError, SkippedWarning
 Fit = Literal["crop", "pad", "stretch"]
 Mode = Literal["RGB", "L"]
 Size = tuple[int, int]
+Item = str | bytes | None  # a path, an encoded picture, or nothing where one should be
 FITS: tuple[str, ...] = get_args(Fit)
 MODES: tuple[str, ...] = get_args(Mode)
 CHANNELS = {"RGB": 3, "L": 1}
+_BATCH = 1024
+_BLOCK = 128  # small: a scattered choice decodes the whole block around each picture
+_BLOCK_BYTES = 64 * 2**20
 
 
 def decode(
@@ -101,12 +102,6 @@ def _fitted(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
     if fit == "pad":
         return ImageOps.pad(image, target)
     return image.resize(target)
-
-
-Item = str | bytes | None  # a path, an encoded picture, or nothing where one should be
-_BATCH = 1024
-_BLOCK = 128  # small: a scattered choice decodes the whole block around each picture
-_BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)

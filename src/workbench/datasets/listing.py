@@ -106,10 +106,10 @@ def of_split(listing: Listing, split: str, what: str) -> Listing:
 
 def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.Dataset:
     """Read the listed images, or ``n`` of them, into the image dataset."""
-    attrs, available = dict(listing.attrs), len(listing.items)
+    attrs = dict(listing.attrs)
     if n is not None:
-        listing = listing.keep(choose(listing.label, available, n, seed))
-        attrs |= {"seed": seed, "n_available": available}
+        attrs |= {"seed": seed, "n_available": len(listing.items)}
+        listing = listing.keep(choose(listing.label, len(listing.items), n, seed))
     size = options.pair or _common_size(listing.items)
     attrs |= {"resized_to": list(size), "fit": options.fit}
     pictures = Pictures(
@@ -125,7 +125,8 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
     if bad:
         _report(listing, kept, bad, whole=n is None)
         attrs |= {"skipped": len(bad), "skipped_paths": [error.where for error in bad[:20]]}
-        listing, image = listing.keep(kept), image[kept]
+        listing = listing.keep(kept)
+        image = image[kept]
     attrs |= {
         "sha256": _joined_sha(listing.sample, [digests[row] or b"" for row in kept]),
         "sha256_of": "sample ids and encoded images",
@@ -172,7 +173,8 @@ def _report(
     if not len(kept):
         raise BadDataError(f"no image is left: {listed(bad)}")
     if whole and listing.label is not None:
-        before, after = Counter(listing.label.tolist()), Counter(listing.label[kept].tolist())
+        before = Counter(listing.label.tolist())
+        after = Counter(listing.label[kept].tolist())
         lost = [listing.classes[k] for k in sorted(before) if k >= 0 and not after[k]]
         if lost:
             raise BadDataError(f"no image is left of class {', '.join(lost)}: {listed(bad)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from workbench.datasets import bundled, formats
-from workbench.datasets.dataset import Part, assemble
+from workbench.datasets.dataset import SplitImages, assemble
 from workbench.datasets.errors import BadDataError, DataNotFoundError, StandInWarning
 from workbench.datasets.sources import Inventory, locate
 
@@ -24,7 +24,7 @@ class _Filed:
     """A dataset that is read from files."""
 
     inventory: Inventory
-    read: Callable[[Path, str], Part]
+    read: Callable[[Path, str], SplitImages]
     classes: tuple[str, ...]
 
 
@@ -33,7 +33,7 @@ class _Bundled:
     """A dataset that is made of what other packages bring along."""
 
     name: str
-    make: Callable[[Sequence[str]], list[Part]]
+    make: Callable[[Sequence[str]], list[SplitImages]]
     classes: tuple[str, ...]
     source: str
 
@@ -69,13 +69,13 @@ def load_named(name: str, split: str, n: int | None, seed: int, fallback: bool) 
         return _from_bundle(_BUNDLED[name], wanted, n, seed)
     filed = _FILED[name]
     try:
-        place = locate(name, wanted, filed.inventory)
+        source = locate(name, wanted, filed.inventory)
     except DataNotFoundError as error:
         if not fallback or name not in _STAND_INS:
             raise
         return _from_bundle(_STAND_INS[name], wanted, n, seed, instead_of=(name, error))
-    parts = [filed.read(place.folder, part) for part in wanted]
-    attrs = {"name": name, "source": place.source, "sha256_of": "decompressed files"}
+    parts = [filed.read(source.folder, part) for part in wanted]
+    attrs = {"name": name, "source": source.source, "sha256_of": "decompressed files"}
     return assemble(parts, filed.classes, attrs, n, seed)
 
 

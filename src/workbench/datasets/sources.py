@@ -21,7 +21,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Place:
+class DataSource:
     """A folder that holds what was asked for, and how to call it in ``attrs["source"]``."""
 
     folder: Path
@@ -77,7 +77,7 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("workbench")
 
 
-def locate(name: str, splits: Sequence[str], inventory: Inventory) -> Place:
+def locate(name: str, splits: Sequence[str], inventory: Inventory) -> DataSource:
     """Return the first place that holds these splits of a dataset, downloading it if need be.
 
     Raises
@@ -88,16 +88,16 @@ def locate(name: str, splits: Sequence[str], inventory: Inventory) -> Place:
         ``$WORKBENCH_DATA`` holds some of the files only, or a download has a wrong checksum.
     """
     reasons = []
-    looks: tuple[Callable[[], Place | str], ...] = (
+    looks: tuple[Callable[[], DataSource | str], ...] = (
         lambda: _in_workbench_data(name, splits, inventory),
         lambda: _in_cache(name, splits),
         lambda: _download(name, splits),
     )
     for look in looks:
-        place = look()
-        if isinstance(place, Place):
-            return place
-        reasons.append(place)
+        found = look()
+        if isinstance(found, DataSource):
+            return found
+        reasons.append(found)
     listed = "\n".join(f"  {number}. {reason}" for number, reason in enumerate(reasons, 1))
     raise DataNotFoundError(f"{name} ({', '.join(splits)}) was not found. Tried:\n{listed}")
 
@@ -113,7 +113,7 @@ def check(content: bytes, expected: str, what: str) -> None:
         )
 
 
-def _in_workbench_data(name: str, splits: Sequence[str], inventory: Inventory) -> Place | str:
+def _in_workbench_data(name: str, splits: Sequence[str], inventory: Inventory) -> DataSource | str:
     variable = os.environ.get("WORKBENCH_DATA", "")
     if not variable:
         return "$WORKBENCH_DATA: not set"
@@ -124,7 +124,7 @@ def _in_workbench_data(name: str, splits: Sequence[str], inventory: Inventory) -
     found = [file for there, _ in lists for file in there]
     missing = [file for _, absent in lists for file in absent]
     if not missing:
-        return Place(folder, f"$WORKBENCH_DATA/{name}")
+        return DataSource(folder, f"$WORKBENCH_DATA/{name}")
     if found:
         raise BadDataError(
             f"{folder} is incomplete: it has {', '.join(found)} but not {', '.join(missing)}. "
@@ -133,7 +133,7 @@ def _in_workbench_data(name: str, splits: Sequence[str], inventory: Inventory) -
     return f"$WORKBENCH_DATA: {folder} has no {' or '.join(missing)}"
 
 
-def _in_cache(name: str, splits: Sequence[str]) -> Place | str:
+def _in_cache(name: str, splits: Sequence[str]) -> DataSource | str:
     folder = cache_folder() / name
     for file, expected in _files(name, splits).items():
         try:
@@ -142,17 +142,18 @@ def _in_cache(name: str, splits: Sequence[str]) -> Place | str:
             return f"cache: no {file} in {folder}"
         except BadDataError as error:
             return f"cache: {error}"
-    return Place(folder, "cache")
+    return DataSource(folder, "cache")
 
 
-def _download(name: str, splits: Sequence[str]) -> Place | str:
+def _download(name: str, splits: Sequence[str]) -> DataSource | str:
     """Fetch what the cache lacks. pooch moves a file into place once its checksum matches."""
     import pooch
 
-    folder, origin = cache_folder() / name, REGISTRY[name]
+    folder = cache_folder() / name
+    base_url = REGISTRY[name].base_url
     fetch = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=1 << 16)
     for file, expected in _files(name, splits).items():
-        url = origin.base_url + file
+        url = base_url + file
         try:
             pooch.retrieve(url, known_hash=expected, fname=file, path=folder, downloader=fetch)
         except OSError as error:  # every error of requests is one, and so is a read-only cache
@@ -162,7 +163,7 @@ def _download(name: str, splits: Sequence[str]) -> Place | str:
                 f"{url} sent another file than the official one (is a proxy or a login page in "
                 f"between?); nothing was kept. {error}"
             ) from error
-    return Place(folder, f"download from {origin.base_url}")
+    return DataSource(folder, f"download from {base_url}")
 
 
 def _files(name: str, splits: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""A CSV or Parquet table of images: paths or encoded bytes, and their labels.
-
-Turn a table's column of labels into class numbers, and its 0/1 columns into marks.
-"""
+"""CSV or Parquet table of images: paths or encoded bytes, and their labels as class numbers."""
 
 import difflib
 import math
@@ -19,6 +16,11 @@ from workbench.datasets.errors import BadDataError
 from workbench.datasets.images import Item
 from workbench.datasets.listing import Listing
 
+SUFFIXES = (".csv", ".parquet")
+_IMAGE = ("image", "path", "file", "filename", "image_path", "filepath")
+_LABEL = ("label", "class")
+_SAMPLE = ("sample", "id")
+Columns = dict[str, list[Any]]
 _WHOLE = re.compile(r"(-?\d+)(\.0+)?")
 _TRUE = {"1", "1.0", "true"}
 _FALSE = {"0", "0.0", "false"}
@@ -96,13 +98,6 @@ def _check_range(label: NDArray[np.int64], names: Sequence[str], where: str) -> 
         )
 
 
-SUFFIXES = (".csv", ".parquet")
-_IMAGE = ("image", "path", "file", "filename", "image_path", "filepath")
-_LABEL = ("label", "class")
-_SAMPLE = ("sample", "id")
-Columns = dict[str, list[Any]]
-
-
 def splits(path: Path) -> tuple[str, ...]:
     """Return the values of the table's ``split`` column, if it has one."""
     if "split" not in _header(path):
@@ -175,7 +170,8 @@ def _labels(
 def _items(path: Path, cells: list[Any]) -> tuple[list[Item], list[str], NDArray[np.str_] | None]:
     """Return each image's path or bytes, what to call it, and the paths where there are any."""
     items: list[Item] = []
-    names, paths = [], []
+    names = []
+    paths = []
     for row, cell in enumerate(cells):
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         place = cell.get("path") if isinstance(cell, dict) else cell
