@@ -1,9 +1,4 @@
-"""Which classes run into which.
-
-What the neighbours of a sample say its label is.
-
-Samples that lie far from everything, or among samples of another class.
-"""
+"""What the neighbour graph says of labels: votes, outliers, mixing of classes, near-duplicates."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""The nearest-neighbour graph, found once and used by everything else.
+"""The k-nearest-neighbour graph, found once and used by everything else.
 
-Find nearest rows: exactly with one matrix product a block, or through clusters of rows.
+Exactly, with one matrix product a block, or approximately, through clusters of rows.
 """
 
 import warnings

@@ -81,7 +81,7 @@ def fit(
     features: xr.DataArray,
     method: Method = "umap",
     neighbors: xr.Dataset | None = None,
-    seed: int = 51,
+    seed: int = 0,
     **options: Any,
 ) -> Projection:
     """Make a map that unseen samples can be placed on.
@@ -112,7 +112,7 @@ def project(
     features: xr.DataArray,
     method: Method = "umap",
     neighbors: xr.Dataset | None = None,
-    seed: int = 51,
+    seed: int = 0,
     **options: Any,
 ) -> xr.DataArray:
     """A map: two coordinates for every sample.

@@ -1,11 +1,4 @@
-"""How far a map can be trusted.
-
-Random pairs of samples and the distances of given ones.
-
-How the order of distances changes from one space to another, a block of rows at a time.
-
-Different samples on one spot of a map, and samples that are nearly the same.
-"""
+"""How far a map can be trusted: trustworthiness, neighbour recall, triplets, collisions."""
 
 import warnings
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""UMAP's fuzzy graph, the curve of its distances on the map, and where a layout starts.
-
-The methods behind :func:`workbench.embeddings.project`: each lays out and, if it can, places.
-"""
+"""UMAP on a given neighbour graph: fuzzy graph, curve of distances, start; PCA and PaCMAP."""
 
 import logging
 import warnings

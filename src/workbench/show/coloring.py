@@ -78,8 +78,10 @@ def read_color(ds: xr.Dataset, color: Color) -> Groups | Values:
         return Groups([Group("", colors(1)[0], everything, named=False)])
     by = _variable(ds, color) if isinstance(color, str) else color
     if by.shape != (len(everything),):
-        raise ValueError(f"to colour {len(everything)} samples takes as many values; "
-                         f"{by.name or 'the array'!r} has shape {by.shape}")  # fmt: skip
+        raise ValueError(
+            f"to colour {len(everything)} samples takes as many values; "
+            f"{by.name or 'the array'!r} has shape {by.shape}"
+        )
     title = "" if by.name in (None, "label") else str(by.name)
     values = np.asarray(by.values)
     if values.dtype.kind == "f":

@@ -1,7 +1,4 @@
-"""Figures of what a network looks at: maps over their images.
-
-The receptive field as a square on the image.
-"""
+"""Figures of what a network looks at: maps over their images, receptive fields."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,9 +1,4 @@
-"""Find FiftyOne and open its App.
-
-Bring back from FiftyOne what was chosen, tagged and relabelled there.
-
-Hand an image dataset to FiftyOne: images, labels, tags, fields, features and maps.
-"""
+"""To and from FiftyOne: images, labels, tags, fields, features and maps; its App."""
 
 import functools
 import logging

@@ -1,7 +1,4 @@
-"""Figures of a label review.
-
-Figures of scores: how they are spread, and the 2 × 2 tables of a multi-label joint.
-"""
+"""Figures of a label review: errors left, spread of scores, 2 × 2 tables of a multi-label joint."""
 
 from collections.abc import Mapping
 

@@ -1,9 +1,4 @@
-"""Static maps: the samples on a plane, one map or several side by side.
-
-What a map is drawn with: checked points, names at clusters, thumbnails, legend entries.
-
-The axes that maps are drawn in: one alone, or several side by side.
-"""
+"""Static maps: the samples on a plane, one map or several side by side."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,8 +33,10 @@ def coordinates(ds: xr.Dataset, xy: xr.DataArray, name: str = "xy") -> np.ndarra
     """The map's points, once it is clear that they are this dataset's."""
     points = np.asarray(xy.values, dtype=np.float64)
     if points.shape != (ds.sizes["sample"], 2):
-        raise ValueError(f"a map of {ds.sizes['sample']} samples needs as many pairs of "
-                         f"coordinates; {name} has shape {points.shape}")  # fmt: skip
+        raise ValueError(
+            f"a map of {ds.sizes['sample']} samples needs as many pairs of "
+            f"coordinates; {name} has shape {points.shape}"
+        )
     if len(points) == 0:
         raise ValueError("there is nothing to show: the dataset holds no sample")
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
@@ -60,8 +57,15 @@ def draw_points(
         _, _, known = coloring.extent()
         gone, there = points[~known], points[known]
         ax.scatter(gone[:, 0], gone[:, 1], s=size, linewidths=0, color=UNLABELLED, zorder=0)
-        return ax.scatter(there[:, 0], there[:, 1], c=coloring.values[known], cmap="cividis",
-                          s=size, linewidths=0, alpha=0.8)  # fmt: skip
+        return ax.scatter(
+            there[:, 0],
+            there[:, 1],
+            c=coloring.values[known],
+            cmap="cividis",
+            s=size,
+            linewidths=0,
+            alpha=0.8,
+        )
     shades = np.empty((len(points), 4))
     markers = np.empty(len(points), dtype="<U1")
     behind = np.zeros(len(points), dtype=bool)
@@ -75,8 +79,15 @@ def draw_points(
         for marker in ("o", "^"):
             those = order[((markers == marker) & (behind == back))[order]]
             if len(those):
-                ax.scatter(points[those, 0], points[those, 1], c=shades[those], marker=marker,
-                           s=size, linewidths=0, zorder=0 if back else 1)  # fmt: skip
+                ax.scatter(
+                    points[those, 0],
+                    points[those, 1],
+                    c=shades[those],
+                    marker=marker,
+                    s=size,
+                    linewidths=0,
+                    zorder=0 if back else 1,
+                )
     return None
 
 
@@ -95,10 +106,25 @@ def ring(ax: Axes, points: np.ndarray) -> Line2D:
     """Ring some points and return what the legend says of them."""
     # Smaller and thinner rings where many of them would become one black spot.
     size = float(np.clip(6000 / max(len(points), 1), 12, 60))
-    ax.scatter(points[:, 0], points[:, 1], s=size, facecolors="none", edgecolors="black",
-               linewidths=size / 60 + 0.2, zorder=4)  # fmt: skip
-    return Line2D([], [], ls="", marker="o", markersize=8, mfc="none", mec="black",
-                  label=f"marked ({len(points):,})")  # fmt: skip
+    ax.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=size,
+        facecolors="none",
+        edgecolors="black",
+        linewidths=size / 60 + 0.2,
+        zorder=4,
+    )
+    return Line2D(
+        [],
+        [],
+        ls="",
+        marker="o",
+        markersize=8,
+        mfc="none",
+        mec="black",
+        label=f"marked ({len(points):,})",
+    )
 
 
 def add_legend(fig: Figure, handles: list[Line2D], title: str) -> None:
@@ -107,8 +133,14 @@ def add_legend(fig: Figure, handles: list[Line2D], title: str) -> None:
         return
     size = 10 if len(handles) <= _LONG_LEGEND else 8
     room = int((fig.get_figheight() - 0.8) * 72 / (size * 1.7))
-    fig.legend(handles=handles, title=title or None, loc="outside right center", fontsize=size,
-               ncols=1 if len(handles) <= room else 2, alignment="left")  # fmt: skip
+    fig.legend(
+        handles=handles,
+        title=title or None,
+        loc="outside right center",
+        fontsize=size,
+        ncols=1 if len(handles) <= room else 2,
+        alignment="left",
+    )
 
 
 def name_clusters(ax: Axes, points: np.ndarray, coloring: Groups, across: float) -> None:
@@ -119,8 +151,13 @@ def name_clusters(ax: Axes, points: np.ndarray, coloring: Groups, across: float)
     """
     span = float(np.ptp(points, axis=0).max())
     if span == 0 and len(points) > 1:
-        ax.annotate(f"all {len(points):,} points lie here", (points[0, 0], points[0, 1]), (0, 8),
-                    textcoords="offset points", ha="center")  # fmt: skip
+        ax.annotate(
+            f"all {len(points):,} points lie here",
+            (points[0, 0], points[0, 1]),
+            (0, 8),
+            textcoords="offset points",
+            ha="center",
+        )
         return
     outline = [patheffects.withStroke(linewidth=3, foreground="white")]
     scale = across / (span or 1.0)
@@ -140,9 +177,18 @@ def name_clusters(ax: Axes, points: np.ndarray, coloring: Groups, across: float)
         placed.append((at, width))
         # Few points would be hidden by their name.
         above = _NAME_SIZE if len(group.members) < _FEW else 0
-        ax.annotate(group.name, (at[0], at[1]), (0, above), textcoords="offset points",
-                    ha="center", va="center", weight="bold", fontsize=_NAME_SIZE,
-                    path_effects=outline, zorder=5)  # fmt: skip
+        ax.annotate(
+            group.name,
+            (at[0], at[1]),
+            (0, above),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            weight="bold",
+            fontsize=_NAME_SIZE,
+            path_effects=outline,
+            zorder=5,
+        )
 
 
 def _cells(points: np.ndarray, span: float) -> np.ndarray:
@@ -231,8 +277,13 @@ def grid(n: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
         raise ValueError("there is nothing to show: no map was given")
     columns = min(columns, n)
     rows = -(-n // columns)
-    fig, axes = plt.subplots(rows, columns, squeeze=False, layout="constrained",
-                             figsize=(_PANEL * columns + 1.2, _PANEL * rows + 0.6))  # fmt: skip
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        layout="constrained",
+        figsize=(_PANEL * columns + 1.2, _PANEL * rows + 0.6),
+    )
     for ax in axes.flat[n:]:
         ax.remove()
     fig.suptitle(title, x=0.01, ha="left")

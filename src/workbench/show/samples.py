@@ -121,9 +121,12 @@ def pairs(
     rows = -(-len(shown) // columns)
     with styled():
         fig, axes = plt.subplots(
-            rows, columns, figsize=(1.9 * columns, 1.35 * rows + 0.5), squeeze=False,
+            rows,
+            columns,
+            figsize=(1.9 * columns, 1.35 * rows + 0.5),
+            squeeze=False,
             layout="constrained",
-        )  # fmt: skip
+        )
         for ax in axes.flat:
             ax.set_axis_off()
         left, right = (ds["image"].isel(sample=shown[:, side]).values for side in (0, 1))

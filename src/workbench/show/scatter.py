@@ -1,9 +1,4 @@
-"""The interactive map: select with a lasso, look, tag, relabel.
-
-HTML of small images and of tables, for widgets.
-
-The widget of the interactive map: canvas, gallery, table and controls.
-"""
+"""The interactive map: a scatter plot to select in by lasso, look, tag and relabel."""
 
 from __future__ import annotations
 
@@ -242,15 +237,22 @@ def _canvas(scatter: Scatter, frame: pd.DataFrame) -> Any:
     encoding = {f"color_{key}": value for key, value in _encoding(scatter, frame).items()}
     size = float(np.clip(250 / len(frame) ** 0.5, 2, 10))
     return jscatter.Scatter(
-        data=frame, x="x", y="y", size=size, height=scatter.height, axes=False,
+        data=frame,
+        x="x",
+        y="y",
+        size=size,
+        height=scatter.height,
+        axes=False,
         background_color="white",
         x_scale=(middle[0] - reach, middle[0] + reach),
         y_scale=(middle[1] - reach, middle[1] + reach),
         # JupyterLab takes Shift and drag, which starts a lasso elsewhere, for selecting cells.
         mouse_mode="lasso",
-        tooltip=True, tooltip_properties=["id", "class"], tooltip_histograms=False,
+        tooltip=True,
+        tooltip_properties=["id", "class"],
+        tooltip_histograms=False,
         **encoding,
-    )  # fmt: skip
+    )
 
 
 def _encoding(scatter: Scatter, frame: pd.DataFrame) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Tags and corrected labels, and the way back from each.
-
-Samples chosen on a map, and what is decided about them: the interactive map without a widget.
-"""
+"""A selection of samples on a map, its tags and corrected labels, without a widget."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -203,8 +200,9 @@ class Selection:
             columns["corrected"] = [
                 self._name(self.corrections[i]) if i in self.corrections else "" for i in own
             ]
-        columns["tags"] = [", ".join(sorted(t for t, has in self.tags.items() if i in has))
-                           for i in own]  # fmt: skip
+        columns["tags"] = [
+            ", ".join(sorted(t for t, has in self.tags.items() if i in has)) for i in own
+        ]
         columns |= {key: self.ds[key].values[at] for key in ("split", "path") if key in self.ds}
         columns |= {"x": self.points[at, 0], "y": self.points[at, 1]}
         return pd.DataFrame(columns, index=pd.Index(own, name="sample"))

@@ -15,15 +15,31 @@ from matplotlib.figure import Figure
 # blindness (SRON/EPS technical note 09-002), in an order that keeps look-alikes apart; and a grey
 # so dark that it is not taken for the wine red by those who see no green.
 PALETTE = (
-    "#cc6677", "#332288", "#ddcc77", "#117733", "#88ccee",
-    "#882255", "#44aa99", "#999933", "#aa4499", "#222222",
-)  # fmt: skip
+    "#cc6677",
+    "#332288",
+    "#ddcc77",
+    "#117733",
+    "#88ccee",
+    "#882255",
+    "#44aa99",
+    "#999933",
+    "#aa4499",
+    "#222222",
+)
 # Each of them lighter, or darker where it is light already: for classes 11 to 20, which are drawn
 # as triangles as well.
 _SECOND = (
-    "#e5a9b1", "#9990c3", "#857a47", "#88bb99", "#4a7a94",
-    "#c98aac", "#a1d9d0", "#5c5c14", "#d9a6d0", "#7a7a7a",
-)  # fmt: skip
+    "#e5a9b1",
+    "#9990c3",
+    "#857a47",
+    "#88bb99",
+    "#4a7a94",
+    "#c98aac",
+    "#a1d9d0",
+    "#5c5c14",
+    "#d9a6d0",
+    "#7a7a7a",
+)
 OTHERS = "#b0b0b0"
 UNLABELLED = "#d8d8d8"
 #: Characters of a caption that fit on an inch.
