@@ -1,9 +1,4 @@
-"""Train a small network on an image dataset, and be able to go on after an interruption.
-
-Training images, changed at random so that a network sees none of them twice.
-
-How far a network's probabilities can be taken at their word.
-"""
+"""Training of a small network: recipe, augmentation, checkpoints, and temperature scaling."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +16,7 @@ from workbench.models.inference import evaluating
 from workbench.models.resnet import SmallResNet
 
 
-def augment(images: Tensor, recipe: "Recipe", dice: torch.Generator) -> Tensor:
+def augment(images: Tensor, recipe: "Recipe", rng: torch.Generator) -> Tensor:
     """Shift every image by up to `recipe.shift` pixels, edges mirrored, and flip half of them.
 
     Then grey a square of `recipe.cutout` pixels around a random spot (DeVries and Taylor 2017,
@@ -40,15 +35,15 @@ def augment(images: Tensor, recipe: "Recipe", dice: torch.Generator) -> Tensor:
     n, _, height, width = images.shape
     s = recipe.shift
     padded = F.pad(images.float(), (s, s, s, s), mode="reflect").to(images.dtype) if s else images
-    down = torch.randint(0, 2 * s + 1, (n, 1), generator=dice) + torch.arange(height)
-    right = torch.randint(0, 2 * s + 1, (n, 1), generator=dice) + torch.arange(width)
+    down = torch.randint(0, 2 * s + 1, (n, 1), generator=rng) + torch.arange(height)
+    right = torch.randint(0, 2 * s + 1, (n, 1), generator=rng) + torch.arange(width)
     if recipe.flip:
-        turned = torch.rand(n, 1, generator=dice) < 0.5
+        turned = torch.rand(n, 1, generator=rng) < 0.5
         right = torch.where(turned, right.flip(1), right)
     sample = torch.arange(n)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[sample, down[:, :, None], right[:, None, :]]
     if recipe.cutout:
-        top, left = (torch.randint(0, side, (n, 1), generator=dice) for side in (height, width))
+        top, left = (torch.randint(0, side, (n, 1), generator=rng) for side in (height, width))
         hidden = _within(torch.arange(height) - top, recipe.cutout)[:, :, None]
         hidden = hidden & _within(torch.arange(width) - left, recipe.cutout)[:, None, :]
         moved = moved.masked_fill(hidden[..., None], 128)
@@ -56,7 +51,7 @@ def augment(images: Tensor, recipe: "Recipe", dice: torch.Generator) -> Tensor:
 
 
 def cutmix(
-    images: Tensor, labels: Tensor, classes: int, dice: torch.Generator
+    images: Tensor, labels: Tensor, classes: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Paste the same box of another image of the batch into every image (arXiv:1905.04899).
 
@@ -77,8 +72,8 @@ def cutmix(
         The images, and float32 probabilities (sample, class) by the area of each label's image.
     """
     height, width = images.shape[2:]
-    side = torch.rand((), generator=dice).sqrt()
-    middle = torch.rand(2, generator=dice)
+    side = torch.rand((), generator=rng).sqrt()
+    middle = torch.rand(2, generator=rng)
     top, left = ((m - side / 2).clamp(min=0) for m in middle)
     bottom, right = ((m + side / 2).clamp(max=1) for m in middle)
     down = slice(round(float(top) * height), round(float(bottom) * height))
@@ -155,7 +150,7 @@ def train(
         raise ValueError(f"{int((labels < 0).sum())} samples have no label; leave them out")
     values = ds["image"].transpose("sample", "channel", "y", "x").values
     images = torch.from_numpy(np.ascontiguousarray(values))
-    model.to(memory_format=_layout(model)).train()  # type: ignore[call-overload]
+    model.to(memory_format=_memory_format(model)).train()  # type: ignore[call-overload]
     state = _State(model, recipe, steps=-(-len(labels) // recipe.batch_size))
     if checkpoint and checkpoint.exists():
         state.restore(checkpoint)
@@ -172,7 +167,9 @@ class _State:
     """What changes while a network is trained."""
 
     def __init__(self, model: SmallResNet, recipe: Recipe, steps: int) -> None:
-        self.model, self.recipe, self.losses = model, recipe, list[float]()
+        self.model = model
+        self.recipe = recipe
+        self.losses: list[float] = []
         # Biases and batch norms are not shrunk: they do not overfit.
         shrunk = [p for p in model.parameters() if p.ndim > 1]
         kept = [p for p in model.parameters() if p.ndim <= 1]
@@ -214,8 +211,9 @@ class _State:
     def settle(self, images: Tensor) -> None:
         """Give the network the mean of its weights, and the batch statistics that belong to it."""
         self.model.load_state_dict(self.average.module.state_dict())
-        place, size = next(self.model.parameters()).device, self.recipe.batch_size
-        batches = (some.to(place).float() / 255 for some in torch.split(images, size))
+        device = next(self.model.parameters()).device
+        some = torch.split(images, self.recipe.batch_size)
+        batches = (part.to(device).float() / 255 for part in some)
         update_bn(batches, self.model)
 
     def save(self, path: Path) -> None:
@@ -237,7 +235,7 @@ class _State:
             part.load_state_dict(content[name])
 
 
-def _layout(model: SmallResNet) -> torch.memory_format:
+def _memory_format(model: SmallResNet) -> torch.memory_format:
     """Channels last is faster; on several threads torch 2.13 crashes with it in narrow layers."""
     narrow = any(len(p) < 16 for p in model.parameters() if p.ndim == 4)
     return torch.contiguous_format if narrow else torch.channels_last
@@ -246,21 +244,21 @@ def _layout(model: SmallResNet) -> torch.memory_format:
 def _epoch(state: _State, images: Tensor, labels: Tensor, epoch: int) -> float:
     """Show every image once, and return the mean loss."""
     recipe = state.recipe
-    dice = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
-    order = torch.randperm(len(labels), generator=dice)
+    rng = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
+    order = torch.randperm(len(labels), generator=rng)
     total = 0.0
     averaging = epoch >= recipe.epochs
     plain = not averaging and epoch >= recipe.epochs - recipe.last_plain
     mixed = 0.0 if plain else recipe.mixed
-    place = next(state.model.parameters()).device
+    device = next(state.model.parameters()).device
     with tqdm(
         total=len(labels), desc=f"epoch {epoch + 1}/{recipe.epochs + recipe.averaged}", unit="image"
     ) as bar:
         for chosen in torch.split(order, recipe.batch_size):
-            batch = augment(images[chosen], recipe, dice).to(place).float() / 255
-            wanted = labels[chosen].to(place)
-            if recipe.mixed and torch.rand((), generator=dice) < mixed:
-                batch, wanted = cutmix(batch, wanted, state.model.fc.out_features, dice)
+            batch = augment(images[chosen], recipe, rng).to(device).float() / 255
+            wanted = labels[chosen].to(device)
+            if recipe.mixed and torch.rand((), generator=rng) < mixed:
+                batch, wanted = cutmix(batch, wanted, state.model.fc.out_features, rng)
             loss = _step(state, batch, wanted, averaging)
             total += loss * len(chosen)
             bar.update(len(chosen))
@@ -271,7 +269,7 @@ def _epoch(state: _State, images: Tensor, labels: Tensor, epoch: int) -> float:
 def _step(state: _State, batch: Tensor, wanted: Tensor, averaging: bool) -> float:
     """Move the weights once, and return the mean loss of the batch."""
     recipe = state.recipe
-    batch = batch.contiguous(memory_format=_layout(state.model))
+    batch = batch.contiguous(memory_format=_memory_format(state.model))
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.bfloat16):
         logits = state.model(batch).float()
     loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
@@ -304,15 +302,15 @@ def calibrate(model: SmallResNet, ds: xr.Dataset, recipe: Recipe, n: int = 10_00
     float
         The temperature, to 0.01; above 1 the network was too sure of itself.
     """
-    dice = torch.Generator().manual_seed(recipe.seed)
-    chosen = torch.randperm(ds.sizes["sample"], generator=dice)[:n].numpy()
+    rng = torch.Generator().manual_seed(recipe.seed)
+    chosen = torch.randperm(ds.sizes["sample"], generator=rng)[:n].numpy()
     part = ds.isel(sample=np.sort(chosen))
     images = torch.from_numpy(part["image"].transpose("sample", "channel", "y", "x").values)
     labels = torch.from_numpy(part["label"].values)
-    place = next(model.parameters()).device
+    device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        batches = (augment(some, recipe, dice).float() / 255 for some in torch.split(images, 500))
-        logits = torch.cat([model(batch.to(place)).cpu() for batch in batches])
+        batches = (augment(some, recipe, rng).float() / 255 for some in torch.split(images, 500))
+        logits = torch.cat([model(batch.to(device)).cpu() for batch in batches])
         choices = torch.arange(25, 401) / 100
         losses = torch.stack([F.cross_entropy(logits / choice, labels) for choice in choices])
         best = float(choices[losses.argmin()])
