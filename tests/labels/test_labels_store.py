@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,3 +204,46 @@ def open_as_nobody(path, ds, said):
         said.put(str(error))
     else:
         said.put("opened")
+
+
+def test_decisions_on_objects_and_on_labels_do_not_touch_each_other(ds, tmp_path):
+    with Store(tmp_path / "a.db", ds) as store:
+        store.append([change(100)], "anna")
+        for data in ("1", "2"):
+            decision = Decision("100", "change", -1, -1, object="box", data=data)
+            store.append([decision, replace(decision, object="other")], "anna")
+        held = store.current(objects=True)
+        assert held[["object", "data"]].to_numpy().tolist() == [["box", "2"], ["other", "2"]]
+        assert len(store.current()) == len(store.log()) == 1
+        assert store.undo("anna", objects=True) == "100"
+        assert store.current(objects=True)["data"].tolist() == ["1", "2"]
+        assert len(store.log(objects=True)) == 5
+        assert store.undo("anna") == "100"
+        assert store.undo("anna") is None
+
+
+def test_a_dataset_without_labels_has_a_store_too(ds, tmp_path):
+    bare = ds.drop_vars(["label", "class"])
+    Store(tmp_path / "a.db", bare).close()
+    Store(tmp_path / "a.db", bare.assign_coords({"class": ["a"]})).close()
+    with pytest.raises(StoreError, match="decisions on other data"):
+        Store(tmp_path / "a.db", bare.isel(sample=slice(3)))
+
+
+def test_a_store_of_the_first_format_goes_on(ds, tmp_path):
+    path = tmp_path / "old.db"
+    with Store(path, ds) as store:
+        store.append([change(100)], "anna")
+    with closing(sqlite3.connect(path)) as connection:
+        for column in ("object", "data"):
+            connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
+        connection.execute(
+            "UPDATE about SET value = 'workbench label review 1' WHERE key = 'format'"
+        )
+        connection.commit()
+    for _ in range(2):
+        with Store(path, ds) as store:
+            assert store.current()["label"].tolist() == [1]
+            store.append([Decision("101", "change", -1, -1, object="box", data="{}")], "ben")
+    with Store(path, ds) as store:
+        assert len(store.current(objects=True)) == 1

@@ -43,7 +43,7 @@ def given_labels(ds: xr.Dataset) -> NDArray[np.int64]:
 
 
 def dataset_hash(ds: xr.Dataset) -> str:
-    """SHA-256 over the images, their ids, the given labels and the classes.
+    """SHA-256 over the images, their ids, and the given labels and classes where there are any.
 
     For the images stands ``attrs["sha256"]`` of what was read, where there is one; otherwise
     their pixels are read. Corrections do not change the hash.
@@ -59,9 +59,11 @@ def dataset_hash(ds: xr.Dataset) -> str:
     False
     """
     digest = hashlib.sha256()
-    _add(digest, [str(name) for name in ds["class"].values] if "class" in ds.coords else [])
+    if "label" in ds:
+        _add(digest, [str(name) for name in ds["class"].values])
     _add(digest, [str(value) for value in ds["sample"].values])
-    digest.update(given_labels(ds).astype("<i8").tobytes())
+    if "label" in ds:
+        digest.update(given_labels(ds).astype("<i8").tobytes())
     if source := ds.attrs.get("sha256"):
         digest.update(str(source).encode())
         return digest.hexdigest()
@@ -79,7 +81,14 @@ def _add(digest: Any, texts: list[str]) -> None:
         digest.update(f"{len(coded)}:".encode() + coded)
 
 
-FORMAT = "workbench label review 1"
+FORMAT = "workbench decisions 2"
+#: What makes a store of an earlier format one of this.
+_MIGRATIONS = {
+    "workbench label review 1": (
+        "ALTER TABLE decisions ADD COLUMN object TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE decisions ADD COLUMN data TEXT",
+    )
+}
 #: Seconds that a decision waits while others write.
 _PATIENCE = 30
 _SCHEMA = (
@@ -94,7 +103,9 @@ _SCHEMA = (
         previous INTEGER,
         score REAL,
         source TEXT NOT NULL,
-        undoes INTEGER UNIQUE REFERENCES decisions (id)
+        undoes INTEGER UNIQUE REFERENCES decisions (id),
+        object TEXT NOT NULL DEFAULT '',
+        data TEXT
     )""",
     "CREATE INDEX by_sample ON decisions (sample, reviewer)",
     """CREATE TRIGGER no_update BEFORE UPDATE ON decisions
@@ -137,6 +148,11 @@ def prepare(
         elif not {"about", "decisions"} <= tables:
             raise StoreError(f"{path} is an SQLite file of something else; choose another name")
         about = dict(connection.execute("SELECT key, value FROM about").fetchall())
+        if steps := _MIGRATIONS.get(about.get("format", "")):
+            for statement in steps:
+                connection.execute(statement)
+            connection.execute("UPDATE about SET value = ? WHERE key = 'format'", (FORMAT,))
+            about["format"] = FORMAT
     _check(path, about, ds)
     return about
 
@@ -147,7 +163,7 @@ def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
         "dataset": dataset_hash(ds),
         "name": str(ds.attrs.get("name", "unnamed data")),
         "samples": str(ds.sizes["sample"]),
-        "classes": json.dumps([str(name) for name in ds["class"].values]),
+        "classes": json.dumps([str(name) for name in ds.coords.get("class", [])]),
         "seed": str(int(seed)),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -203,27 +219,30 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-#: What holds: the last decision of each reviewer on each sample that was not undone.
+#: What holds: the last decision of each reviewer on each sample, or on each object of it, that
+#: was not undone.
 _CURRENT = """
 SELECT * FROM decisions WHERE id IN (
     SELECT max(id) FROM decisions
-    WHERE action != 'undo' AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
-    GROUP BY sample, reviewer
+    WHERE action != 'undo' AND (object != '') = :objects
+    AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
+    GROUP BY sample, object, reviewer
 ) ORDER BY id
 """
 _LAST = """
-SELECT * FROM decisions WHERE reviewer = ? AND action != 'undo'
-AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1
+SELECT * FROM decisions
+WHERE reviewer = :reviewer AND action != 'undo' AND (object != '') = :objects AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1
 """
 _INSERT = """
-INSERT INTO decisions (sample, action, label, previous, score, source, reviewer, time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO decisions
+(sample, action, label, previous, score, source, object, data, reviewer, time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision on one sample.
+    """One decision on one sample, or on one object in it.
 
     Attributes
     ----------
@@ -240,6 +259,10 @@ class Decision:
         The issue's score when the decision was made.
     source
         ``"ranked"`` or ``"audit"`` for what the queue showed, else where the decision came from.
+    object
+        The object's id within the sample; empty for a decision on the sample's label.
+    data
+        JSON: what holds for the object from now on; it has no class number, -1.
     """
 
     sample: str
@@ -248,10 +271,14 @@ class Decision:
     previous: int
     score: float | None = None
     source: str = "ranked"
+    object: str = ""
+    data: str | None = None
 
 
 class Store:
-    """A file of decisions on the labels of one dataset.
+    """A file of decisions on the labels of one dataset, and on the objects in its images.
+
+    What is read and undone are decisions on labels, or with ``objects`` those on objects.
 
     Every decision is on disk when :meth:`append` returns. Several processes may write at once.
 
@@ -289,28 +316,30 @@ class Store:
         with self._writing() as connection:
             connection.executemany(_INSERT, rows)
 
-    def undo(self, reviewer: str) -> str | None:
+    def undo(self, reviewer: str, objects: bool = False) -> str | None:
         """Take a reviewer's last decision back; return its sample, or None where there is none."""
         with self._writing() as connection:
-            last = connection.execute(_LAST, (reviewer,)).fetchone()
+            last = connection.execute(_LAST, {"reviewer": reviewer, "objects": objects}).fetchone()
             if last is None:
                 return None
             time = datetime.now(UTC).isoformat(timespec="milliseconds")
             connection.execute(
                 "INSERT INTO decisions (sample, reviewer, time, action, label, previous, source, "
-                "undoes) VALUES (?, ?, ?, 'undo', ?, ?, ?, ?)",
+                "object, undoes) VALUES (?, ?, ?, 'undo', ?, ?, ?, ?, ?)",
                 (last["sample"], reviewer, time, last["previous"], last["label"],
-                 last["source"], last["id"]),
+                 last["source"], last["object"], last["id"]),
             )  # fmt: skip
             return str(last["sample"])
 
-    def current(self) -> pd.DataFrame:
-        """What holds: each reviewer's last decision on each sample, oldest first."""
-        return self._read(_CURRENT)
+    def current(self, objects: bool = False) -> pd.DataFrame:
+        """What holds: each reviewer's last decision on each sample or object, oldest first."""
+        return self._read(_CURRENT, objects)
 
-    def log(self) -> pd.DataFrame:
+    def log(self, objects: bool = False) -> pd.DataFrame:
         """Every decision that was ever made, and every undo, in order."""
-        return self._read("SELECT * FROM decisions ORDER BY id")
+        return self._read(
+            "SELECT * FROM decisions WHERE (object != '') = :objects ORDER BY id", objects
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -323,9 +352,10 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, query: str) -> pd.DataFrame:
+    def _read(self, query: str, objects: bool) -> pd.DataFrame:
         with self._lock, explained(self.path):
-            return pd.read_sql_query(query, self._connection, index_col="id")
+            parameters = {"objects": objects}
+            return pd.read_sql_query(query, self._connection, index_col="id", params=parameters)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
