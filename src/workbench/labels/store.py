@@ -231,7 +231,8 @@ SELECT * FROM decisions WHERE id IN (
 """
 _LAST = """
 SELECT * FROM decisions
-WHERE reviewer = :reviewer AND action != 'undo' AND (object != '') = :objects AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1
+WHERE reviewer = :reviewer AND action != 'undo' AND (object != '') = :objects
+AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1
 """
 _INSERT = """
 INSERT INTO decisions
