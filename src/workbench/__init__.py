@@ -22,6 +22,7 @@ __all__ = [
     "models",
     "rasters",
     "show",
+    "store",
 ]
 
 

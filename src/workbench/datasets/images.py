@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ Item = str | bytes | None  # a path, an encoded picture, or nothing where one sh
 FITS: tuple[str, ...] = get_args(Fit)
 MODES: tuple[str, ...] = get_args(Mode)
 CHANNELS = {"RGB": 3, "L": 1}
+_PART = re.compile(r"(.+)#offset=(\d+)&size=(\d+)")
 _BATCH = 1024
 _BLOCK = 128  # small: a scattered choice decodes the whole block around each picture
 _BLOCK_BYTES = 64 * 2**20
@@ -60,6 +62,8 @@ def decode(
 def header_size(file: str | os.PathLike[str] | bytes | None) -> Size | None:
     """Return (height, width) from a picture's header, upright; None where it cannot be read."""
     try:
+        if isinstance(file, str) and located(file)[2] >= 0:
+            file = content(file, file)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:  # type: ignore[arg-type]
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) >= 5
@@ -147,9 +151,9 @@ class Pictures:
 
     def read(self, row: int) -> tuple[NDArray[np.uint8], bytes]:
         """Return one picture and the SHA-256 digest of its encoded bytes."""
-        content = _content(self.items[row], self.names[row])
-        image = decode(content, self.names[row], self.size, self.fit, self.mode)
-        return image, hashlib.sha256(content).digest()
+        encoded = content(self.items[row], self.names[row])
+        image = decode(encoded, self.names[row], self.size, self.fit, self.mode)
+        return image, hashlib.sha256(encoded).digest()
 
     def try_all(self) -> Iterator[tuple[NDArray[np.uint8], bytes] | BadImageError]:
         """Yield in order what ``read`` returns for each picture, or the error it raises."""
@@ -193,17 +197,29 @@ def listed(bad: Sequence[BadImageError], most: int = 5) -> str:
     return f"{len(bad)} image{'s'[: len(bad) > 1]} could not be read:{lines}{more}"
 
 
-def _content(item: Item, name: str) -> bytes:
+def located(item: str) -> tuple[str, int, int]:
+    """Return path, offset and size of an encoded picture; 0 and -1 where it is the whole file.
+
+    ``shard-00000.tar#offset=512&size=1234`` is a part of one.
+    """
+    part = _PART.fullmatch(item)
+    return (part[1], int(part[2]), int(part[3])) if part else (item, 0, -1)
+
+
+def content(item: Item, name: str) -> bytes:
+    """Return an encoded picture's bytes, out of its file where it is not given itself."""
     if isinstance(item, bytes):
-        content = item
+        found = item
     elif not item:
         raise BadImageError(name, "no image is given")
     else:
+        path, offset, size = located(item)
         try:
-            with open(item, "rb") as file:  # noqa: PTH123 - a Path costs more than a small read
-                content = file.read()
+            with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than a small read
+                file.seek(offset)
+                found = file.read(size)
         except OSError as error:
             raise BadImageError(name, error.strerror or str(error)) from error
-    if not content:
+    if not found:
         raise BadImageError(name, "the image is empty")
-    return content
+    return found

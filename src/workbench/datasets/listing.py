@@ -5,8 +5,8 @@ import numbers
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from workbench.datasets.images import (
     Size,
     header_size,
     listed,
+    located,
 )
 
 OnBad = Literal["skip", "raise"]
@@ -49,6 +50,8 @@ class Listing:
     labels: NDArray[np.bool_] | None = None
     split: NDArray[np.str_] | None = None
     path: NDArray[np.str_] | None = None
+    others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    mode: Mode = "RGB"
 
     def keep(self, rows: NDArray[Any]) -> "Listing":
         """Return the listing of some rows, given by position."""
@@ -58,6 +61,7 @@ class Listing:
         for key in ("sample", "label", "labels", "split", "path"):
             if (values := getattr(self, key)) is not None:
                 kept[key] = values[rows]
+        kept["others"] = {key: values[rows] for key, values in self.others.items()}
         return replace(self, **kept)
 
 
@@ -67,13 +71,17 @@ class Options:
 
     size: int | Size | None = None
     fit: Fit = "crop"
-    mode: Mode = "RGB"
+    mode: Mode | None = None
     lazy: bool | None = None
     on_bad: OnBad = "skip"
 
     def __post_init__(self) -> None:
-        for key, allowed in (("fit", FITS), ("mode", MODES), ("on_bad", ("skip", "raise"))):
-            if getattr(self, key) not in allowed:
+        for key, allowed in (
+            ("fit", FITS),
+            ("mode", MODES),
+            ("on_bad", ("skip", "raise")),
+        ):
+            if getattr(self, key) not in (None, *allowed):
                 raise BadDataError(f"{key}={getattr(self, key)!r} is none of {', '.join(allowed)}")
         if self.pair is not None and min(self.pair) < 1:
             raise BadDataError(f"size must be 1 or more pixels, not {self.size!r}")
@@ -112,9 +120,8 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
         listing = listing.keep(choose(listing.label, len(listing.items), n, seed))
     size = options.pair or _common_size(listing.items)
     attrs |= {"resized_to": list(size), "fit": options.fit}
-    pictures = Pictures(
-        listing.items, listing.names, size, options.fit, options.mode, options.on_bad
-    )
+    mode = options.mode or listing.mode
+    pictures = Pictures(listing.items, listing.names, size, options.fit, mode, options.on_bad)
     eager = np.prod(pictures.shape) <= EAGER_BYTES and len(listing.items) <= EAGER_IMAGES
     if options.lazy or (options.lazy is None and not eager):
         attrs |= {"sha256": _listed_sha(listing), "sha256_of": "sample ids and file sizes"}
@@ -135,7 +142,7 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
 
 
 def _build(listing: Listing, image: Any, attrs: dict[str, Scalar]) -> xr.Dataset:
-    return build(
+    ds = build(
         image,
         sample=listing.sample,
         classes=listing.classes,
@@ -145,6 +152,7 @@ def _build(listing: Listing, image: Any, attrs: dict[str, Scalar]) -> xr.Dataset
         path=listing.path,
         attrs=attrs,
     )
+    return ds.assign({name: ("sample", values) for name, values in listing.others.items()})
 
 
 def _read(
@@ -201,7 +209,10 @@ def _listed_sha(listing: Listing) -> str:
 
 
 def _bytes(item: Item) -> int:
+    if not isinstance(item, str):
+        return len(item or b"")
+    path, _, size = located(item)
     try:
-        return os.stat(item).st_size if isinstance(item, str) else len(item or b"")  # noqa: PTH116
+        return size if size >= 0 else os.stat(path).st_size  # noqa: PTH116
     except OSError:  # it is missing, and reported when it is decoded
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from workbench.datasets import folder, table
+from workbench.datasets import folder, shards, table
 from workbench.datasets.errors import BadDataError, DataNotFoundError
 from workbench.datasets.images import Fit, Mode, Size
 from workbench.datasets.listing import OnBad, Options, collect, of_split
@@ -23,7 +23,7 @@ def load(
     *,
     size: int | Size | None = None,
     fit: Fit = "crop",
-    mode: Mode = "RGB",
+    mode: Mode | None = None,
     lazy: bool | None = None,
     on_bad: OnBad = "skip",
     image: str | None = None,
@@ -36,8 +36,9 @@ def load(
     ----------
     name
         One of ``NAMES``; a folder, ``class_name/**/file.jpg``, with ``train/`` and ``test/`` above
-        the classes or not, or with files of no class; a ``.csv`` or ``.parquet`` table. A name
-        wins over a folder of that name in the working directory: write ``"./mnist"`` for it.
+        the classes or not, or with files of no class; a store (:mod:`workbench.store`); a
+        ``.csv`` or ``.parquet`` table. A name wins over a folder of that name in the working
+        directory: write ``"./mnist"`` for it.
     split
         "train", "test" or "all"; also "val" where the reader's own data have it.
     n
@@ -55,7 +56,7 @@ def load(
     fit
         "crop" the middle to the new shape, "pad" with black, or "stretch".
     mode
-        "RGB" or "L" (grey): 3 channels or 1.
+        "RGB" or "L" (grey): 3 channels or 1. Left out: "RGB", or as a store was written.
     lazy
         True for a dask array, False for a NumPy array. Left out: dask above 512 MiB or 20,000
         images.
@@ -112,7 +113,7 @@ def load(
     path = _existing(name)
     if path.is_dir():
         _refuse(given, f"the folder {path}")
-        listing = folder.listing(path)
+        listing = (shards if shards.is_store(path) else folder).listing(path)
     else:
         listing = table.listing(path, image, label, classes)
     return collect(of_split(listing, split, str(path)), options, n, seed)

@@ -1,0 +1,17 @@
+"""One folder of tar shards: encoded images, their annotations, an index; streamed for training."""
+
+from workbench.store.perturb import Perturb
+from workbench.store.shards import open, read_boxes, verify, write  # noqa: A004 - as files are opened
+from workbench.store.stream import Stream, boxes_of, folds, stream
+
+__all__ = [
+    "write",
+    "open",
+    "verify",
+    "read_boxes",
+    "stream",
+    "Stream",
+    "Perturb",
+    "boxes_of",
+    "folds",
+]
