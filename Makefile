@@ -2,7 +2,7 @@
 # and .venv/ (the environment that requirements.lock describes).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lab check lint docs lock clean
+.PHONY: help setup run test test-browser lab check lint docs lock audit wheel clean clean-runs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,14 +53,24 @@ docs: $(STAMP)  ## build the documentation into site/
 # torch is resolved away here (see TORCH) and with it 3 GB of CUDA packages.
 lock: | $(UV)  ## resolve the locks from pyproject.toml (UPGRADE=--upgrade: newest versions)
 	printf "%s ; sys_platform == 'never'\n" torch torchvision | $(COMPILE) pyproject.toml --override - --all-extras --group dev \
-		--no-emit-package workbench --no-emit-package torch --no-emit-package torchvision --output-file requirements.lock
+		--no-emit-package pixel-workbench --no-emit-package torch --no-emit-package torchvision --output-file requirements.lock
 	printf "%s\n" torch torchvision | $(COMPILE) - --constraint requirements.lock --output-file torch.lock
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) --no-header --no-annotate --no-emit-index-url
 
-clean:  ## remove the environment, caches and run folders
-	rm -rf .venv .uv runs report screenshots site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+audit: $(STAMP)  ## look the locks up in the database of known holes (needs the network)
+	$(UV) tool run --quiet pip-audit --disable-pip --require-hashes --requirement requirements.lock --requirement torch.lock
+
+wheel: $(STAMP)  ## build the package into dist/
+	$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
+	@ls dist/*.whl
+
+clean:  ## remove the environment, caches and what is built; run folders stay
+	rm -rf .venv .uv dist report screenshots site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-runs:  ## remove the run folders in runs/, with everything that they recorded
+	rm -rf runs
 
 # $(call system-package,NAME): on Debian and Ubuntu, install it where we may, else say what to do.
 define system-package

@@ -1,26 +1,25 @@
 """What every curated notebook has to look like.
 
 ``problems`` lists what is wrong with one; ``python tests/notebook_contract.py --fix`` renews what
-follows from pyproject.toml: the badge and the address that the Colab cell installs from.
+follows from the version and the repository: the badges, in the README too, and the address that the
+Colab cell installs from.
 """
 
 import ast
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import nbformat
 
-from workbench.batch.new import BOOTSTRAP, KERNELSPEC, badge
+from workbench.batch.new import KERNELSPEC, badge, bootstrap
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_LINES = 15
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)")
-INSTALL = re.compile(r'"workbench\[([a-z,]+)\] @ git\+(.*)"')
+INSTALL = re.compile(r'"[\w-]+\[([a-z,]+)\] @ ')
 
 
 def problems(path: Path) -> list[str]:
@@ -48,13 +47,12 @@ def _opening(path: Path, cells: list) -> list[str]:
     title = cells[0].source
     if cells[0].cell_type != "markdown" or not title.startswith("# "):
         found.append("the first cell is not a title")
-    if badge(path.name, REPOSITORY) not in title:
+    if badge(path.name) not in title:
         found.append("the badge is missing or points elsewhere; `make lint` renews it")
     if "?" not in title:
         found.append("the first cell asks no question")
     install = INSTALL.search(cells[1].source)
-    expected = install and BOOTSTRAP.format(extras=install[1], repository=REPOSITORY).strip()
-    if cells[1].source != expected:
+    if not install or cells[1].source != bootstrap(install[1]):
         found.append("the second cell is not the Colab bootstrap; `make lint` renews its address")
     return found
 
@@ -91,13 +89,12 @@ def _clean(notebook: nbformat.NotebookNode, code: list) -> list[str]:
 
 
 def fix(path: Path) -> None:
-    """Renew badge, install address and kernelspec from pyproject.toml."""
+    """Renew badge, install address and kernelspec."""
     notebook = nbformat.read(path, as_version=4)
-    opening, bootstrap = notebook.cells[:2]
-    opening.source = BADGE.sub(badge(path.name, REPOSITORY).replace("\\", r"\\"), opening.source)
-    if install := INSTALL.search(bootstrap.source):
-        source = BOOTSTRAP.format(extras=install[1], repository=REPOSITORY)
-        bootstrap.source = source.strip()
+    opening, first = notebook.cells[:2]
+    opening.source = BADGE.sub(badge(path.name), opening.source)
+    if install := INSTALL.search(first.source):
+        first.source = bootstrap(install[1])
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
     )
@@ -109,3 +106,6 @@ if __name__ == "__main__":
         sys.exit("usage: python tests/notebook_contract.py --fix")
     for notebook_path in NOTEBOOKS:
         fix(notebook_path)
+    readme = ROOT / "README.md"
+    renewed = BADGE.sub(lambda old: badge(old[0].rpartition("/")[2][:-1]), readme.read_text())
+    readme.write_text(renewed)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from notebook_contract import NOTEBOOKS, REPOSITORY, ROOT
+from notebook_contract import NOTEBOOKS, ROOT
 
 from workbench.batch.cli.common import named_values
 from workbench.batch.jobs import combinations
@@ -57,7 +57,7 @@ def test_the_readers_first_lines_are_few():
 def test_every_notebook_has_its_badge_in_the_readme_and_its_page(path):
     row = re.search(rf"^\| \[{path.stem}\].*$", (ROOT / "README.md").read_text(), re.M)
     assert row
-    assert badge(path.name, REPOSITORY) in row[0]
+    assert badge(path.name) in row[0]
     assert f"notebooks/{path.name}" in (ROOT / "docs" / "index.md").read_text()
     ways = [
         code for page in PAGES if page.parent.name == "want" for code in blocks(page, "console")

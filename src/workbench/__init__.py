@@ -8,10 +8,9 @@ Each topic is a subpackage that is imported when it is first used::
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from types import ModuleType
 
-__version__ = version("workbench")
+__version__ = "0.2.0"
 __all__ = [
     "batch",
     "boxes",

@@ -3,6 +3,14 @@
 from importlib import import_module
 from typing import Any
 
+from workbench import __version__
+
+#: On the package index, ``workbench`` belongs to somebody else: pip gets ours from its repository.
+DISTRIBUTION = "pixel-workbench"
+REPOSITORY = "https://github.com/seed-252a586e/workbench"
+TAG = f"v{__version__}"
+SOURCE = f"git+{REPOSITORY}@{TAG}"
+
 
 class MissingExtraError(ImportError):
     """An optional dependency is not installed."""
@@ -36,5 +44,6 @@ def need(module: str, extra: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != top:
             raise
         raise MissingExtraError(
-            f"{top} is not installed. It comes with: pip install 'workbench[{extra}]'"
+            f"{top} is not installed. It comes with: pip install "
+            f"'{DISTRIBUTION}[{extra}] @ {SOURCE}' (in a checkout: pip install '.[{extra}]')"
         ) from error

@@ -1,29 +1,29 @@
 """A notebook to begin with, which keeps the contract of the curated ones and runs as it stands."""
 
 import re
-from importlib.metadata import metadata
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from workbench._extras import need
+from workbench._extras import DISTRIBUTION, REPOSITORY, SOURCE, TAG, need
 from workbench.batch.notebook import JobError, write_text
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
-BOOTSTRAP = """\
+_BOOTSTRAP = """\
 # Colab only: install the workbench beside what is there. Anywhere else this cell does nothing.
 import sys
 
 if "google.colab" in sys.modules:
-    from importlib.metadata import distributions
     from pathlib import Path
 
     from google.colab import output
 
     # Nothing that Colab has loaded may change: it would need a restart.
-    installed = {{dist.name: dist.version for dist in reversed([*distributions()])}}
-    Path("kept.txt").write_text("\\n".join(f"{{k}}=={{v}}" for k, v in installed.items()))
-    %pip install --quiet --constraint kept.txt "workbench[{extras}] @ git+{repository}"
+    !{{sys.executable}} -m pip list --format=freeze > kept.txt
+    # Is the repository out of reach? Upload the wheel that `make wheel` builds: it is taken.
+    wheels = [wheel.resolve().as_uri() for wheel in Path().glob("{wheel}-*.whl")]
+    source = (wheels or ["{source}"])[0]
+    %pip install --quiet --constraint kept.txt "{distribution}[{extras}] @ {{source}}"
     output.enable_custom_widget_manager()
 """
 _NAME = re.compile(r"\d\d(_[a-z0-9]+)+")
@@ -76,27 +76,30 @@ def new_notebook(name: str, title: str | None = None, folder: str | Path = "note
     return path
 
 
-def repository() -> str:
-    """Return the project's address, as its metadata say it."""
-    urls = (entry.partition(", ") for entry in metadata("workbench").get_all("Project-URL") or [])
-    return str(next(url for name, _, url in urls if name == "Repository"))
-
-
-def badge(name: str, repository: str) -> str:
-    """Return the badge that opens a notebook in Colab."""
-    place = repository.removeprefix("https://github.com/")
-    link = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
+def badge(name: str) -> str:
+    """Return the badge that opens a notebook, as it was at this version, in Colab."""
+    place = REPOSITORY.removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{place}/blob/{TAG}/notebooks/{name}"
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+
+
+def bootstrap(extras: str) -> str:
+    """Return the cell that installs the package with these extras in Colab."""
+    return _BOOTSTRAP.format(
+        extras=extras,
+        distribution=DISTRIBUTION,
+        wheel=DISTRIBUTION.replace("-", "_"),
+        source=SOURCE,
+    ).strip()
 
 
 def _notebook(name: str, title: str) -> str:
     """Return the template as the text of a notebook; ``# %%`` begins a cell."""
     v4 = need("nbformat.v4", extra="batch")
-    address = repository()
     text = Template((files("workbench.batch") / "new_notebook.txt").read_text("utf-8")).substitute(
         title=title,
-        badge=badge(name, address),
-        bootstrap=BOOTSTRAP.format(extras=_EXTRAS, repository=address),
+        badge=badge(name),
+        bootstrap=bootstrap(_EXTRAS),
     )
     cells = []
     for part in text.split("# %%")[1:]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from workbench._extras import need
+from workbench._extras import DISTRIBUTION, need
 from workbench._units import duration, megabytes, show_size
 from workbench.batch.html_page import TEMPLATES
 from workbench.batch.notebook import write_text
@@ -93,7 +93,7 @@ def _limit_line(limit: int, top: float) -> str:
 
 _STAND_IN = "stand_in_for"
 # run.json has all; these say most about why a result differs from another
-_TELLING = ("workbench", "numpy", "pandas", "xarray", "scikit-learn", "umap-learn", "torch")
+_TELLING = (DISTRIBUTION, "numpy", "pandas", "xarray", "scikit-learn", "umap-learn", "torch")
 
 
 def render(template: str, **content: Any) -> str:
