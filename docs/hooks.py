@@ -10,7 +10,17 @@ from typing import Any
 import griffe
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-TOPICS = ("datasets", "models", "embeddings", "labels", "gradcam", "rasters", "show", "batch")
+TOPICS = (
+    "datasets",
+    "models",
+    "embeddings",
+    "labels",
+    "gradcam",
+    "rasters",
+    "show",
+    "batch",
+    "soft_prototypes",
+)
 REFERENCE = re.compile(r"^::: (workbench\.\w+)$", re.M)
 ROLE = re.compile(r":(?:func|class|meth|mod):`([^`]+)`")
 

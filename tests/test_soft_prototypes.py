@@ -47,7 +47,10 @@ class TestClassify:
 
     def test_on_a_prototype_its_own_label_counts_alone(self):
         labels = [[0.6, 0.4], [0.0, 1.0]]
-        assert soft_prototypes.classify([[0.0], [1.0]], [[0.0], [1.0]], labels).values.tolist() == [0, 1]
+        assert soft_prototypes.classify([[0.0], [1.0]], [[0.0], [1.0]], labels).values.tolist() == [
+            0,
+            1,
+        ]
 
     def test_one_neighbour_and_hard_labels_are_the_plain_rule(self):
         rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ __all__ = [
     "models",
     "rasters",
     "show",
+    "soft_prototypes",
     "store",
 ]
 

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench._extras import need
 
+__all__ = ["classify", "soft_labels_for"]
+
 
 def classify(
     x: ArrayLike, prototypes: ArrayLike, soft_labels: ArrayLike, k: int | None = None

@@ -1,5 +1,6 @@
 """Image datasets by name, from a folder or from a table, all in one form."""
 
+from workbench.datasets.coreset import coreset
 from workbench.datasets.dataset import subset
 from workbench.datasets.errors import (
     BadDataError,
@@ -18,6 +19,7 @@ __all__ = [
     "load_mlrsnet",
     "splits",
     "subset",
+    "coreset",
     "BadDataError",
     "BadImageError",
     "DataNotFoundError",

@@ -8,8 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from workbench._samples import same_samples
-from workbench.datasets.choosing import _shares as shares
-from workbench.datasets.choosing import choose
+from workbench.datasets.dataset import choose, class_shares
 from workbench.datasets.errors import BadDataError
 
 Method = Literal["random", "hardest", "moderate", "ccs", "k-center", "herding"]
@@ -191,7 +190,7 @@ def _by_class(
     """What `pick` takes of each class, its share of `n`."""
     classes, counts = np.unique(label, return_counts=True)
     members = [np.flatnonzero(label == name) for name in classes]
-    each = zip(members, shares(counts, n, rng), strict=True)
+    each = zip(members, class_shares(counts, n, rng), strict=True)
     return np.concatenate([rows[pick(vectors[rows], int(share))] for rows, share in each])
 
 

@@ -61,7 +61,7 @@ def choose(label: NDArray[Any] | None, total: int, n: int, seed: int) -> NDArray
     if label is None:
         return np.sort(rng.choice(total, size=n, replace=False))
     classes, members, counts = np.unique(label, return_inverse=True, return_counts=True)
-    shares = _shares(counts, int(n), rng)
+    shares = class_shares(counts, int(n), rng)
     drawn = [
         rng.choice(np.flatnonzero(members == k), size=shares[k], replace=False)
         for k in range(len(classes))
@@ -69,7 +69,7 @@ def choose(label: NDArray[Any] | None, total: int, n: int, seed: int) -> NDArray
     return np.sort(np.concatenate(drawn))
 
 
-def _shares(counts: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def class_shares(counts: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Share ``n`` out in proportion to ``counts`` by largest remainder, ties by lot."""
     shares: NDArray[np.intp] = n * counts // counts.sum()
     remainders = n * counts % counts.sum()

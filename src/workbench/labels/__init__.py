@@ -11,6 +11,7 @@ from workbench.labels.decisions import (
 from workbench.labels.issues import find_issues
 from workbench.labels.known_errors import compose_scenes, inject_noise, published_errors
 from workbench.labels.multilabel import find_multilabel_issues, multilabel_joint
+from workbench.labels.next_batch import next_batch
 from workbench.labels.probabilities import load_probabilities, multilabel_out_of_fold, out_of_fold
 from workbench.labels.ranking import losses, method_agreement, mistakenness
 from workbench.labels.review import review
@@ -38,5 +39,6 @@ __all__ = [
     "review_tags",
     "from_tags",
     "published_errors",
+    "next_batch",
     "StoreError",
 ]

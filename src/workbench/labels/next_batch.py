@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from workbench._extras import need
 from workbench._samples import same_samples
 from workbench.datasets.coreset import farthest
-from workbench.labels.inputs import Source, load_probabilities
+from workbench.labels.probabilities import Source, load_probabilities
 
 Method = Literal["typical", "margin", "coverage", "random"]
 #: At most so many clusters, and neighbours of a typical sample, as in arXiv:2202.02794.
@@ -100,8 +100,9 @@ def next_batch(
         chosen = farthest(vectors, len(known) + n, start)[len(known) :]
     else:
         chosen = _typical(vectors, given >= 0, n, seed)
-    named = isinstance(features, xr.DataArray) and "sample" in features.coords
-    return np.asarray(features["sample"].values[chosen] if named else chosen)  # type: ignore[call-overload]
+    if isinstance(features, xr.DataArray) and "sample" in features.coords:
+        return np.asarray(features["sample"].values[chosen])
+    return np.asarray(chosen)
 
 
 def _margins(
@@ -126,9 +127,9 @@ def _typical(
     size, known = (np.bincount(member[rows], minlength=wanted) for rows in (..., labelled))
     order, free, chosen = np.lexsort((-size, known)), ~labelled, list[int]()
     while len(chosen) < n:  # a second round only where there are more to choose than clusters
-        for name in order[: n - len(chosen)]:
+        for name in order:
             rows = np.flatnonzero(member == name)
-            if free[rows].any():
+            if len(chosen) < n and free[rows].any():
                 density = np.where(free[rows], _typicality(vectors[rows]), -1)
                 chosen.append(int(rows[density.argmax()]))
                 free[chosen[-1]] = False
