@@ -12,6 +12,7 @@ import griffe
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 TOPICS = (
     "datasets",
+    "dynamics",
     "models",
     "embeddings",
     "labels",

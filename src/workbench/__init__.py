@@ -15,6 +15,7 @@ __all__ = [
     "batch",
     "boxes",
     "datasets",
+    "dynamics",
     "embeddings",
     "gradcam",
     "labels",

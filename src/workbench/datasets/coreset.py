@@ -84,7 +84,7 @@ def coreset(
     >>> digits = load("digits", split="test")
     >>> pixels = digits.image.values.reshape(len(digits.sample), -1)
     >>> coreset(digits, 0.1, "k-center", features=pixels).sizes["sample"]
-    36
+    60
     """
     if method not in get_args(Method):
         raise BadDataError(f"method={method!r} is not one of {', '.join(get_args(Method))}")
