@@ -65,13 +65,13 @@ class TestErrors:
 
     def test_a_network_that_hides_its_layers(self, small, tmp_path):
         torch.jit.trace(small.eval(), torch.rand(1, 3, 32, 32)).save(tmp_path / "scripted.pt")
-        sealed = models.load(tmp_path / "scripted.pt")
+        opaque = models.load(tmp_path / "scripted.pt")
         with pytest.raises(ValueError, match="TorchScript files hide their layers"):
-            gradcam.Probe(sealed, "layer4")
+            gradcam.Probe(opaque, "layer4")
         x = torch.rand(1, 3, 32, 32)
         for method in ("occlusion", "gradient"):
             found = []
-            for model in (sealed, small):
+            for model in (opaque, small):
                 with gradcam.Probe(model) as probe:
                     found.append(probe.run(x, 3).map(method))
             torch.testing.assert_close(*found)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import gradcam, models
-from workbench.models import Sealed
+from workbench.models import OpaqueModel
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4"]
 
@@ -170,7 +170,7 @@ def test_layers_without_a_plane_are_named(resnet):
     with pytest.raises(ValueError, match="no layer 'layer5'"):
         gradcam.receptive_field(resnet, (3, 64, 64), "layer5")
     with pytest.raises(ValueError, match="hide their layers"):
-        gradcam.receptive_field(Sealed("ONNX", ()), (3, 64, 64))
+        gradcam.receptive_field(OpaqueModel("ONNX", ()), (3, 64, 64))
 
 
 def test_the_model_is_left_alone(resnet):

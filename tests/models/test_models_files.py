@@ -111,11 +111,11 @@ class TestWhatASealedFileCannotDo:
 
     @pytest.mark.parametrize("name", ["exported_for_four", "onnx_for_four"])
     def test_wrong_sizes_and_channels_are_explained(self, name, images, written):
-        sealed = models.load(written / name)
+        opaque = models.load(written / name)
         with pytest.raises(ValueError, match="32 pixels high, not 16; load it with size="):
-            models.predict(sealed, images.isel(y=slice(16)), progress=False)
+            models.predict(opaque, images.isel(y=slice(16)), progress=False)
         with pytest.raises(ValueError, match="the images have 2 channels, the network takes 3"):
-            models.predict(sealed, images.isel(channel=[0, 1]), progress=False)
+            models.predict(opaque, images.isel(channel=[0, 1]), progress=False)
 
     def test_an_architecture_is_refused(self, written):
         with pytest.raises(ValueError, match="TorchScript file, a whole network"):

@@ -22,14 +22,14 @@ from workbench.gradcam.localization import (
 from workbench.gradcam.probe import (
     METHODS,
     Probe,
-    Seen,
+    ProbeResult,
     resize,
 )
 from workbench.gradcam.receptive_field import narrowest, receptive_field
 
 __all__ = [
     "Probe",
-    "Seen",
+    "ProbeResult",
     "METHODS",
     "images_for",
     "resize",

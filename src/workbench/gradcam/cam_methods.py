@@ -1,9 +1,7 @@
-"""Ablation-CAM: leave a channel out and replay only what comes after the layer.
+"""Class activation maps of a layer: the formulas, and Ablation-CAM's replay of the network.
 
-The formulas that turn a layer's activations and gradients into a map.
-
-Every function takes activations A and gradients dS/dA of the score S, both (sample, channel, y, x),
-and returns the signed map (sample, y, x): the ReLU with which most papers end is the caller's.
+A formula takes activations A and gradients dS/dA of the score S, both (sample, channel, y, x), and
+returns the signed map (sample, y, x): the ReLU with which most papers end is the caller's.
 """
 
 from collections import deque
@@ -18,13 +16,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from workbench.gradcam.forward import Scorer, logits, undisturbed
-from workbench.gradcam.layers import Layout
+from workbench.gradcam.layers import OutputLayout
 
 
 def ablation_drops(
     model: nn.Module,
     layer: nn.Module,
-    layout: Layout,
+    layout: OutputLayout,
     x: Tensor,
     activations: Tensor,
     scorer: Scorer,
@@ -36,8 +34,8 @@ def ablation_drops(
 
     Desai and Ramaswamy 2020 (WACV, "Ablation-CAM"). Their weight is (y - y_k) / y. Where the
     logit y is negative that would turn every sign: a channel that speaks for the class would
-    count against it. ``Seen.map`` divides by |y|, which is theirs wherever y is positive; this
-    function returns the numerator.
+    count against it. ``ProbeResult.map`` divides by |y|, which is theirs wherever y is positive;
+    this function returns the numerator.
 
     Parameters
     ----------
@@ -73,8 +71,10 @@ def ablation_drops(
             replay = partial(_replay, model, layer, layout, past)
             whole, expected = scorer.of_sample(i, torch.cat([replay(a[None]), past.output]))
             if not torch.isclose(whole, expected, rtol=1e-3, atol=1e-4):
-                raise RuntimeError(f"replayed, the network gives {whole:.6g}, not {expected:.6g}: "
-                                   "it does not do the same in every pass")  # fmt: skip
+                raise RuntimeError(
+                    f"replayed, the network gives {whole:.6g}, not {expected:.6g}: "
+                    "it does not do the same in every pass"
+                )
             # Without a channel that is zero everywhere the score is what it was.
             alive = a.flatten(1).any(1).nonzero().flatten()
             for chosen in alive.split(batch_size):
@@ -91,7 +91,7 @@ def _without(a: Tensor, channels: Tensor) -> Tensor:
 
 
 def _replay(
-    model: nn.Module, layer: nn.Module, layout: Layout, past: "Past", maps: Tensor
+    model: nn.Module, layer: nn.Module, layout: OutputLayout, past: "Past", maps: Tensor
 ) -> Tensor:
     # A copy: the network may go on in place.
     with replaying(past, layer, layout.to_output(maps, past.layer_output).clone()):
@@ -164,8 +164,9 @@ def record(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
             stack.callback(module.register_forward_hook(recorder.end).remove)
         output = logits(model(x))
     if (times := len(recorder.layer_outputs)) != 1:
-        raise ValueError(f"the layer runs {times} times in a pass; ablation needs one that "
-                         "runs once")  # fmt: skip
+        raise ValueError(
+            f"the layer runs {times} times in a pass; ablation needs one that runs once"
+        )
     return Past(x, output, recorder.layer_outputs[0], recorder.calls)
 
 
@@ -188,7 +189,9 @@ def _copies(call: _Call, n: int) -> Tensor:
 
 def _patch(module: nn.Module, outputs: list[Tensor]) -> Callable[[], None]:
     """Make a module give these outputs, call by call, then work as ever; return what undoes it."""
-    own, forward, ready = module.__dict__.get("forward"), module.forward, deque(outputs)
+    own = module.__dict__.get("forward")
+    forward = module.forward
+    ready = deque(outputs)
 
     def give(*args: Any, **kwargs: Any) -> Any:
         return ready.popleft() if ready else forward(*args, **kwargs)
@@ -223,7 +226,8 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     without an epsilon; alpha is 0 where g is 0. The weight of a channel is sum(alpha ReLU(dY/dA)),
     whose factor exp(S) is left out: it is positive, scales a whole map, and overflows.
     """
-    a, g = activations.double(), gradients.double()
+    a = activations.double()
+    g = gradients.double()
     below = 2 + a.sum((2, 3), keepdim=True) * g
     alpha = torch.where((g != 0) & (below != 0), 1 / below, 0)
     return _weighted((alpha * g.relu()).sum((2, 3)), a).to(activations.dtype)

@@ -1,9 +1,4 @@
-"""Does a map show what the network uses? Tests with baselines beside them.
-
-Take pixels away so that what is left gives no hint of where they were.
-
-The parameter-randomisation check: whether a map depends on what was learnt.
-"""
+"""Faithfulness of maps: deletion, insertion, ROAD and parameter randomisation, beside baselines."""
 
 import copy
 import math
@@ -136,8 +131,7 @@ def randomization(
     images = images_for(model, x)
     expected, target = _maps(model, images, methods, layer, target)
     rows: dict[str, dict[str, float | str]] = {method: {} for method in methods}
-    cascade = tqdm(_cascade(model, seed), total=_STAGES, disable=not progress,
-                   desc="randomising")  # fmt: skip
+    cascade = tqdm(_cascade(model, seed), total=_STAGES, disable=not progress, desc="randomising")
     for share, shuffled in cascade:
         found, _ = _maps(shuffled, images, methods, layer, target)
         for method in methods:
@@ -185,14 +179,14 @@ def _maps(
 def _cascade(model: nn.Module, seed: int) -> Iterator[tuple[float, nn.Module]]:
     """Copies of the model, more of it shuffled each time, from its last parameter upwards."""
     shuffled = copy.deepcopy(model)
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     parameters = list(shuffled.parameters())[::-1]
     done = 0
     for stage in range(1, _STAGES + 1):
         until = round(len(parameters) * stage / _STAGES)
         with torch.inference_mode(False), torch.no_grad():
             for values in parameters[done:until]:
-                order = torch.randperm(values.numel(), generator=dice).to(values.device)
+                order = torch.randperm(values.numel(), generator=rng).to(values.device)
                 values.copy_(values.flatten()[order].view_as(values))
         done = until
         yield stage / _STAGES, shuffled
@@ -334,8 +328,10 @@ def _checked(maps: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
         if name in BASELINES:
             raise ValueError(f"{name!r} is a baseline, which is there anyway")
         if values.ndim != 3 or len(values) != len(images) or not torch.isfinite(values).all():
-            raise ValueError(f"map {name!r}, {tuple(values.shape)}, is not (sample, y, x) of "
-                             f"finite values for {len(images)} images")  # fmt: skip
+            raise ValueError(
+                f"map {name!r}, {tuple(values.shape)}, is not (sample, y, x) of "
+                f"finite values for {len(images)} images"
+            )
         found[name] = resize(values.to(images), (images.shape[2], images.shape[3]))
     return found
 

@@ -1,7 +1,4 @@
-"""Run a network on images without leaving a trace in it.
-
-What a map explains: one score for each image.
-"""
+"""Forward passes that leave no trace in a network, and the score of an image to be explained."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,8 +81,10 @@ class Scorer:
         scores = self._function(output)
         if not isinstance(scores, Tensor) or scores.shape != (len(self._output),):
             what = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(f"the target function gives {what}, not one score for each of "
-                             f"{len(self._output)} images")  # fmt: skip
+            raise ValueError(
+                f"the target function gives {what}, not one score for each of "
+                f"{len(self._output)} images"
+            )
         return scores
 
     def _of_class(self, output: Tensor) -> Tensor:
@@ -106,8 +105,10 @@ class Scorer:
 def _classes(target: int | Sequence[int] | Tensor | None, output: Tensor) -> Tensor:
     """The target classes (sample,), checked."""
     if output.ndim != 2:
-        raise ValueError(f"the model gives {tuple(output.shape)}, not (sample, class): give a "
-                         "function of the output that returns one score an image")  # fmt: skip
+        raise ValueError(
+            f"the model gives {tuple(output.shape)}, not (sample, class): give a "
+            "function of the output that returns one score an image"
+        )
     n, classes = output.shape
     if target is None:
         return output.argmax(1)
@@ -118,6 +119,7 @@ def _classes(target: int | Sequence[int] | Tensor | None, output: Tensor) -> Ten
         raise TypeError(f"targets are class numbers, got {chosen.dtype}")
     bad = chosen[(chosen < 0) | (chosen >= classes)]
     if bad.numel():
-        raise ValueError(f"there is no class {bad.flatten()[0].item()}: "
-                         f"the model has 0 to {classes - 1}")  # fmt: skip
+        raise ValueError(
+            f"there is no class {bad.flatten()[0].item()}: the model has 0 to {classes - 1}"
+        )
     return chosen.long().expand(n)

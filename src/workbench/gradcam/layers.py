@@ -53,7 +53,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputLayout:
     """How a layer's output holds channels and the plane, and how to bring it to (n, k, y, x)."""
 
     kind: Literal["channels first", "channels last", "tokens", "told"]
@@ -76,7 +76,7 @@ class Layout:
         return maps.permute(0, 2, 3, 1) if self.kind == "channels last" else maps
 
 
-def layout_of(model: nn.Module, name: str, output: object, x: Tensor) -> Layout:
+def layout_of(model: nn.Module, name: str, output: object, x: Tensor) -> OutputLayout:
     """Find out how a layer's output for the images `x` holds the plane.
 
     Four axes are (sample, channel, y, x), unless only axes 1 and 2 have the image's proportions:
@@ -99,7 +99,7 @@ def layout_of(model: nn.Module, name: str, output: object, x: Tensor) -> Layout:
     if output.ndim == 4:
         last = _mismatch(shape[2:], image) > math.log(2) and _mismatch(shape[1:3], image) < 0.05
         grid = shape[1:3] if last else shape[2:]
-        layout = Layout("channels last" if last else "channels first", (grid[0], grid[1]))
+        layout = OutputLayout("channels last" if last else "channels first", (grid[0], grid[1]))
     elif output.ndim == 3:
         layout = _tokens(model, name, shape, image)
     else:
@@ -109,7 +109,9 @@ def layout_of(model: nn.Module, name: str, output: object, x: Tensor) -> Layout:
     return layout
 
 
-def _tokens(model: nn.Module, name: str, shape: tuple[int, ...], image: tuple[int, int]) -> Layout:
+def _tokens(
+    model: nn.Module, name: str, shape: tuple[int, ...], image: tuple[int, int]
+) -> OutputLayout:
     told = [n for m in model.modules() if isinstance(n := getattr(m, "num_prefix_tokens", 0), int)]
     for prefix in (max(told, default=0), *range(_MOST_PREFIX_TOKENS)):
         patches = shape[1] - prefix
@@ -117,7 +119,7 @@ def _tokens(model: nn.Module, name: str, shape: tuple[int, ...], image: tuple[in
             continue
         rows = max(1, round(math.sqrt(patches * image[0] / image[1])))
         if patches % rows == 0 and _mismatch((rows, patches // rows), image) < 0.05:
-            return Layout("tokens", (rows, patches // rows), prefix)
+            return OutputLayout("tokens", (rows, patches // rows), prefix)
     raise ValueError(
         f"layer {name!r} gives {shape}: its {shape[1]} tokens fill no grid of the image's "
         f"{image[0]}×{image[1]}; tell how to lay them out by `reshape`"

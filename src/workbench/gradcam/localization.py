@@ -1,7 +1,4 @@
-"""Boxes around objects, and the maps that any method has to beat.
-
-Images of which it is known where the object is.
-"""
+"""Localisation: pointing game and energy inside boxes, baseline maps, images with known boxes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +33,8 @@ def random_maps(n: int, size: tuple[int, int], grid: tuple[int, int], seed: int 
     >>> random_maps(2, (8, 8), (4, 4)).shape
     torch.Size([2, 8, 8])
     """
-    dice = torch.Generator().manual_seed(seed)
-    noise = torch.rand(n, 1, *grid, generator=dice)
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.rand(n, 1, *grid, generator=rng)
     return F.interpolate(noise, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -99,17 +96,22 @@ def _inside(maps: Tensor, boxes: Tensor) -> Tensor:
     n, height, width = maps.shape
     boxes = torch.as_tensor(boxes, device=maps.device)
     if boxes.shape != (n, 4):
-        raise ValueError(f"{n} maps need boxes ({n}, 4): left, top, right, bottom; got "
-                         f"{tuple(boxes.shape)}")  # fmt: skip
+        raise ValueError(
+            f"{n} maps need boxes ({n}, 4): left, top, right, bottom; got {tuple(boxes.shape)}"
+        )
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
     wrong = (left < 0) | (top < 0) | (left >= right) | (top >= bottom)
     wrong = wrong | (right > width) | (bottom > height)
     if wrong.any():
         first = int(wrong.flatten().nonzero()[0])
-        raise ValueError(f"box {first}, {boxes[first].tolist()}, does not lie in the image of "
-                         f"{width}×{height} pixels")  # fmt: skip
-    y, x = torch.arange(height, device=maps.device), torch.arange(width, device=maps.device)
-    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+        raise ValueError(
+            f"box {first}, {boxes[first].tolist()}, does not lie in the image of "
+            f"{width}×{height} pixels"
+        )
+    y = torch.arange(height, device=maps.device)
+    x = torch.arange(width, device=maps.device)
+    rows = (y >= top) & (y < bottom)
+    columns = (x >= left) & (x < right)
     return rows[:, :, None] & columns[:, None, :]
 
 
@@ -149,8 +151,8 @@ def photographs(size: int = 224) -> xr.Dataset:
         with Image.open(folder / file) as photograph:
             scale = np.array([size / photograph.width, size / photograph.height] * 2)
             images.append(np.asarray(photograph.convert("RGB").resize((size, size))))
-        left_top, right_bottom = np.floor(box * scale)[:2], np.ceil(box * scale)[2:]
-        boxes.append(np.concatenate([left_top, right_bottom]).clip(0, size).astype(np.int64))
+        edges = np.concatenate([np.floor(box * scale)[:2], np.ceil(box * scale)[2:]])
+        boxes.append(edges.clip(0, size).astype(np.int64))
     return xr.Dataset(
         {
             "image": (("sample", "y", "x", "channel"), np.stack(images)),
@@ -206,18 +208,18 @@ def mosaics(
     known = np.unique(labels)
     if len(known) < 2:
         raise ValueError("a mosaic needs images of two classes; all of these are of one")
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     height, width = images.shape[2:]
     made, targets, boxes = [], [], []
     for _ in range(n):
-        asked = dice.choice(known)
-        others = dice.choice(known[known != asked], 3, replace=len(known) < 4)
-        place = int(dice.integers(4))
+        asked = rng.choice(known)
+        others = rng.choice(known[known != asked], 3, replace=len(known) < 4)
+        place = int(rng.integers(4))
         four = np.insert(others, place, asked)
-        tiles = images[[int(dice.choice(np.flatnonzero(labels == c))) for c in four]]
-        top, bottom = torch.cat(list(tiles[:2]), 2), torch.cat(list(tiles[2:]), 2)
-        made.append(torch.cat([top, bottom], 1))
+        tiles = images[[int(rng.choice(np.flatnonzero(labels == c))) for c in four]]
+        made.append(torch.cat([torch.cat(list(tiles[:2]), 2), torch.cat(list(tiles[2:]), 2)], 1))
         targets.append(int(asked))
-        y, x = height * (place // 2), width * (place % 2)
+        y = height * (place // 2)
+        x = width * (place % 2)
         boxes.append([x, y, x + width, y + height])
     return torch.stack(made), torch.tensor(targets), torch.tensor(boxes)

@@ -1,4 +1,4 @@
-"""Methods that explain a score by the input's pixels.
+"""Attribution to the input's pixels: gradients, guided backpropagation, occlusion.
 
 Each takes the network, images (sample, channel, y, x) and a scorer, and returns signed values
 (sample, channel, y, x).
@@ -39,11 +39,11 @@ def smoothgrad(
 
     `noise` is the deviation of the Gaussian noise as a share of each image's range of values.
     """
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None, None, None]
     total = torch.zeros_like(x)
     for _ in range(samples):
-        disturbed = torch.randn(x.shape, generator=dice).to(x)
+        disturbed = torch.randn(x.shape, generator=rng).to(x)
         total += _pixel_gradient(model, x + spread * disturbed, scorer)
     return total / samples
 
@@ -76,8 +76,10 @@ def guided_backprop(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
     mode = GuidedReLUs()
     found = _pixel_gradient(model, x, scorer, mode)
     if not mode.met:
-        raise ValueError("guided backpropagation changes how ReLUs pass gradients back, and this "
-                         "network has none: take 'gradient' or 'smoothgrad'")  # fmt: skip
+        raise ValueError(
+            "guided backpropagation changes how ReLUs pass gradients back, and this "
+            "network has none: take 'gradient' or 'smoothgrad'"
+        )
     return found
 
 

@@ -1,7 +1,4 @@
-"""One forward and one backward pass, and every map that can be made from them.
-
-What a probe saw of a batch, and the maps that are made from it.
-"""
+"""Forward hooks on layers: one forward and one backward pass, and the maps made from them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +13,7 @@ from torch.nn import functional as F
 
 from workbench.gradcam.cam_methods import FORMULAS, ablation_drops
 from workbench.gradcam.forward import Scorer, Target, images_for, logits, undisturbed
-from workbench.gradcam.layers import Layers, Layout, find_layers, layout_of
+from workbench.gradcam.layers import Layers, OutputLayout, find_layers, layout_of
 from workbench.gradcam.pixel_methods import PIXELS
 
 #: Methods that make a map of a layer, and methods that make a map of the input's pixels.
@@ -26,7 +23,7 @@ METHODS = (*LAYER_METHODS, *PIXEL_METHODS)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProbeResult:
     """Activations, gradients and scores of one batch, outside any graph, on the model's device.
 
     Attributes
@@ -51,7 +48,7 @@ class Seen:
     gradients: dict[str, Tensor]
     _probe: "Probe" = field(repr=False)
     _scorer: Scorer = field(repr=False)
-    _layouts: dict[str, Layout] = field(repr=False)
+    _layouts: dict[str, OutputLayout] = field(repr=False)
 
     @property
     def probabilities(self) -> Tensor:
@@ -154,9 +151,14 @@ class Seen:
             raise ValueError("ablation writes into the layer, which needs more than `reshape`")
         module = self._probe.layers[name]
         return ablation_drops(
-            self._probe.model, module, layout, self.x, self.activations[name], self._scorer,
+            self._probe.model,
+            module,
+            layout,
+            self.x,
+            self.activations[name],
+            self._scorer,
             **options,
-        )  # fmt: skip
+        )
 
     def _layer_map(self, method: str, layer: str, options: dict[str, Any]) -> Tensor:
         a = self.activations[layer]
@@ -221,8 +223,8 @@ class Probe:
     Raises
     ------
     ValueError
-        The model has no such layer, or is a :class:`workbench.models.Sealed`, which hides them:
-        without layers it can be probed, by occlusion, and by its gradients where it has any.
+        The model has no such layer, or is a :class:`workbench.models.OpaqueModel`, which hides
+        them: without layers it can be probed, by occlusion, and by gradients where it has any.
 
     Examples
     --------
@@ -251,7 +253,7 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self.closed = True
 
-    def run(self, x: Tensor | xr.Dataset, target: Target = None) -> Seen:
+    def run(self, x: Tensor | xr.Dataset, target: Target = None) -> ProbeResult:
         """Make one forward pass and, for all layers together, one backward pass.
 
         Parameters
@@ -282,7 +284,7 @@ class Probe:
                 score = scorer(output)
             gradients = _gradients(score, {name: kept.get(name) for name in self.layers})
         layouts = {name: self._layout(name, kept[name], images) for name in self.layers}
-        seen = Seen(
+        seen = ProbeResult(
             x=images,
             output=output.detach(),
             score=score.detach(),
@@ -296,12 +298,12 @@ class Probe:
         _refuse_zeros(seen.gradients, layouts)
         return seen
 
-    def _layout(self, name: str, output: Tensor, x: Tensor) -> Layout:
+    def _layout(self, name: str, output: Tensor, x: Tensor) -> OutputLayout:
         if self._reshape is not None:
-            return Layout("told", (0, 0))
+            return OutputLayout("told", (0, 0))
         return layout_of(self.model, name, output, x)
 
-    def _maps(self, layout: Layout, value: Tensor) -> Tensor:
+    def _maps(self, layout: OutputLayout, value: Tensor) -> Tensor:
         maps = layout.to_maps(value) if self._reshape is None else self._reshape(value)
         if maps.ndim != 4:
             raise ValueError(f"reshape gives {tuple(maps.shape)}, not (sample, channel, y, x)")
@@ -349,13 +351,15 @@ def _gradients(score: Tensor, kept: dict[str, Tensor | None]) -> dict[str, Tenso
     return {name: g for name, g in zip(kept, found, strict=True) if g is not None}
 
 
-def _refuse_zeros(gradients: dict[str, Tensor], layouts: dict[str, Layout]) -> None:
+def _refuse_zeros(gradients: dict[str, Tensor], layouts: dict[str, OutputLayout]) -> None:
     """A map of nothing but zeros would look like an answer."""
     for name, gradient in gradients.items():
         if gradient.any():
             continue
         hint = ""
         if layouts[name].kind == "tokens":
-            hint = (": after the last attention only the class token is read; take the last "
-                    "block's first normalisation, such as blocks.11.norm1")  # fmt: skip
+            hint = (
+                ": after the last attention only the class token is read; take the last "
+                "block's first normalisation, such as blocks.11.norm1"
+            )
         raise ValueError(f"the score does not depend on what layer {name!r} shows{hint}")

@@ -1,9 +1,4 @@
-"""How much of the image a layer's units can see.
-
-Measure receptive fields by gradients, to confirm what was computed.
-
-Follow receptive fields through a network while it runs, operation by operation.
-"""
+"""Receptive fields of layers, computed operation by operation and confirmed by gradients."""
 
 import copy
 import math
@@ -26,13 +21,30 @@ from workbench.gradcam.receptive_field_rules import RULES, Arguments, Extent, Fi
 from workbench.models.inference import layers_of, place_of
 
 _AS_IT_IS = {
-    "relu", "relu_", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish", "hardtanh", "hardswish",
-    "hardsigmoid", "batch_norm", "group_norm", "instance_norm", "layer_norm",
-}  # fmt: skip
+    "relu",
+    "relu_",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "mish",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+}
 _OUT_OF_PLACE: dict[str, Any] = {
-    "add_": torch.add, "__iadd__": torch.add, "mul_": torch.mul, "__imul__": torch.mul,
-    "sub_": torch.sub, "__isub__": torch.sub,
-}  # fmt: skip
+    "add_": torch.add,
+    "__iadd__": torch.add,
+    "mul_": torch.mul,
+    "__imul__": torch.mul,
+    "sub_": torch.sub,
+    "__isub__": torch.sub,
+}
 
 
 def measure(

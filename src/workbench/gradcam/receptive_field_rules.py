@@ -1,7 +1,4 @@
-"""What the units of a tensor see of the image.
-
-What each of torch's operations does to a receptive field.
-"""
+"""Receptive field of a tensor's units, and what each of torch's operations does to it."""
 
 import math
 from collections.abc import Callable
@@ -66,7 +63,8 @@ class Arguments:
     """An operation's arguments, by place or by name."""
 
     def __init__(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._args, self._options = args, options
+        self._args = args
+        self._options = options
 
     def get(self, place: int, name: str, default: Any = None) -> Any:
         """The argument at that place, or of that name, or the default."""
@@ -125,8 +123,10 @@ def _transposed(before: list[tuple[Known, Tensor]], _: Tensor, given: Arguments)
     field = before[0][0]
     if field is None:
         return None
-    kernel, stride = tuple(given.get(1, "weight").shape[-2:]), given.pair(3, "stride", 1)
-    padding, dilation = given.pair(4, "padding", 0), given.pair(7, "dilation", 1)
+    kernel = tuple(given.get(1, "weight").shape[-2:])
+    stride = given.pair(3, "stride", 1)
+    padding = given.pair(4, "padding", 0)
+    dilation = given.pair(7, "dilation", 1)
 
     def spread(extent: Extent, k: int, s: int, p: int, d: int) -> Extent:
         first = -((d * (k - 1) - p) // s)
@@ -170,14 +170,16 @@ def _enlarging(before: list[tuple[Known, Tensor]], result: Tensor, given: Argume
         return None
     mode = given.get(3, "mode", "nearest")
     reach = 0 if str(mode).startswith("nearest") else 2 if mode == "bicubic" else 1
-    old, new = field.plane(tensor), field.plane(result)
+    old = field.plane(tensor)
+    new = field.plane(result)
     y, x = (e.enlarged(b / a, reach) for e, a, b in zip((field.y, field.x), old, new, strict=True))
     return replace(field, y=y, x=x)
 
 
 def _shuffled(before: list[tuple[Known, Tensor]], _: Tensor, given: Arguments) -> Known:
     """Channels became units: all of a unit's see what it saw."""
-    field, factor = before[0][0], given.get(1, "upscale_factor")
+    field = before[0][0]
+    factor = given.get(1, "upscale_factor")
     if field is None:
         return None
     return replace(field, y=field.y.enlarged(factor, 0), x=field.x.enlarged(factor, 0))
@@ -226,7 +228,8 @@ def _permuted(before: list[tuple[Known, Tensor]], _: Tensor, given: Arguments) -
 def _transposing(before: list[tuple[Known, Tensor]], _: Tensor, given: Arguments) -> Known:
     field, tensor = before[0]
     order = list(range(tensor.ndim))
-    a, b = given.get(1, "dim0"), given.get(2, "dim1")
+    a = given.get(1, "dim0")
+    b = given.get(2, "dim1")
     order[a], order[b] = order[b], order[a]
     return _moved(field, order)
 
@@ -261,9 +264,22 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("transpose", "swapaxes"), _transposing),
     "linear": _linear,
     **dict.fromkeys(
-        ("matmul", "__matmul__", "bmm", "einsum", "scaled_dot_product_attention", "softmax",
-         "multi_head_attention_forward", "roll", "flip", "cumsum", "grid_sample",
-         "fractional_max_pool2d", "fold", "unfold"),
+        (
+            "matmul",
+            "__matmul__",
+            "bmm",
+            "einsum",
+            "scaled_dot_product_attention",
+            "softmax",
+            "multi_head_attention_forward",
+            "roll",
+            "flip",
+            "cumsum",
+            "grid_sample",
+            "fractional_max_pool2d",
+            "fold",
+            "unfold",
+        ),
         _mixing,
     ),
-}  # fmt: skip
+}

@@ -5,7 +5,7 @@ from workbench._extras import need
 
 need("torch", extra="networks")
 
-from workbench.models.files import Sealed
+from workbench.models.files import OpaqueModel
 from workbench.models.inference import activations, evaluate, predict
 from workbench.models.loading import WeightsNotFoundError, load
 from workbench.models.resnet import SmallResNet
@@ -16,6 +16,6 @@ __all__ = [
     "activations",
     "evaluate",
     "SmallResNet",
-    "Sealed",
+    "OpaqueModel",
     "WeightsNotFoundError",
 ]

@@ -1,10 +1,4 @@
-"""Read a network from a file, by what the file holds and not by what it is called.
-
-Reading never runs code out of a file: pickles are read with ``weights_only``, and a file that
-needs more is refused. (A TorchScript, ``torch.export`` or ONNX program is run later, to predict.)
-
-Networks read from files that hold a program: they predict, and hide their layers.
-"""
+"""Network files, told by what they hold and not by their names: weights, or whole programs."""
 
 import os
 import re
@@ -24,7 +18,7 @@ from torch.nn import functional as F
 from workbench._extras import need
 
 
-class Sealed(nn.Module):
+class OpaqueModel(nn.Module):
     """A network of which only the input and the output can be seen. It is always evaluating.
 
     Parameters
@@ -41,7 +35,7 @@ class Sealed(nn.Module):
         self.in_channels = shape[1] if len(shape) == 4 else None
         self.training = False
 
-    def train(self, mode: bool = True) -> "Sealed":  # noqa: ARG002
+    def train(self, mode: bool = True) -> "OpaqueModel":  # noqa: ARG002
         """Do nothing: the program was fixed when it was written."""
         return self
 
@@ -68,7 +62,7 @@ class Sealed(nn.Module):
         raise NotImplementedError
 
 
-class Scripted(Sealed):
+class Scripted(OpaqueModel):
     """A TorchScript program; it says nothing about the shapes that it takes."""
 
     def __init__(self, program: Any) -> None:
@@ -79,7 +73,7 @@ class Scripted(Sealed):
         return _first(self.program(x))
 
 
-class Exported(Sealed):
+class Exported(OpaqueModel):
     """A ``torch.export`` program."""
 
     def __init__(self, program: Any) -> None:
@@ -93,7 +87,7 @@ class Exported(Sealed):
         return _first(self.program(x))
 
 
-class Onnx(Sealed):
+class Onnx(OpaqueModel):
     """An ONNX program, run by onnxruntime, on a GPU where it was built for one."""
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +99,8 @@ class Onnx(Sealed):
         )
         first = session.get_inputs()[0]
         super().__init__("ONNX", tuple(s if isinstance(s, int) else None for s in first.shape))
-        self._session, self._input = session, first.name
+        self._session = session
+        self._input = first.name
         self._dtype = np.float16 if first.type == "tensor(float16)" else np.float32
 
     def _run(self, x: Tensor) -> Tensor:
@@ -172,7 +167,7 @@ def _members(path: Path) -> set[str]:
         raise ValueError(f"{path} is damaged or cut short: {error}") from error
 
 
-def program(path: Path, kind: Kind) -> Sealed:
+def program(path: Path, kind: Kind) -> OpaqueModel:
     """Load a TorchScript, ``torch.export`` or ONNX file.
 
     Raises

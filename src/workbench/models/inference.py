@@ -1,19 +1,10 @@
-"""What a layer of a network makes of each image.
-
-Show a network the images of a dataset, a batch at a time.
-
-The layers of a network, by name.
-
-What a network says each image is.
-
-How good a network's predictions are.
-"""
+"""Inference over a dataset in batches: predictions, activations of a layer, evaluation."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,10 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from workbench._samples import unit_range
-from workbench.models.files import Sealed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from workbench.models.files import OpaqueModel
 
 
 def run(
@@ -95,7 +83,8 @@ def _check(image: xr.DataArray, values: np.ndarray, warned: bool) -> bool:
     if broken.any():
         first = image["sample"][broken.argmax()].item()
         raise ValueError(f"sample {first!r} holds NaN or infinite pixels; fill or drop it")
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     if not warned and (low < 0 or high > 1):
         text = f"float images should lie in [0, 1] for a network; these run from {low} to {high}"
         warnings.warn(text, stacklevel=2)
@@ -146,7 +135,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     ValueError
         The network was read from a file that hides them (TorchScript, torch.export, ONNX).
     """
-    if isinstance(model, Sealed):
+    if isinstance(model, OpaqueModel):
         raise ValueError(f"{model.kind} files hide their layers; load a state dict instead")
     return dict(model.named_modules())
 
@@ -244,7 +233,7 @@ def _layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module, bool]:
     return f"before {name}", module, True
 
 
-def _keep(seen: list[Tensor], before: bool) -> "Callable[..., None]":
+def _keep(seen: list[Tensor], before: bool) -> Callable[..., None]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append(inputs[0] if before else output)
 
@@ -393,7 +382,8 @@ def evaluate(model: nn.Module, ds: xr.Dataset, progress: bool = True) -> dict[st
     ours = ds["class"].values.tolist() if "class" in ds.coords else None
     if (theirs and ours and theirs != ours) or labels.max() >= found.sizes["class"]:
         raise ValueError(f"the network's classes are {theirs}, the dataset's {ours}")
-    confidence, right = found.values.max(axis=1), found.values.argmax(axis=1) == labels
+    confidence = found.values.max(axis=1)
+    right = found.values.argmax(axis=1) == labels
     return {
         "n": len(right),
         "accuracy": round(float(right.mean()), 4),

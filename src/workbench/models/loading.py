@@ -1,9 +1,4 @@
-"""Find a network by its name or its file.
-
-Let a network take images in [0, 1], whatever it was trained on.
-
-Networks by the names that torchvision and timm know them by.
-"""
+"""Networks by name or file, with the preprocessing that each was trained with."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -231,7 +226,7 @@ def load(
     torch.nn.Module
         In evaluation mode, on the CPU; ``classes`` names its outputs where that is known. The
         preset is a forward pre-hook, so the layers keep their names. Files that hold a program
-        give a :class:`workbench.models.Sealed`, which can predict and hides its layers.
+        give a :class:`workbench.models.OpaqueModel`, which can predict and hides its layers.
 
     Raises
     ------

@@ -71,9 +71,12 @@ def cams(
         height, width = images[0].shape[:2]
         side = 1.75 if len(columns) > 2 else 2.4
         fig, axes = plt.subplots(
-            rows, 1 + len(columns), squeeze=False, layout="constrained",
+            rows,
+            1 + len(columns),
+            squeeze=False,
+            layout="constrained",
             figsize=(side * (1 + len(columns)), (side * height / width + 0.3) * rows + 0.7),
-        )  # fmt: skip
+        )
         untitled = set(columns)
         for r, (name, row) in enumerate(maps.items()):
             _draw_image(axes[r, 0], images[r], name, texts[r], frames[r])
@@ -214,10 +217,16 @@ def receptive_field(
         if box is not None:
             ax.add_patch(
                 Rectangle(
-                    box[:2], box[2] - box[0], box[3] - box[1], fill=False, color="black", lw=1,
-                    ls="--", label="the object's box",
+                    box[:2],
+                    box[2] - box[0],
+                    box[3] - box[1],
+                    fill=False,
+                    color="black",
+                    lw=1,
+                    ls="--",
+                    label="the object's box",
                 )
-            )  # fmt: skip
+            )
         ax.autoscale_view()
         ax.set_aspect("equal")
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
