@@ -10,11 +10,12 @@ from workbench.boxes.formats import (
     to_voc,
     to_yolo,
 )
+from workbench.boxes.issues import find_box_issues
 from workbench.boxes.loading import load
 from workbench.datasets.boxes import as_table, clip, image_sizes
 
 __all__ = [
-    "load", "as_table", "clip", "image_sizes",
+    "load", "as_table", "clip", "image_sizes", "find_box_issues",
     "from_coco", "to_coco", "from_yolo", "to_yolo",
     "from_voc", "to_voc", "from_annotorious", "to_annotorious",
 ]  # fmt: skip

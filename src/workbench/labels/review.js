@@ -15,14 +15,6 @@ const ALL_RIGHT = [".", "all others are right", "."];
 const PATIENCE = 4000; // milliseconds until an unsaved decision is spoken of
 const PAUSE = 700; // milliseconds without a decision until the status is asked for
 
-function make(tag, className, parent, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  if (parent) parent.append(element);
-  return element;
-}
-
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
   const options = model.get("options");
@@ -186,60 +178,8 @@ function render({ model, el }) {
 
   // Search and neighbours -----------------------------------------------------------------------
 
-  function matches(text) {
-    const wanted = text.trim().toLowerCase();
-    const found = classes.map((name, number) => ({ name, number })).filter(
-      ({ name, number }) => name.toLowerCase().includes(wanted) || String(number) === wanted);
-    const rank = ({ name, number }) =>
-      (String(number) === wanted || name.toLowerCase() === wanted ? 0 : name.toLowerCase().startsWith(wanted) ? 1 : 2);
-    return found.sort((a, b) => rank(a) - rank(b)).slice(0, 12);
-  }
-
   function openSearch(text) {
-    if (!card()) return;
-    search.hidden = false;
-    const input = make("input", "");
-    input.value = text;
-    input.placeholder = "class";
-    input.setAttribute("aria-label", "Search a class");
-    const list = make("div", "wb-found");
-    let chosen = 0;
-    const close = () => {
-      search.hidden = true;
-      root.focus({ preventScroll: true });
-    };
-    const take = (number) => {
-      close();
-      decideOne(number);
-    };
-    const update = () => {
-      const found = matches(input.value);
-      chosen = Math.max(0, Math.min(chosen, found.length - 1));
-      list.replaceChildren(...found.map(({ name, number }, i) => {
-        const button = make("button", i === chosen ? "wb-chosen" : "", null, `${number} ${name}`);
-        if (String(number) === name) button.textContent = name;
-        button.addEventListener("mousedown", (event) => { event.preventDefault(); take(number); });
-        return button;
-      }));
-      if (!found.length) list.textContent = "no such class";
-      return found;
-    };
-    input.addEventListener("input", () => { chosen = 0; update(); });
-    input.addEventListener("keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Escape") close();
-      else if (event.key === "ArrowDown" || event.key === "ArrowRight") chosen += 1;
-      else if (event.key === "ArrowUp" || event.key === "ArrowLeft") chosen -= 1;
-      else if (event.key === "Enter") {
-        const found = update();
-        if (found.length) take(found[chosen].number);
-      } else return;
-      event.preventDefault();
-      if (!search.hidden) update();
-    });
-    search.replaceChildren(input, list);
-    update();
-    input.focus({ preventScroll: true });
+    if (card()) searchClass({ classes, box: search, root, text, take: decideOne });
   }
 
   function showNeighbors() {

@@ -4,23 +4,18 @@ What a reviewer sees of a sample: its image, its labels, and why it is suspected
 """
 
 import math
-from functools import lru_cache
 from html import escape
-from importlib.resources import files
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench._extras import need
 from workbench._images import data_uri
-from workbench._unattended import in_batch
+from workbench._widget import Panel
 from workbench.labels.decisions import Where
 from workbench.labels.session import Session
-from workbench.labels.store import StoreError
 
 #: Longest side of an image and of a neighbour's, in pixels, as they go to the browser.
 _IMAGE, _THUMBNAIL = 256, 64
@@ -224,38 +219,28 @@ def review(
     """
     if min(rows, columns) < 1:
         raise ValueError(f"a page of {rows} rows and {columns} columns holds no image")
-    if not in_batch():
-        need("anywidget", extra="labels")
     session = Session(ds, issues, store, reviewer, audit, seed)
     return Review(session, Cards(session, neighbors), (rows, columns), viewed_as_done)
 
 
-class Review:
+class Review(Panel):
     """What :func:`review` returns: the session, and its widget."""
+
+    front = (("workbench.labels", "review.js"),)
 
     def __init__(
         self, session: Session, cards: Cards, shape: tuple[int, int], viewed_as_done: bool = False
     ) -> None:
         self.session, self._cards = session, cards
         self._size = shape[0] * shape[1]
-        self._widget: Any = None
-        self._options: dict[str, Any] = {
-            "rows": shape[0],
-            "columns": shape[1],
-            "classes": session.classes,
-            "viewedAsDone": viewed_as_done,
-            "reviewer": session.reviewer,
-            "still": f"wb-still-{uuid4().hex}",
-            "neighbors": cards.neighbors(0) != [] if len(session.given) else False,
-        }
-
-    @property
-    def widget(self) -> Any:
-        """The widget; views of it, here and there, share one queue."""
-        if self._widget is None:
-            self._widget = _widget_class()(options=self._options)
-            self._widget.on_msg(self._on_message)
-        return self._widget
+        super().__init__(
+            rows=shape[0],
+            columns=shape[1],
+            classes=session.classes,
+            viewedAsDone=viewed_as_done,
+            reviewer=session.reviewer,
+            neighbors=cards.neighbors(0) != [] if len(session.given) else False,
+        )
 
     def answer(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         """What is sent to the browser for a message from it."""
@@ -308,38 +293,7 @@ class Review:
             return {"do": "undone", "at": None}
         return {"do": "undone", "at": at, "card": self._cards.page([at])[0]}
 
-    def _on_message(self, widget: Any, message: dict[str, Any], _: Any) -> None:
-        """Answer the browser; what went wrong is shown there, and nothing is called saved."""
-        try:
-            answers = self.answer(message)
-        except (StoreError, ValueError) as error:
-            answers = [{"do": "failed", "seq": message.get("seq"), "why": str(error)}]
-        for answer in answers:
-            widget.send({**answer, "view": message.get("view")})
-
-    def _ipython_display_(self) -> None:
-        """Show the widget, and a still page as an output of its own for all other places.
-
-        Where the widget lives, it hides the still page.
-        """
-        display = need("IPython.display", extra="labels").display
-        if not in_batch():
-            display(self.widget)
+    def still(self) -> tuple[list[str], str]:
+        """The next page, for where there is no widget."""
         page = self.session.page(self._size)
-        state = " · ".join(map(escape, self.status(page)))
-        html = f'<div id="{self._options["still"]}"><p>{state}</p>{self._cards.still(page)}</div>'
-        display({"text/plain": repr(self), "text/html": html}, raw=True)
-
-
-@lru_cache(maxsize=1)
-def _widget_class() -> Any:
-    anywidget = need("anywidget", extra="labels")
-    traitlets = need("traitlets", extra="labels")
-    here = files("workbench.labels")
-    parts = {
-        "__doc__": "The grid in the browser.",
-        "_esm": here.joinpath("review.js").read_text(encoding="utf-8"),
-        "_css": here.joinpath("review.css").read_text(encoding="utf-8"),
-        "options": traitlets.Dict().tag(sync=True),
-    }
-    return type("ReviewWidget", (anywidget.AnyWidget,), parts)
+        return self.status(page), self._cards.still(page)
