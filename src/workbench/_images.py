@@ -21,17 +21,17 @@ def picture(image: np.ndarray) -> np.ndarray:
     return np.repeat(shown[..., :1], 3, axis=-1) if shown.shape[-1] < 3 else shown[..., :3]
 
 
-def data_uri(image: np.ndarray, longest: int) -> str:
-    """An image (y, x, channel) as a PNG of at most `longest` pixels a side, in the page itself."""
+def data_uri(image: np.ndarray, longest: int, form: str = "PNG") -> str:
+    """An image (y, x, channel) of at most `longest` pixels a side, as PNG or JPEG, in the page."""
     from PIL import Image
 
     small = Image.fromarray(picture(image))
     small.thumbnail((longest, longest))
-    return png_uri(small)
+    return image_uri(small, form)
 
 
-def png_uri(image: Any) -> str:
-    """A Pillow image as a PNG, as text that an ``img`` takes for its address."""
+def image_uri(image: Any, form: str = "PNG") -> str:
+    """A Pillow image as text that an ``img`` takes for its address."""
     buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
+    image.save(buffer, format=form, **({"quality": 90} if form == "JPEG" else {}))
+    return f"data:image/{form.lower()};base64,{b64encode(buffer.getvalue()).decode('ascii')}"

@@ -5,7 +5,6 @@ The order in which samples are reviewed: the ranking, with an audit by lot mixed
 Review without a front end: a table of answers through the same queue and store.
 """
 
-import getpass
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from workbench.labels.audit import Audit, Left, expected_yield
 from workbench.labels.decisions import Where, agreement, id_index, positions, settle
-from workbench.labels.store import Decision, Store, given_labels
+from workbench.labels.store import Decision, Store, given_labels, user_name
 
 #: Behind the flagged samples every second one is drawn by lot: there errors are rare, and to
 #: certify that takes draws.
@@ -187,7 +186,7 @@ class Session:
         self.given = given_labels(ds)
         self.classes = [str(name) for name in ds["class"].values]
         self.ids = id_index(ds)
-        self.reviewer = reviewer or _user()
+        self.reviewer = reviewer or user_name()
         self.store = store if isinstance(store, Store) else Store(store, ds, seed)
         self.queue = queue_of(ds, issues, audit, self.store.seed)
         self.suggested = self._suggestions()
@@ -333,14 +332,6 @@ class Session:
         gap = int(np.argmin(seen))
         drawn: NDArray[np.bool_] = (source == "audit").to_numpy() & (turn[at] < gap)
         return drawn
-
-
-def _user() -> str:
-    """The user's name; a container may run without one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "reviewer"
 
 
 def review_batch(

@@ -5,6 +5,7 @@ What makes two image datasets with labels the same.
 The SQLite file of a review: made, checked, and its errors said in plain words.
 """
 
+import getpass
 import hashlib
 import json
 import os
@@ -224,7 +225,7 @@ def explained(path: Path) -> Iterator[None]:
 _CURRENT = """
 SELECT * FROM decisions WHERE id IN (
     SELECT max(id) FROM decisions
-    WHERE action != 'undo' AND (object != '') = :objects
+    WHERE action != 'undo' AND (object != '') = :objects AND (:sample IS NULL OR sample = :sample)
     AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
     GROUP BY sample, object, reviewer
 ) ORDER BY id
@@ -332,14 +333,14 @@ class Store:
             )  # fmt: skip
             return str(last["sample"])
 
-    def current(self, objects: bool = False) -> pd.DataFrame:
+    def current(self, objects: bool = False, sample: str | None = None) -> pd.DataFrame:
         """What holds: each reviewer's last decision on each sample or object, oldest first."""
-        return self._read(_CURRENT, objects)
+        return self._read(_CURRENT, objects=objects, sample=sample)
 
     def log(self, objects: bool = False) -> pd.DataFrame:
         """Every decision that was ever made, and every undo, in order."""
         return self._read(
-            "SELECT * FROM decisions WHERE (object != '') = :objects ORDER BY id", objects
+            "SELECT * FROM decisions WHERE (object != '') = :objects ORDER BY id", objects=objects
         )
 
     def close(self) -> None:
@@ -353,9 +354,8 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, query: str, objects: bool) -> pd.DataFrame:
+    def _read(self, query: str, **parameters: Any) -> pd.DataFrame:
         with self._lock, explained(self.path):
-            parameters = {"objects": objects}
             return pd.read_sql_query(query, self._connection, index_col="id", params=parameters)
 
     @contextmanager
@@ -381,3 +381,11 @@ def opened(store: Store | str | os.PathLike[str], ds: xr.Dataset) -> Iterator[St
         raise StoreError(f"there is no store of decisions at {path}; labels.review makes one")
     with Store(path, ds) as own:
         yield own
+
+
+def user_name() -> str:
+    """The user's name; a container may run without one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "reviewer"
