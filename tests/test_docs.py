@@ -4,6 +4,7 @@ import doctest
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from notebook_contract import NOTEBOOKS, ROOT
+from playwright.sync_api import sync_playwright
 
 from workbench.batch.cli.common import named_values
 from workbench.batch.jobs import combinations
@@ -118,6 +120,22 @@ def test_the_site_fetches_nothing_from_elsewhere(site):
         assert not [link for link in parser.found if link and REMOTE.match(link)], page
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text()), sheet
+
+
+@pytest.mark.kernel
+def test_the_search_works_on_pages_opened_from_disk(site):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_context(offline=True).new_page()
+        tab.goto((site / "index.html").as_uri())
+        tab.locator("[data-md-component=search-query]").fill("receptive field")
+        tab.locator(".md-search-result__item a").first.click()
+        tab.wait_for_url(re.compile("gradcam|explain"))
+        assert "receptive field" in tab.locator("main").inner_text().lower()
+        browser.close()
 
 
 def test_the_reference_holds_every_public_name(site):
