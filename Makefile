@@ -2,7 +2,7 @@
 # and .venv/ (the environment that requirements.lock describes).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lab check lint docs lock audit wheel clean clean-runs
+.PHONY: help setup run test test-quick test-browser lab check lint docs lock audit wheel clean clean-runs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,8 +24,15 @@ setup: $(STAMP)  ## make .venv with everything in it (fast when nothing changed)
 run: $(STAMP)  ## run every curated notebook in batch and write an HTML report
 	$(BIN)/workbench run --all --preset standard --report report
 
+# As many tests at a time; tests/conftest.py says which of them keep together.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-quick: $(STAMP)  ## run those tests that start no kernel, no MongoDB and no browser
+	$(PYTEST) -m "not kernel and not browser and not slow"
 
 test-browser: $(STAMP)  ## run all tests that drive a real browser (minutes; needs chromium)
 	$(BIN)/python -m pytest tests/browser -m ''
@@ -38,6 +45,7 @@ check: $(STAMP)  ## what CI checks before the tests: style, types, imports, clea
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/structure.py
 	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
 
 lint: $(STAMP)  ## format the code, strip the notebooks, renew their badges
