@@ -1,9 +1,50 @@
-"""Shared by all tests: a FiftyOne database and a cache of their own, and the real data's place."""
+"""Shared by all tests: a FiftyOne database and a cache of their own, and the real data's place.
+
+What runs beside what: ``make test`` has two workers, each with its own home. A file's tests stay
+together, for what its fixtures share; those that run a whole notebook go wherever there is room,
+and first, so that no worker ends long after the other. One worker alone starts FiftyOne's database
+for the tests of FiftyOne.
+"""
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
+
+# Two workers with two threads each would wait for each other's; notebooks' kernels inherit this.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+#: Fixtures that bring a kernel or MongoDB into a test.
+_KERNELS = {"make_notebook", "start_workbench", "fiftyone_database", "browser"}
+_PROGRAMS = re.compile("ipykernel|forkserver|fiftyone/service|mongod|chromium|playwright")
+
+
+def pytest_configure(config):
+    """Hold the quick tests to it that they start no kernel, no MongoDB and no browser."""
+    if "not kernel" in config.option.markexpr:
+        sys.addaudithook(_refuse)
+
+
+def _refuse(event, given):
+    if event == "subprocess.Popen" and _PROGRAMS.search(" ".join(map(str, given[1]))):
+        raise RuntimeError("a test that starts a kernel, MongoDB or a browser is marked `kernel`")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what starts a kernel, and say which tests stay with one worker."""
+    for item in items:
+        notebook = item.path.name.startswith("test_notebook")
+        if _KERNELS & {*item.fixturenames} or (notebook and item.cls):
+            item.add_marker("kernel")
+        if "fiftyone_database" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("fiftyone"))
+        elif not notebook:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: not (item.cls and item.path.name.startswith("test_notebook")))
 
 
 @pytest.fixture(scope="session", autouse=True)

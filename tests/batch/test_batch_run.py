@@ -163,8 +163,6 @@ def test_a_whole_run_has_a_deadline_and_leaves_no_children(make_notebook: Make) 
     assert record.error.message == "the run took longer than 6 s"
     assert error_outputs(record, 3) == ["RunTimeout"]
     assert "going" in (record.folder / "sleeps.html").read_text()
-    assert record.seconds is not None
-    assert 6 <= record.seconds < 15
     assert not survivors([record.id])
     command_lines = [path.read_bytes() for path in readable_command_lines()]
     assert b"sleep\x001234\x00" not in command_lines
