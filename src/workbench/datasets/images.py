@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -223,3 +224,12 @@ def content(item: Item, name: str) -> bytes:
     if not found:
         raise BadImageError(name, "the image is empty")
     return found
+
+
+def full_size(ds: xr.Dataset, row: int) -> NDArray[Any]:
+    """One image of a dataset, (y, x, channel): its file upright at full size, else ``image``."""
+    if "path" in ds and str(ds["path"].values[row]):
+        path = str(ds["path"].values[row])
+        return decode(content(path, path), path, mode="L" if ds.sizes["channel"] == 1 else "RGB")
+    image: NDArray[Any] = ds["image"].isel(sample=row).transpose("y", "x", "channel").values
+    return image

@@ -13,7 +13,6 @@ from workbench.rasters.example import write_example
 from workbench.rasters.neighbors import nearest, pair_blocks, pairs_within
 from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import read_table, regions
-from workbench.rasters.splitting import Split, split_regions
 from workbench.rasters.write import Written
 
 __all__ = [
@@ -27,8 +26,6 @@ __all__ = [
     "nearest",
     "merge_detections",
     "Merged",
-    "split_regions",
-    "Split",
     "write_example",
     "RasterError",
     "RegionError",

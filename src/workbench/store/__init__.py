@@ -1,6 +1,8 @@
 """One folder of tar shards: encoded images, their annotations, an index; streamed for training."""
 
 from workbench.store.perturb import Perturb
+from workbench.store.regions import Split, split_regions
+from workbench.store.server import Server, serve
 from workbench.store.shards import open, read_boxes, verify, write  # noqa: A004 - as files are opened
 from workbench.store.stream import Stream, boxes_of, folds, stream
 
@@ -14,4 +16,8 @@ __all__ = [
     "Perturb",
     "boxes_of",
     "folds",
+    "serve",
+    "Server",
+    "split_regions",
+    "Split",
 ]

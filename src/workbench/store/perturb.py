@@ -88,8 +88,8 @@ def affine(linear: Any, shift: Any) -> Matrix:
 
 
 def warped(
-    image: NDArray[np.uint8], matrix: Matrix, height: int, width: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    image: NDArray[Any], matrix: Matrix, height: int, width: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """An image (y, x, channel) under a map, bilinear, and which pixels are of the image.
 
     Where it shrinks below a half it is averaged first. Pixels that are not of the image are 0.
@@ -98,14 +98,20 @@ def warped(
     x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     at_x, at_y = (row[0] * x + row[1] * y + row[2] for row in back[:2])
     valid = (at_x >= 0) & (at_x < image.shape[1]) & (at_y >= 0) & (at_y < image.shape[0])
-    source = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    block = int(np.sqrt(abs(np.linalg.det(back[:2, :2]))))
-    if block > 1:
-        source = source.reduce(block)
-        back = np.diag([1 / block, 1 / block, 1]) @ back
-    size, kind = (width, height), Image.Transform.AFFINE
-    moved = source.transform(size, kind, back[:2].ravel().tolist(), Image.Resampling.BILINEAR)
-    return np.asarray(moved).reshape(height, width, image.shape[2]), valid
+    block = max(1, int(np.sqrt(abs(np.linalg.det(back[:2, :2])))))
+    back = (np.diag([1 / block, 1 / block, 1]) @ back)[:2].ravel().tolist()
+    color = image.dtype == np.uint8 and image.shape[2] == 3
+    planes = [image] if color else np.split(image, image.shape[2], axis=2)
+    moved = []
+    for plane in planes:
+        values = plane.squeeze(2) if plane.shape[2] == 1 else plane
+        source = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.float32))
+        source = source.reduce(block) if block > 1 else source
+        size, kind = (width, height), Image.Transform.AFFINE
+        moved.append(np.asarray(source.transform(size, kind, back, Image.Resampling.BILINEAR)))
+    result = np.dstack(moved)
+    rounded = result if result.dtype == image.dtype else np.rint(result)
+    return rounded.astype(image.dtype), valid
 
 
 def moved_boxes(boxes: pd.DataFrame, matrix: Matrix) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def folds(strata: NDArray[Any], k: int) -> NDArray[np.int64]:
     return fold
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     """One sample of a batch."""
 
     image: NDArray[np.uint8]
@@ -93,7 +93,7 @@ class Stream:
         waiting: deque[tuple[NDArray[np.intp], list[Any]]] = deque()
         try:
             for chosen in np.split(rows, range(self.batch, len(rows), self.batch)):
-                waiting.append((chosen, [pool.submit(self._draw, row, number) for row in chosen]))
+                waiting.append((chosen, [pool.submit(self.draw, row, number) for row in chosen]))
                 if len(waiting) > 2:
                     yield self._joined(*waiting.popleft())
             while waiting:
@@ -112,23 +112,27 @@ class Stream:
         base: Any = torch.utils.data.IterableDataset
         return type("StreamDataset", (base,), {"__iter__": lambda _: _tensors(self, torch)})()
 
-    def _draw(self, row: int, epoch: int) -> _Drawn:
-        """Decode one image; perturb it, and its boxes with it."""
+    def boxes_at(self, row: int) -> pd.DataFrame:
+        """The boxes of one sample, by its position in the store."""
+        return self._by_sample.get(self.listing.sample[row], self.boxes.iloc[:0])
+
+    def draw(self, row: int, epoch: int) -> Drawn:
+        """Decode one image; perturb it as in that pass, and its boxes with it."""
         item, name = self.listing.items[row], self.listing.names[row]
         image = decode(content(item, name), name, mode=self.mode)
-        boxes = self._by_sample.get(self.listing.sample[row], self.boxes.iloc[:0])
+        boxes = self.boxes_at(row)
         shape, perturb = image.shape[:2], self.perturb
         height, width = self.size or shape
         matrix = _fitted(shape, (height, width))
         if perturb is None and (height, width) == shape:
-            return _Drawn(image, np.ones(shape, np.bool_), boxes)
+            return Drawn(image, np.ones(shape, np.bool_), boxes)
         if perturb is not None:
             rng = np.random.default_rng([self.seed, epoch, row])
             matrix = matrix @ perturb.matrix(shape[0], shape[1], rng)
         image, valid = warped(image, matrix, height, width)
         if perturb is not None:
             image = perturb.colored(image, rng) * valid[..., None]
-        return _Drawn(image, valid, clipped_boxes(moved_boxes(boxes, matrix), height, width))
+        return Drawn(image, valid, clipped_boxes(moved_boxes(boxes, matrix), height, width))
 
     def _joined(self, rows: NDArray[np.intp], futures: list[Any]) -> xr.Dataset:
         """Pad the images of a batch, right and below, to one size, and make a dataset of them."""
