@@ -98,7 +98,7 @@ def warped(
     x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     at_x, at_y = (row[0] * x + row[1] * y + row[2] for row in back[:2])
     valid = (at_x >= 0) & (at_x < image.shape[1]) & (at_y >= 0) & (at_y < image.shape[0])
-    block = max(1, int(np.sqrt(abs(np.linalg.det(back[:2, :2])))))
+    block = max(1, int(np.sqrt(abs(np.linalg.det(back[:2, :2]))) + 1e-6))
     back = (np.diag([1 / block, 1 / block, 1]) @ back)[:2].ravel().tolist()
     color = image.dtype == np.uint8 and image.shape[2] == 3
     planes = [image] if color else np.split(image, image.shape[2], axis=2)

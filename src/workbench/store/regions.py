@@ -14,7 +14,7 @@ from workbench.datasets.boxes import CORNERS, as_table
 from workbench.datasets.dataset import build
 from workbench.datasets.errors import BadDataError
 from workbench.datasets.images import full_size
-from workbench.store.perturb import affine, clipped_boxes, moved_boxes, warped
+from workbench.store.perturb import affine, clipped_boxes, warped
 
 #: Draws of background windows before the search for room is given up.
 _ROUNDS = 50
@@ -115,15 +115,17 @@ def split_regions(
         windows = _grid(pixels, patch) if cover == "grid" else _around(here, pixels)
         windows = pd.concat([windows, _background(here, windows, pixels, patch, background, rng)])
         windows.index = [f"{sample}/{name}" for name in windows.index]
-        cuts += [(w, *_cut(pixels, here, w, patch, min_visible)) for _, w in windows.iterrows()]
+        found = _boxes_in(here.drop(columns="side"), windows, patch)
+        found = found[found["visible"] >= min_visible]
+        cuts.append((windows, found, *_pixels_of(pixels, windows, patch)))
         positive = _covered(clipped_boxes(here, *pixels.shape[:2]))
         before += positive, pixels.shape[0] * pixels.shape[1] - positive
-    if not cuts:
+    windows, found = pd.concat([cut[0] for cut in cuts]), pd.concat([cut[1] for cut in cuts])
+    if windows.empty:
         raise BadDataError("there is nothing to cut out: the table of boxes is empty")
-    windows = pd.DataFrame([cut[0] for cut in cuts])
-    found = pd.concat([cut[3] for cut in cuts], ignore_index=True)
-    patches = _dataset(ds, windows, np.stack([cut[1] for cut in cuts]), found, cover)
-    patches["valid"] = ("sample", "y", "x"), np.stack([cut[2] for cut in cuts])
+    found = found.reset_index(drop=True)
+    patches = _dataset(ds, windows, np.concatenate([cut[2] for cut in cuts]), found, cover)
+    patches["valid"] = ("sample", "y", "x"), np.concatenate([cut[3] for cut in cuts])
     scale = patch / table["side"]
     return Split(
         patches,
@@ -168,8 +170,9 @@ def _background(
         if len(found) >= wanted:
             break
         drawn = rng.integers(0, room + 1, (4 * wanted, 2))
-        free = [corner for corner in drawn if not _touched(boxes, corner, side).any()]
-        found = rng.permutation(np.unique(np.array([*found, *free]).reshape(-1, 2), axis=0))
+        tried = np.column_stack([drawn, np.full(len(drawn), side)])
+        free = drawn[~_touched(boxes, tried).any(axis=1)]
+        found = rng.permutation(np.unique(np.vstack([found, free]), axis=0))
     if len(found) < wanted:
         text = f"an image has room for {len(found)} of {wanted} background windows of {side} pixels"
         warnings.warn(text, stacklevel=3)
@@ -178,32 +181,47 @@ def _background(
     return table.assign(side=side, label="")
 
 
-def _touched(boxes: pd.DataFrame, corner: Any, side: int) -> NDArray[np.bool_]:
-    """Which boxes share pixels with a window."""
-    at = boxes[CORNERS].to_numpy()
-    touched: NDArray[np.bool_] = (
-        (at[:, :2] < np.add(corner, side)) & (at[:, 2:] > np.asarray(corner))
-    ).all(axis=1)
+def _touched(boxes: pd.DataFrame, windows: Any) -> NDArray[np.bool_]:
+    """Which boxes (window, box) share pixels with windows (col, row, side)."""
+    at, low = boxes[CORNERS].to_numpy(), np.asarray(windows)[:, None, :2]
+    high = low + np.asarray(windows)[:, None, 2:]
+    touched: NDArray[np.bool_] = ((at[:, :2] < high) & (at[:, 2:] > low)).all(axis=2)
     return touched
 
 
-def _cut(
-    pixels: NDArray[Any], boxes: pd.DataFrame, window: Any, patch: int, min_visible: float
-) -> tuple[NDArray[Any], NDArray[np.bool_], pd.DataFrame]:
-    """A window's pixels, which of them are in the image, and its boxes."""
-    corner, factor = np.array([window["col"], window["row"]]), patch / window["side"]
-    matrix = affine(np.eye(2) * factor, -corner * factor)
-    image, valid = warped(pixels, matrix, patch, patch)
-    near = boxes[_touched(boxes, corner, window["side"])].drop(columns="side")
-    found = moved_boxes(near, matrix)
-    found["box"], found["visible"] = near.index, _areas(found)
-    found = clipped_boxes(found, patch, patch)
-    found["visible"] = (_areas(found) / found["visible"]).fillna(1.0)  # a point has no area
-    return image, valid, found[found["visible"] >= min_visible].assign(sample=window.name)
+def _pixels_of(
+    pixels: NDArray[Any], windows: pd.DataFrame, patch: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The pixels of each window, and which of them are in the image."""
+    image = np.empty((len(windows), patch, patch, pixels.shape[2]), pixels.dtype)
+    valid = np.empty(image.shape[:3], np.bool_)
+    for i, (*corner, side) in enumerate(windows[["col", "row", "side"]].to_numpy()):
+        factor = patch / side
+        matrix = affine(np.eye(2) * factor, -np.array(corner) * factor)
+        image[i], valid[i] = warped(pixels, matrix, patch, patch)
+    return image, valid
 
 
-def _areas(boxes: pd.DataFrame) -> "pd.Series[float]":
-    return (boxes["x_max"] - boxes["x_min"]) * (boxes["y_max"] - boxes["y_min"])
+def _boxes_in(boxes: pd.DataFrame, windows: pd.DataFrame, patch: int) -> pd.DataFrame:
+    """The boxes of each window, cut to it and in its pixels."""
+    place = windows[["col", "row", "side"]].to_numpy(np.float64)
+    window, box = np.nonzero(_touched(boxes, place))
+    corner, factor = place[window, :2], patch / place[window, 2:]
+    whole = (boxes[CORNERS].to_numpy()[box] - np.tile(corner, 2)) * factor
+    found = boxes.iloc[box].reset_index(drop=True)
+    found[CORNERS] = whole.clip(0, patch)
+    found["points"] = pd.Series(
+        [
+            None if own is None else (own - low) * scale
+            for own, low, scale in zip(found["points"], corner, factor, strict=True)
+        ],
+        dtype=object,
+    )
+    found["sample"] = windows.index.to_numpy()[window]
+    areas = [(at[:, 2:] - at[:, :2]).prod(axis=1) for at in (found[CORNERS].to_numpy(), whole)]
+    # a point has no area, and is there
+    share = np.divide(areas[0], areas[1], out=np.ones(len(found)), where=areas[1] > 0)
+    return found.assign(box=boxes.index.to_numpy()[box], visible=share)
 
 
 def _dataset(
@@ -224,7 +242,7 @@ def _dataset(
         name: ("sample", windows[name].to_numpy(np.int64)) for name in ("row", "col", "side")
     }
     source = np.array([name.rpartition("/")[0] for name in sample])
-    return patches.assign(columns, source=("sample", source))
+    return patches.assign({**columns, "source": ("sample", source)})
 
 
 def _covered(boxes: pd.DataFrame) -> float:

@@ -106,7 +106,7 @@ def _application(web: Any, source: Stream, name: str, token: str, address: str) 
     """A page of samples, and each sample's picture, for who knows the token."""
     base: Any = web.RequestHandler
 
-    class Guarded(base):
+    class Guarded(base):  # type: ignore[misc]
         def prepare(self) -> None:
             for key, value in _HEADERS.items():
                 self.set_header(key, value)
@@ -142,10 +142,13 @@ def _perturb_of(asked: dict[str, str]) -> Perturb | None:
     """The perturbation that an address asks for; ``ValueError`` where it is none."""
     if asked.get("perturb", "0") == "0":
         return None
-    given = {key: float(asked[key]) for key in ("angle", "min_scale", "max_scale") if asked.get(key)}
-    color = [float(part) for part in asked.get("color", "").split(",") if part]
-    flips = {key: asked.get(key, "0") not in ("0", "") for key in ("hflip", "vflip")}
-    return Perturb(**given, **flips, color=color or (0.0,))
+    angle, least, most = (
+        float(asked.get(key) or usual)
+        for key, usual in (("angle", 0), ("min_scale", 1), ("max_scale", 1))
+    )
+    color = [float(part) for part in asked.get("color", "").split(",") if part] or [0.0]
+    hflip, vflip = (asked.get(key, "0") not in ("0", "") for key in ("hflip", "vflip"))
+    return Perturb(angle, least, most, color, hflip, vflip)
 
 
 def _page(source: Stream, asked: dict[str, str], page: int) -> dict[str, Any]:
@@ -191,9 +194,11 @@ def _picture(source: Stream, row: int, draw: int, small: bool) -> bytes:
         elif len(box["points"]) == 1:
             pen.circle(corners[:2], 4, outline=color, width=2)
         else:
-            pen.polygon([tuple(xy) for xy in box["points"] * scale], outline=color, width=2)
+            pen.polygon(
+                [tuple(xy) for xy in np.asarray(box["points"]) * scale], outline=color, width=2
+            )
         if not small:
-            pen.text(corners[:2], box["label"], fill=color, anchor="lb")
+            pen.text((corners[0], corners[1]), box["label"], fill=color, anchor="lb")
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
