@@ -12,12 +12,78 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
+import shapely
 from resident import resident_gib
+from scipy.spatial import cKDTree
 
-from workbench.rasters.benchmark import WAYS, brute_force, compare_pairs
+from workbench.rasters import pairs_within
+
+#: Rows that brute force compares with all points at once.
+ROWS = 16
+
+
+def brute_force(points, distance, rows=None):
+    """Compare each of the first `rows` points with all after it, and count the near pairs."""
+    found, last = 0, len(points) if rows is None else rows
+    for start in range(0, last, ROWS):
+        block, rest = points[start : min(start + ROWS, last)], points[start:]
+        across = block[:, :1] - rest[:, 0]
+        down = block[:, 1:] - rest[:, 1]
+        near = across * across + down * down <= distance * distance
+        found += int(np.triu(near, 1).sum())
+    return found
+
+
+def strtree_dwithin(points, distance):
+    shapes = shapely.points(points)
+    first, second = shapely.STRtree(shapes).query(shapes, predicate="dwithin", distance=distance)
+    return int((first < second).sum())
+
+
+def strtree_box(points, distance):
+    """The points in the box around each, which are then measured."""
+    boxes = shapely.box(*(points - distance).T, *(points + distance).T)
+    first, second = shapely.STRtree(shapely.points(points)).query(boxes)
+    first, second = first[first < second], second[first < second]
+    apart = points[first] - points[second]
+    return int(((apart**2).sum(axis=1) <= distance**2).sum())
+
+
+WAYS = {
+    "STRtree, dwithin": strtree_dwithin,
+    "STRtree, box then distance": strtree_box,
+    "k-d tree, query_pairs": lambda points, distance: len(
+        cKDTree(points).query_pairs(distance, output_type="ndarray")
+    ),
+    "pairs_within": lambda points, distance: len(pairs_within(points, distance)),
+}
+
+
+def compare_pairs(counts, distance, side, most_brute, repeat):
+    """Seconds that each way takes for points drawn evenly in a square."""
+    rows = []
+    for n in counts:
+        points = np.random.default_rng(0).uniform(0, side, (n, 2))
+        compared = min(n, most_brute)
+        taken, found = timed(brute_force, points, distance, compared)
+        # pairs compared, of all pairs
+        share = (compared * n - compared * (compared + 1) / 2) / (n * (n - 1) / 2)
+        partly = compared < n
+        rows.append(("brute force", n, taken / share, -1 if partly else found, partly))
+        for way, find in WAYS.items():
+            taken, found = min(timed(find, points, distance) for _ in range(repeat))
+            rows.append((way, n, taken, found, False))
+    return pd.DataFrame(rows, columns=["way", "points", "seconds", "pairs", "extrapolated"])
+
+
+def timed(find, *arguments):
+    started = time.perf_counter()
+    found = find(*arguments)
+    return time.perf_counter() - started, found
 
 
 def main():
@@ -25,11 +91,7 @@ def main():
     if options.way:
         return print(peak(options.way, options.points[0], options.distance, options.side))
     table = compare_pairs(
-        options.points,
-        options.distance,
-        options.side,
-        most_brute=options.most_brute,
-        repeat=options.repeat,
+        options.points, options.distance, options.side, options.most_brute, options.repeat
     )
     table["peak MiB"] = [
         in_a_process(row.way, row.points) if row.way in WAYS else np.nan

@@ -271,8 +271,8 @@ def test_overviews_serve_where_every_chip_is_smaller(tmp_path, resampling):
     table = pd.DataFrame({"col": [8, 400, -40], "row": [16, 300, 700],
                           "width": [128, 256, 128], "height": [128, 128, 128]})  # fmt: skip
     plan = rasters.plan(path, table, size=32, resampling=resampling)
-    assert plan.reading.raster.overviews == ()
-    assert (plan.reading.raster.height, plan.reading.raster.width) == (200, 160)
+    assert plan.source.raster.overviews == ()
+    assert (plan.source.raster.height, plan.source.raster.width) == (200, 160)
     ds = plan.load(progress=False)
     xr.testing.assert_identical(plan.to_xarray().compute(), ds)
     with rasterio.open(path, overview_level=1) as small:
@@ -296,9 +296,9 @@ def test_overviews_serve_no_chip_that_is_finer(tmp_path):
     path = with_overviews(tmp_path)
     table = pd.DataFrame({"col": [0, 0], "row": [0, 9], "width": [128, 60], "height": [128, 90]})
     plan = rasters.plan(path, table, size=32)
-    assert plan.reading.raster.level is None
+    assert plan.source.raster.level is None
     whole = rasters.plan(path, table[:1], size=32, overviews=False)
-    assert whole.reading.raster.level is None
+    assert whole.source.raster.level is None
     with rasterio.open(path) as source:
         pixels = source.read(window=((0, 128), (0, 128)))[:, 2::4, 2::4]
     np.testing.assert_array_equal(whole.load(progress=False).image[0], np.moveaxis(pixels, 0, 2))
@@ -313,7 +313,7 @@ def test_a_polygon_in_an_overview(tmp_path):
     found = rasters.regions(table, path, polygon_mask=True)
     fine = rasters.plan(path, found, size=32, overviews=False).load(progress=False)
     coarse = rasters.plan(path, found, size=32)
-    assert coarse.reading.raster.level == 0
+    assert coarse.source.raster.level == 0
     np.testing.assert_array_equal(coarse.load(progress=False).valid, fine.valid)
 
 

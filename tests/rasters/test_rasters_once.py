@@ -81,7 +81,7 @@ def test_a_small_budget_decodes_again_rather_than_keep(tmp_path):
     path = write_raster(tmp_path / "a.tif", noise((4, 1500, 1500), "uint16"), block=256)
     table = boxes(150, 1500, 1500, side=300)
     plan = rasters.plan(path, table, memory="16MiB")
-    assert plan.schedule().kept_peak <= 2**24 // 4
+    assert plan.schedule().shared_peak <= 2**24 // 4
     assert plan.stats()["decodes_per_block"] > 1
     whole = rasters.plan(path, table, memory="4GiB")
     assert whole.stats()["decodes_per_block"] == 1

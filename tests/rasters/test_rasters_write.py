@@ -167,10 +167,10 @@ def test_a_chip_larger_than_the_memory_is_cut_in_pieces(tmp_path):
         {"col": [-100, 900, 40], "row": [50, 700, 0], "width": [1900, 1200, 300],
          "height": [1900, 1333, 200]})  # fmt: skip
     plan = rasters.plan(path, table, memory="16MiB")
-    assert plan.form.pieces > 1
+    assert plan.chip_format.pieces > 1
     loaded = plan.load(progress=False)
     whole = rasters.plan(path, table, memory="1GiB")
-    assert whole.form.pieces == 1
+    assert whole.chip_format.pieces == 1
     xr.testing.assert_equal(loaded, whole.load(progress=False))
     same(plan.to_xarray().compute(), loaded)
     written = plan.write(tmp_path / "out", progress=False)
@@ -223,9 +223,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, form, kill_
 def test_resuming_reads_no_block_of_what_is_written(plan, tmp_path, monkeypatch):
     from workbench.rasters import decode, formats
 
-    out, real = tmp_path / "chips.zarr", formats.ZarrShards.write
+    out, real = tmp_path / "chips.zarr", formats.ZarrWriter.write
     monkeypatch.setattr(
-        formats.ZarrShards, "write",
+        formats.ZarrWriter, "write",
         lambda self, group, *rest: 1 / 0 if group == 2 else real(self, group, *rest),
     )  # fmt: skip
     with pytest.raises(ZeroDivisionError):
@@ -271,10 +271,10 @@ def test_a_group_that_lies_outside_is_all_that_is_left(tmp_path, monkeypatch):
     plan, out = rasters.plan(path, table, memory="16MiB"), tmp_path / "out"
     assert (plan.layout.inside(plan.layout.members(0))[:, 1] == 0).all()
     reference = plan.write(tmp_path / "reference", progress=False).path
-    from workbench.rasters.write import Place
+    from workbench.rasters.write import OutputFolder
 
-    monkeypatch.setattr(Place, "missing", lambda self: np.arange(1, plan.layout.groups))
-    monkeypatch.setattr(Place, "finish", lambda self: 1 / 0)
+    monkeypatch.setattr(OutputFolder, "missing", lambda self: np.arange(1, plan.layout.groups))
+    monkeypatch.setattr(OutputFolder, "finish", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         plan.write(out, progress=False)
     monkeypatch.undo()
@@ -285,14 +285,14 @@ def test_a_group_that_lies_outside_is_all_that_is_left(tmp_path, monkeypatch):
 def test_ctrl_c_keeps_what_is_written(plan, tmp_path, monkeypatch):
     from workbench.rasters import formats
 
-    real = formats.ZarrShards.write
+    real = formats.ZarrWriter.write
 
     def interrupted(self, group, *rest):
         if group == 3:
             raise KeyboardInterrupt
         return real(self, group, *rest)
 
-    monkeypatch.setattr(formats.ZarrShards, "write", interrupted)
+    monkeypatch.setattr(formats.ZarrWriter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         plan.write(tmp_path / "out", threads=1, progress=False)
     parts = sorted(path.stem for path in (tmp_path / "out" / "manifest").glob("*.parquet"))
@@ -357,13 +357,13 @@ def test_what_failed_is_read_again_once_the_raster_is_repaired(tmp_path, form, a
     (tmp_path / "a.tif").write_bytes(good)
     plan = make_small_plan(tmp_path)
     if at == "half-way":
-        from workbench.rasters.write import Work
+        from workbench.rasters.write import WriteGroup
 
-        real = Work.__call__
-        monkeypatch.setattr(Work, "__call__", lambda self, job, cells: 1 / 0)
+        real = WriteGroup.__call__
+        monkeypatch.setattr(WriteGroup, "__call__", lambda self, job, cells: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             plan.write(out, form, retry_failed=True, progress=False)
-        monkeypatch.setattr(Work, "__call__", real)
+        monkeypatch.setattr(WriteGroup, "__call__", real)
         repaired = plan.write(out, form, progress=False)
     else:
         repaired = plan.write(out, form, retry_failed=True, progress=False)

@@ -1,5 +1,10 @@
 """Regions of large rasters as an image dataset: each block read once, in bounded memory."""
 
+# ruff: noqa: E402
+from workbench._extras import need
+
+need("rasterio", extra="rasters")
+
 from workbench.rasters.detections import Merged, merge_detections
 from workbench.rasters.errors import (
     BlockError,
@@ -10,7 +15,7 @@ from workbench.rasters.errors import (
     RegionError,
 )
 from workbench.rasters.example import write_example
-from workbench.rasters.neighbors import nearest, pair_blocks, pairs_within
+from workbench.rasters.neighbors import pairs_within
 from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import read_table, regions
 from workbench.rasters.write import Written
@@ -22,8 +27,6 @@ __all__ = [
     "Plan",
     "Written",
     "pairs_within",
-    "pair_blocks",
-    "nearest",
     "merge_detections",
     "Merged",
     "write_example",

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints
 
 _BOX = ("row", "col", "height", "width")
-_RESERVED = {"image", "valid", "mask", "geotransform", "coefficient", "sample", "position",
-             "x", "y", "channel", "class"}  # fmt: skip
+_DIMENSIONS = {"sample", "x", "y", "channel", "class", "coefficient", "position"}
+_RESERVED = {"image", "valid", "mask", "geotransform", *_DIMENSIONS}
 
 
 def load(
     plan: PlanData, *, on_error: crop.OnError, threads: int | None, progress: bool
 ) -> xr.Dataset:
     """Cut all regions into memory, in the table's order; see `Plan.load`."""
-    form, layout, total = plan.form, plan.layout, len(plan.table)
+    form = plan.chip_format
+    layout = plan.layout
+    total = len(plan.table)
     _check_room(total, form.chip_bytes)
     shape = (total, form.height, form.width)
     image = np.empty((*shape, form.channels + form.mask), form.dtype)
@@ -36,7 +39,7 @@ def load(
     if not plan.whole:
         valid = np.empty(shape, np.bool_)
 
-    def work(job: Job, cells: Cells) -> Failures:
+    def fill(job: Job, cells: Cells) -> Failures:
         at = [plan.slot(unit) for unit in layout.order[layout.members(job.group)].tolist()]
         failures = job.fill(cells, [image[slot] for slot in at])
         if not plan.whole:
@@ -45,8 +48,8 @@ def load(
                 part[...] = good[: len(part)]
         return failures
 
-    failures = crop.run(plan, np.arange(layout.groups), work, on_error=on_error, threads=threads,
-                        progress=progress)  # fmt: skip
+    groups = np.arange(layout.groups)
+    failures = crop.run(plan, groups, fill, on_error=on_error, threads=threads, progress=progress)
     if failures and plan.whole:
         valid = valid.copy()
         valid[layout.order[list(failures)]] = False
@@ -65,7 +68,8 @@ def _check_room(total: int, chip_bytes: int) -> None:
 
 def dataset(plan: PlanData, regions: Ints, image: Any, valid: Any) -> xr.Dataset:
     """Put chips, and what the table says of them, into the form of an image dataset."""
-    form, dims = plan.form, ("sample", "y", "x")
+    form = plan.chip_format
+    dims = ("sample", "y", "x")
     data: dict[str, Any] = {"image": ((*dims, "channel"), image[..., : form.channels])}
     data["valid"] = (dims, valid)
     if form.mask:
@@ -76,14 +80,15 @@ def dataset(plan: PlanData, regions: Ints, image: Any, valid: Any) -> xr.Dataset
 
 def described(plan: PlanData, regions: Ints) -> xr.Dataset:
     """What the table and the raster say of chips, without their pixels and geotransforms."""
-    table, data = plan.table.iloc[regions], dict[str, Any]()
-    data |= {name: ("sample", table[name].to_numpy(np.int64)) for name in _BOX}
-    names = [plan.raster.descriptions[band - 1] or str(band) for band in plan.bands]
+    table = plan.table.iloc[regions]
+    data: dict[str, Any] = {name: ("sample", table[name].to_numpy(np.int64)) for name in _BOX}
+    names = [plan.raster.bands[band - 1].description or str(band) for band in plan.bands]
     coords: dict[str, Any] = {"sample": ids(table.index)}
     coords["channel"] = names if len(set(names)) == len(names) else [str(b) for b in plan.bands]
     label, classes = labels(plan)
     if label is not None:
-        data["label"], coords["class"] = ("sample", label[regions]), np.array(classes, np.str_)
+        data["label"] = ("sample", label[regions])
+        coords["class"] = np.array(classes, np.str_)
     for name in table.columns.difference(["label", "polygon", *_BOX], sort=False):
         data[f"{name}_" if name in _RESERVED else str(name)] = ("sample", _plain(table[name]))
     return xr.Dataset(data, coords, attributes(plan))
@@ -117,15 +122,14 @@ def _plain(column: "pd.Series[Any]") -> NDArray[Any]:
 
 def geotransforms(plan: PlanData, regions: Ints) -> NDArray[np.float64]:
     """GDAL's six numbers for each chip."""
-    x0, xc, xr_, y0, yc, yr = plan.raster.transform
+    x0, x_col, x_row, y0, y_col, y_row = plan.raster.transform
     col, row, width, height = plan.boxes[regions].T
-    form = plan.form
+    form = plan.chip_format
     across = width / form.width if form.resampled else np.ones(len(regions))
     down = height / form.height if form.resampled else np.ones(len(regions))
-    found = np.empty((len(regions), 6))
-    found[:, 0], found[:, 1], found[:, 2] = x0 + col * xc + row * xr_, xc * across, xr_ * down
-    found[:, 3], found[:, 4], found[:, 5] = y0 + col * yc + row * yr, yc * across, yr * down
-    return found
+    x = x0 + col * x_col + row * x_row
+    y = y0 + col * y_col + row * y_row
+    return np.stack([x, x_col * across, x_row * down, y, y_col * across, y_row * down], axis=1)
 
 
 def attributes(plan: PlanData) -> dict[str, Any]:
@@ -136,13 +140,20 @@ def attributes(plan: PlanData) -> dict[str, Any]:
         "source": f"raster {Path(header.path).name}",
         "sha256": hashlib.sha256(plan.fingerprint.encode()).hexdigest(),
         "sha256_of": "the raster's header, the regions and the options",
-        "fill": plan.form.fill,
+        "fill": _one_or_all(plan.chip_format.fill),
     }
-    if header.nodata is not None:
-        attrs["nodata"] = header.nodata
+    nodata = [header.bands[band - 1].nodata for band in plan.bands]
+    if any(value is not None for value in nodata):
+        attrs["nodata"] = _one_or_all(nodata)
     if header.crs is not None:
         attrs["crs"] = header.crs
     return attrs
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """One value where all bands have the same, else a list."""
+    same = len({repr(value) for value in values}) == 1
+    return values[0] if same else list(values)
 
 
 def report(ds: xr.Dataset, plan: PlanData, failures: Failures) -> xr.Dataset:
@@ -157,8 +168,10 @@ def report(ds: xr.Dataset, plan: PlanData, failures: Failures) -> xr.Dataset:
 def failed_table(plan: PlanData, failures: Failures) -> pd.DataFrame:
     """Id, block and error of each region that could not be read, in the table's order."""
     units = plan.layout.order
-    errors = {int(units[position]) // plan.form.pieces: error
-              for position, error in failures.items()}  # fmt: skip
+    errors = {
+        int(units[position]) // plan.chip_format.pieces: error
+        for position, error in failures.items()
+    }
     rows = sorted(errors.items())
     return pd.DataFrame(
         {

@@ -10,7 +10,6 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from workbench._extras import need
 from workbench.rasters import chips
 from workbench.rasters.crop import Cells, Failures, Job, OnError, make_job
 from workbench.rasters.decode import Cell, opened
@@ -19,56 +18,52 @@ from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints
 
 Order = Literal["table", "read"]
-Handed = dict[int, Cell]
-Work = Callable[[Job, Cells], Any]
+Shared = dict[int, Cell]
+Task = Callable[[Job, Cells], Any]
 
 
-def tasks(plan: PlanData, groups: Ints, work: Any) -> Iterator[tuple[int, Any]]:
-    """Yield for each group a delayed call of ``work(job, cells)``.
+def delayed_groups(plan: PlanData, groups: Ints, task: Any) -> Iterator[Any]:
+    """Yield for each group a delayed call of ``task(job, cells)``.
 
     Cells that several groups need are decoded by a task of their own, so that groups need not
     wait for one another and yet each block is decoded once.
     """
     schedule = plan.schedule(groups)
-    handed: dict[int, tuple[Any, Any]] = {}
+    parts: dict[int, Any] = {}
     for group in groups.tolist():
         job = make_job(plan, schedule, group)
         whole: Any = {}
-        if job.share.kept:
-            both = delayed(decode_kept, nout=2, pure=False)(job)
-            whole, handed[group] = both[0], both[1]
-        owners = sorted(set(job.share.handed.values()))
-        parts = [handed[owner] for owner in owners]
-        yield group, delayed(do, pure=False)(work, job, whole, owners, parts)
+        if job.work.shared:
+            whole, parts[group] = delayed(decode_shared, nout=2, pure=False)(job)
+        owners = sorted(set(job.work.borrowed.values()))
+        borrowed = [parts[owner] for owner in owners]
+        yield delayed(run_task, pure=False)(task, job, whole, owners, borrowed)
 
 
-def decode_kept(job: Job) -> tuple[Handed, Handed]:
+def decode_shared(job: Job) -> tuple[Shared, Shared]:
     """Decode what a job shares: whole cells for itself, parts of them for later groups."""
-    settings = job.settings
-    with opened(settings.raster, settings.bands, mask=settings.form.mask,
-                decoder=settings.decoder) as reader:  # fmt: skip
-        whole = dict(job.decoded(reader, list(job.share.kept)))
+    with opened(job.settings) as reader:
+        whole = dict(job.decode(reader, list(job.work.shared)))
     return whole, {number: job.part(number, cell) for number, cell in whole.items()}
 
 
-def do(work: Work, job: Job, whole: Handed, owners: list[int], parts: list[Handed]) -> Any:
-    """Do one job, given the cells that were decoded for several."""
-    settings, given = job.settings, dict(zip(owners, parts, strict=True))
-    alone = [number for number in job.share.owned if number not in whole]
-    with opened(settings.raster, settings.bands, mask=settings.form.mask,
-                decoder=settings.decoder) as reader:  # fmt: skip
+def run_task(task: Task, job: Job, whole: Shared, owners: list[int], borrowed: list[Shared]) -> Any:
+    """Do a task for one job, given the cells that were decoded for several."""
+    by_owner = dict(zip(owners, borrowed, strict=True))
+    alone = [number for number in job.work.decoded if number not in whole]
+    with opened(job.settings) as reader:
 
         def cells() -> Iterator[tuple[int, Cell]]:
             yield from whole.items()
-            yield from job.decoded(reader, alone)
-            for number, owner in job.share.handed.items():
-                yield number, given[owner][number]
+            yield from job.decode(reader, alone)
+            for number, owner in job.work.borrowed.items():
+                yield number, by_owner[owner][number]
 
-        return work(job, cells())
+        return task(job, cells())
 
 
-class Cut:
-    """Cuts a group into arrays of its own."""
+class CutGroup:
+    """The task that cuts a group into arrays of its own."""
 
     def __init__(self, on_error: OnError) -> None:
         self.on_error = on_error
@@ -85,48 +80,45 @@ def to_xarray(plan: PlanData, order: Order, on_error: OnError) -> xr.Dataset:
     """The image dataset, cut when it is computed; see `Plan.to_xarray`."""
     if order not in ("table", "read"):
         raise ValueError(f'order={order!r} is neither "table" nor "read"')
-    layout, form = plan.layout, plan.form
-    calls = [call for _, call in tasks(plan, np.arange(layout.groups), Cut(on_error))]
+    layout = plan.layout
+    form = plan.chip_format
+    calls = list(delayed_groups(plan, np.arange(layout.groups), CutGroup(on_error)))
     sizes = [layout.members(group) for group in range(layout.groups)]
     regions = layout.order
     if form.pieces > 1:
-        calls, regions = _by_unit(plan, calls), np.arange(len(plan.table))
+        calls = _in_table_order(plan, calls)
+        regions = np.arange(len(plan.table))
     elif order == "table" and (np.diff(layout.order) != 1).any():
-        calls, regions = _gathered(layout.order, sizes, calls), np.arange(len(plan.table))
-    arrays = []
-    for which, (depth, dtype) in enumerate(
-        ((form.channels + form.mask, form.dtype), (None, "bool"))
-    ):
-        parts = [
-            da.from_delayed(call[which], _shape(plan, unit, member, depth), dtype)  # type: ignore[no-untyped-call]
-            for unit, (call, member) in enumerate(zip(calls, sizes, strict=True))
-        ]
-        if form.pieces > 1:
-            steps = range(0, len(parts), form.pieces)
-            parts = [_joined(parts[i : i + form.pieces], 1) for i in steps]
-        arrays.append(_joined(parts, 0))
-    return chips.dataset(plan, regions, *arrays)
+        calls = _gathered(layout.order, sizes, calls)
+        regions = np.arange(len(plan.table))
+    image = _array(plan, calls, sizes, 0)
+    valid = _array(plan, calls, sizes, 1)
+    return chips.dataset(plan, regions, image, valid)
 
 
-def _joined(parts: list[Any], axis: int) -> Any:
-    return da.concatenate(parts, axis=axis)  # type: ignore[no-untyped-call]
+def _array(plan: PlanData, calls: list[Any], sizes: list[slice], which: int) -> Any:
+    """One dask array of the first (pixels) or second (validity) result of all calls."""
+    form = plan.chip_format
+    depth, dtype = [((form.channels + form.mask,), form.dtype), ((), "bool")][which]
+    parts: list[Any] = []
+    for number, (call, members) in enumerate(zip(calls, sizes, strict=True)):
+        rows = min(form.rows, form.height - number % form.pieces * form.rows)
+        shape = (members.stop - members.start, rows, form.width, *depth)
+        parts.append(da.from_delayed(call[which], shape, dtype))  # type: ignore[no-untyped-call]
+    if form.pieces > 1:
+        steps = range(0, len(parts), form.pieces)
+        parts = [da.concatenate(parts[i : i + form.pieces], axis=1) for i in steps]  # type: ignore[no-untyped-call]
+    return da.concatenate(parts, axis=0)  # type: ignore[no-untyped-call]
 
 
-def _shape(plan: PlanData, unit: int, members: slice, depth: int | None) -> tuple[int, ...]:
-    form = plan.form
-    rows = min(form.rows, form.height - unit % form.pieces * form.rows)
-    shape = (members.stop - members.start, rows, form.width)
-    return shape if depth is None else (*shape, depth)
-
-
-def _by_unit(plan: PlanData, calls: list[Any]) -> list[Any]:
+def _in_table_order(plan: PlanData, calls: list[Any]) -> list[Any]:
     """Pieces in the order of the table; the last of each region is cut off where it ends."""
-    form, back = plan.form, np.argsort(plan.layout.order)
+    form = plan.chip_format
     last = form.height - (form.pieces - 1) * form.rows
     heights = [form.rows] * (form.pieces - 1) + [last]
     return [
         delayed(topped, nout=2, pure=False)(calls[at], heights[unit % form.pieces])
-        for unit, at in enumerate(back.tolist())
+        for unit, at in enumerate(np.argsort(plan.layout.order).tolist())
     ]
 
 
@@ -137,7 +129,8 @@ def topped(arrays: tuple[NDArray[Any], NDArray[Any]], rows: int) -> tuple[Any, A
 
 def _gathered(order: Ints, sizes: list[slice], calls: list[Any]) -> list[Any]:
     """Bring chips into the table's order: chunks as large as the groups, each from some groups."""
-    back, size = np.argsort(order), sizes[0].stop
+    back = np.argsort(order)
+    size = sizes[0].stop
     gathered = []
     for rows in sizes:
         group, within = np.divmod(back[rows], size)
@@ -160,17 +153,20 @@ def gather(
 
 
 def on_client(
-    plan: PlanData, client: Any, groups: Ints, work: Any, on_error: OnError, progress: bool
+    plan: PlanData, client: Any, groups: Ints, task: Any, on_error: OnError, progress: bool
 ) -> Failures:
-    """Do a plan's groups on a distributed cluster, one task each; return the failures."""
-    distributed = need("distributed", extra="rasters")
+    """Do a plan's groups on a distributed cluster, one dask task each; return the failures."""
+    import distributed
+
     # sent to each worker once, not with each task
-    there = client.scatter(work, broadcast=False)
-    futures = client.compute([call for _, call in tasks(plan, groups, there)])
+    there = client.scatter(task, broadcast=False)
+    futures = client.compute(list(delayed_groups(plan, groups, there)))
     failures: Failures = {}
+    done = distributed.as_completed(futures)  # type: ignore[no-untyped-call]
     try:
-        for future in tqdm(distributed.as_completed(futures), total=len(futures), desc="cut",
-                           unit="group", disable=not progress):  # fmt: skip
+        for future in tqdm(
+            done, total=len(futures), desc="cut", unit="group", disable=not progress
+        ):
             failures |= future.result()
             if failures and on_error == "raise":
                 error: BlockError = next(iter(failures.values()))

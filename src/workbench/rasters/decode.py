@@ -1,9 +1,4 @@
-"""Decode cells: those blocks of each that regions need, and which of them cannot be read.
-
-Decode the blocks of a plain local TIFF without GDAL: one read and one codec call each.
-
-Read whole blocks: imagecodecs where a plain local TIFF allows it, GDAL for everything else.
-"""
+"""Read cells of a raster: plain local TIFFs by imagecodecs, everything else by GDAL."""
 
 import os
 import struct
@@ -14,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import rasterio
+import tifffile
 from numpy.typing import NDArray
 
-from workbench._extras import need
 from workbench.rasters.errors import BlockError
-from workbench.rasters.raster import Raster
+from workbench.rasters.plan_data import Settings
+from workbench.rasters.raster import Raster, open_raster
 from workbench.rasters.schedule import Grid, Ints
 
 #: TIFF's numbers for no compression, LZW, Adobe's and the old deflate, and both of zstd.
@@ -45,11 +42,16 @@ class TiffReader:
     What the codec cannot decode is left to `other`, which reads it or says what is wrong.
     """
 
-    def __init__(self, header: Raster, bands: list[int], page: Any, other: Reader) -> None:
-        self._header, self._page, self._other = header, page, other
-        self._bands = None if bands == list(range(1, header.bands + 1)) else np.array(bands) - 1
+    def __init__(self, settings: Settings, page: Any, other: Reader) -> None:
+        header = settings.raster
+        self._header = header
+        self._page = page
+        self._other = other
+        self._dtype = settings.chip_format.dtype
+        self._channels = np.array(settings.bands) - 1
+        self._all = settings.bands == list(range(1, len(header.bands) + 1))
         self._file = os.open(header.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._planar = page.planarconfig == 2 and header.bands > 1
+        self._planar = page.planarconfig == 2 and len(header.bands) > 1
         self._across = -(-header.width // header.block[1])
         self._down = -(-header.height // header.block[0])
 
@@ -59,13 +61,12 @@ class TiffReader:
         if rows[1] - rows[0] <= high and columns[1] - columns[0] <= wide:
             block = self._block(rows[0] // high, columns[0] // wide)
             return block[: rows[1] - rows[0], : columns[1] - columns[0]]
-        bands = self._header.bands if self._bands is None else len(self._bands)
-        shape = (rows[1] - rows[0], columns[1] - columns[0], bands)
-        pixels = np.empty(shape, self._header.dtype)
+        shape = (rows[1] - rows[0], columns[1] - columns[0], len(self._channels))
+        pixels = np.empty(shape, self._dtype)
         for top in range(rows[0], rows[1], high):
             for left in range(columns[0], columns[1], wide):
-                part = pixels[top - rows[0] : top - rows[0] + high,
-                              left - columns[0] : left - columns[0] + wide]  # fmt: skip
+                x, y = left - columns[0], top - rows[0]
+                part = pixels[y : y + high, x : x + wide]
                 part[...] = self._block(top // high, left // wide)[: len(part), : part.shape[1]]
         return pixels
 
@@ -74,10 +75,11 @@ class TiffReader:
         try:
             if not self._planar:
                 block = self._segment(at)
-                return block if self._bands is None else block[:, :, self._bands]
-            bands = range(self._header.bands) if self._bands is None else self._bands
+                return block if self._all else block[:, :, self._channels]
             plane = self._across * self._down
-            return np.concatenate([self._segment(at + band * plane) for band in bands], axis=2)
+            return np.concatenate(
+                [self._segment(at + int(band) * plane) for band in self._channels], axis=2
+            )
         except Exception:  # whatever the codec says, of whatever type
             high, wide = self._header.block
             rows = row * high, min((row + 1) * high, self._header.height)
@@ -86,14 +88,14 @@ class TiffReader:
 
     def _segment(self, at: int) -> NDArray[Any]:
         """One compressed piece of the file: (row, column, band)."""
-        length, offset = self._page.databytecounts[at], self._page.dataoffsets[at]
-        data = os.pread(self._file, length, offset)
+        length = self._page.databytecounts[at]
+        data = os.pread(self._file, length, self._page.dataoffsets[at])
         if len(data) != length:
             raise ValueError(f"the file ends {length - len(data):,} bytes too early")
-        found, _, _ = self._page.decode(data, at)
+        decoded, _, _ = self._page.decode(data, at)
         # of tifffile's (depth, length, width, samples) the depth is 1
-        block: NDArray[Any] = found.reshape(found.shape[-3:])
-        return block.astype(self._header.dtype, copy=False)
+        block: NDArray[Any] = decoded.reshape(decoded.shape[-3:])
+        return block.astype(self._dtype, copy=False)
 
     def close(self) -> None:
         """Close the file, and the other reader."""
@@ -104,12 +106,12 @@ class TiffReader:
 def plain_page(header: Raster) -> Any | None:
     """Return tifffile's page, if its blocks are read right without GDAL's help."""
     local = header.driver == "GTiff" and header.state is not None and hasattr(os, "pread")
-    if not local or header.level is not None:
+    dtype = np.dtype(header.bands[0].dtype)
+    if not local or header.level is not None or len({band.dtype for band in header.bands}) > 1:
         return None
-    tifffile, codecs = need("tifffile", extra="rasters"), need("imagecodecs", extra="rasters")
     try:
         with tifffile.TiffFile(header.path) as file:
-            page = file.pages[0]
+            page: Any = file.pages[0]
             page.dataoffsets, page.databytecounts, page.decode  # noqa: B018 - loaded while it is open
     except (tifffile.TiffFileError, ValueError, IndexError, struct.error):
         return None
@@ -117,16 +119,14 @@ def plain_page(header: Raster) -> Any | None:
         page.compression in _COMPRESSIONS
         and page.predictor in _PREDICTORS
         and page.photometric in _PHOTOMETRICS
-        and (page.predictor == 1 or np.dtype(header.dtype).kind != "c")
+        and (page.predictor == 1 or dtype.kind != "c")
         and page.fillorder == 1
-        and page.dtype is not None
-        and page.dtype.name == header.dtype
-        and page.bitspersample == np.dtype(header.dtype).itemsize * 8
+        and page.dtype == dtype
+        and page.bitspersample == dtype.itemsize * 8
         and (page.imagelength, page.imagewidth, page.imagedepth) == (header.height, header.width, 1)
-        and page.samplesperpixel == header.bands
+        and page.samplesperpixel == len(header.bands)
         and _block_shape(page) == header.block
         and min(page.databytecounts, default=0) > 0  # a missing block is GDAL's to fill
-        and codecs is not None
     )
     return page if right else None
 
@@ -230,19 +230,18 @@ _GDAL_CACHE = 32 * 2**20
 
 
 @contextmanager
-def opened(
-    header: Raster, bands: list[int], *, mask: bool = False, decoder: str = "auto"
-) -> Iterator[Reader]:
+def opened(settings: Settings) -> Iterator[Reader]:
     """Open a raster for reading blocks from several threads.
 
-    `decoder` is ``"auto"``, or ``"gdal"`` to leave imagecodecs out. With `mask`, GDAL's own mask
-    of the raster (nodata, alpha or a mask band) follows the bands as 0 and 1.
+    Where the mask is read, GDAL's own of the raster (nodata, alpha or a mask band) follows the
+    bands as 0 and 1.
     """
-    rasterio = need("rasterio", extra="rasters")
     with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE, GDAL_NUM_THREADS=1):
-        page = plain_page(header) if decoder == "auto" and not mask else None
-        gdal = GdalReader(header, bands, mask)
-        reader = gdal if page is None else TiffReader(header, bands, page, gdal)
+        plain = settings.decoder == "auto" and not settings.chip_format.reads_mask
+        page = plain_page(settings.raster) if plain else None
+        reader: Reader = GdalReader(settings)
+        if page is not None:
+            reader = TiffReader(settings, page, reader)
         try:
             yield reader
         finally:
@@ -252,40 +251,36 @@ def opened(
 class GdalReader:
     """Any raster that GDAL reads, with one handle a thread."""
 
-    def __init__(self, header: Raster, bands: list[int], mask: bool) -> None:
-        self._header, self._bands, self._mask = header, bands, mask
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._local = threading.local()
         self._handles: list[Any] = []
 
     def read(self, rows: Span, columns: Span) -> NDArray[Any]:
         """Return the pixels (row, column, band) of a box given in pixels."""
-        rasterio = need("rasterio", extra="rasters")
+        header = self._settings.raster
+        form = self._settings.chip_format
         if not hasattr(self._local, "handle"):
-            level = self._header.level
-            options = {} if level is None else {"overview_level": level}
-            self._local.handle = rasterio.open(self._header.path, **options)
+            self._local.handle = open_raster(header)
             self._handles.append(self._local.handle)
-        bands = len(self._bands)
-        shape = (rows[1] - rows[0], columns[1] - columns[0], bands + self._mask)
-        pixels = np.empty(shape, self._header.dtype)
+        shape = (rows[1] - rows[0], columns[1] - columns[0], form.channels + form.reads_mask)
+        pixels = np.empty(shape, form.dtype)
+        window = rows, columns
         try:
             # GDAL interleaves the bands on the way; the strides of out tell it to
-            out = pixels[:, :, :bands].transpose(2, 0, 1)
-            self._local.handle.read(self._bands, out=out, window=(rows, columns))
-            if self._mask:
-                pixels[:, :, bands] = self._local.handle.dataset_mask(window=(rows, columns)) > 0
+            out = pixels[:, :, : form.channels].transpose(2, 0, 1)
+            self._local.handle.read(self._settings.bands, out=out, window=window)
+            if form.reads_mask:
+                pixels[:, :, form.channels] = self._local.handle.dataset_mask(window=window) > 0
         except rasterio.errors.RasterioError as error:
-            raise BlockError(_block(self._header, rows, columns), _reason(error)) from error
+            block = rows[0] // header.block[0], columns[0] // header.block[1]
+            raise BlockError(block, _reason(error)) from error
         return pixels
 
     def close(self) -> None:
         """Close all threads' handles."""
         for handle in self._handles:
             handle.close()
-
-
-def _block(header: Raster, rows: Span, columns: Span) -> tuple[int, int]:
-    return rows[0] // header.block[0], columns[0] // header.block[1]
 
 
 def _reason(error: BaseException) -> str:

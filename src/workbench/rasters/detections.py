@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import ArrayLike, NDArray
-
-from workbench._extras import need
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 Boxes = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -156,9 +157,8 @@ def _joined(at: Boxes, kind: Labels, distance: float) -> Labels:
 
 def _chains(links: list[NDArray[np.int64]], n: int) -> Labels:
     one, other = np.concatenate([np.empty((2, 0), np.int64), *links], axis=1)
-    sparse = need("scipy.sparse", extra="rasters")
     graph = sparse.coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(n, n))
-    chain = need("scipy.sparse.csgraph", extra="rasters").connected_components(graph, False)[1]
+    chain = connected_components(graph, False)[1]
     return np.asarray(chain, dtype=np.int64)
 
 
@@ -167,15 +167,14 @@ class _Tree:
 
     def __init__(self, at: Boxes) -> None:
         self._at = at
-        self._shapely = need("shapely", extra="rasters")
-        self._tree = self._shapely.STRtree(self._shapely.box(*at.T))
+        self._tree = shapely.STRtree(shapely.box(*at.T))
 
     def near(self, asked: Labels, reach: float) -> tuple[Labels, Labels]:
         """Pairs (asked, found) of boxes that are near when each side is moved by `reach`."""
         low, high = self._at[asked, :2] - reach, self._at[asked, 2:] + reach
         # one step further, as sums are rounded; the caller measures
         low, high = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
-        found = self._tree.query(self._shapely.box(*low.T, *high.T))
+        found = self._tree.query(shapely.box(*low.T, *high.T))
         return asked[found[0]], found[1]
 
 

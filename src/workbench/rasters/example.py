@@ -1,7 +1,4 @@
-"""A made-up aerial mosaic with known objects, to try things out on without data.
-
-The things that stand on the made-up mosaic: their outlines and colours.
-"""
+"""A made-up aerial mosaic with known objects, to try things out on without data."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import rasterio
 from numpy.typing import NDArray
 from tqdm import tqdm
-
-from workbench._extras import need
 
 Floats = NDArray[np.float32]
 SHADOW = 3
@@ -167,17 +163,28 @@ def write_example(
     if size < BLOCK:
         raise ValueError(f"size={size} is too small: a mosaic is at least {BLOCK} pixels wide")
     table = _placed(size, objects, np.random.default_rng([seed, 0]))
-    rasterio = need("rasterio", extra="rasters")
     unfinished = target.with_name(target.name + ".part")
     profile = {
-        "driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8",
-        "crs": CRS, "transform": rasterio.Affine(PIXEL, 0, CORNER[0], 0, -PIXEL, CORNER[1]),
-        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "interleave": "pixel",
-        "compress": "deflate", "predictor": 2, "zlevel": 1, "num_threads": "all_cpus",
-        "photometric": "rgb", "bigtiff": "if_safer",
-    }  # fmt: skip
-    tiles = tqdm(_tiles(size, table, seed), "draw", (-(-size // BLOCK)) ** 2, unit="tile",
-                 disable=not progress)  # fmt: skip
+        "driver": "GTiff",
+        "width": size,
+        "height": size,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": CRS,
+        "transform": rasterio.Affine(PIXEL, 0, CORNER[0], 0, -PIXEL, CORNER[1]),
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "interleave": "pixel",
+        "compress": "deflate",
+        "predictor": 2,
+        "zlevel": 1,
+        "num_threads": "all_cpus",
+        "photometric": "rgb",
+        "bigtiff": "if_safer",
+    }
+    total = (-(-size // BLOCK)) ** 2
+    tiles = tqdm(_tiles(size, table, seed), "draw", total, unit="tile", disable=not progress)
     with rasterio.open(unfinished, "w", **profile) as sink:
         for top, left, pixels in tiles:
             window = rasterio.windows.Window(left, top, pixels.shape[1], pixels.shape[0])
@@ -186,18 +193,18 @@ def write_example(
     return _described(table)
 
 
-def _placed(size: int, objects: int, dice: np.random.Generator) -> pd.DataFrame:
+def _placed(size: int, objects: int, rng: np.random.Generator) -> pd.DataFrame:
     """Draw a cell of a grid for each object, its place in the cell, class, shape and angle."""
     across = max(1, int(np.ceil(np.sqrt(objects))))
     cell = size / across
     if objects < 1 or cell < 2 * _MARGIN:
         most = (size // (2 * _MARGIN)) ** 2
         raise ValueError(f"objects={objects}: a mosaic of {size} pixels has room for 1 to {most}")
-    column, row = np.divmod(np.sort(dice.permutation(across**2)[:objects]), across)[::-1]
-    offset = dice.uniform(_MARGIN, cell - _MARGIN, (2, objects))
-    label = dice.integers(0, len(CLASSES), objects)
+    column, row = np.divmod(np.sort(rng.permutation(across**2)[:objects]), across)[::-1]
+    offset = rng.uniform(_MARGIN, cell - _MARGIN, (2, objects))
+    label = rng.integers(0, len(CLASSES), objects)
     halves = np.array([_HALVES[name] for name in CLASSES], float)[label]
-    long, short = (dice.uniform(halves[:, i, 0], halves[:, i, 1]) for i in (0, 1))
+    long, short = (rng.uniform(halves[:, i, 0], halves[:, i, 1]) for i in (0, 1))
     round_ones = np.isin(label, [CLASSES.index("tank"), CLASSES.index("tree")])
     return pd.DataFrame(
         {
@@ -206,8 +213,8 @@ def _placed(size: int, objects: int, dice: np.random.Generator) -> pd.DataFrame:
             "label": np.array(CLASSES)[label],
             "long": long,
             "short": np.where(round_ones, long, short),
-            "angle": dice.uniform(0, np.pi, objects),
-            "hue": dice.integers(0, 12, objects),
+            "angle": rng.uniform(0, np.pi, objects),
+            "hue": rng.integers(0, 12, objects),
         }
     ).rename_axis("id")
 
@@ -254,8 +261,8 @@ def _tiles(
     for top, left in product(range(0, size, BLOCK), repeat=2):
         shape = min(BLOCK, size - top), min(BLOCK, size - left)
         land = _land(lattices, top, left, shape)
-        dice = np.random.default_rng([seed, 2, top, left])
-        land += dice.integers(-10, 11, (*shape, 1), dtype=np.int8)
+        rng = np.random.default_rng([seed, 2, top, left])
+        land += rng.integers(-10, 11, (*shape, 1), dtype=np.int8)
         inside = (low[1] < top + shape[0]) & (high[1] > top)
         inside &= (low[0] < left + shape[1]) & (high[0] > left)
         for thing in table[inside].itertuples():

@@ -1,7 +1,4 @@
-"""Chips as files: GeoTIFF, PNG, or tar files in the form of webdataset.
-
-Chips as a Zarr store, sharded along ``sample``: a shard is a group, written by one thread.
-"""
+"""The formats that chips are written in: GeoTIFF, PNG, WebDataset's tar files, and Zarr."""
 
 import io
 import json
@@ -14,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
-from workbench._extras import need
 from workbench.rasters import chips
 from workbench.rasters.errors import RegionError
 from workbench.rasters.plan_data import PlanData
@@ -25,7 +22,7 @@ from workbench.rasters.schedule import Ints
 _LONGEST_NAME = 200
 
 
-class Files:
+class FileWriter:
     """One file a chip, one folder a group; a folder appears when it is complete."""
 
     suffix = ""
@@ -36,8 +33,8 @@ class Files:
 
     def check(self) -> None:
         """Raise ``RegionError`` where the format cannot hold the chips."""
-        if self._plan.form.pieces > 1:
-            size = self._plan.form.chip_bytes / 2**20
+        if self._plan.chip_format.pieces > 1:
+            size = self._plan.chip_format.chip_bytes / 2**20
             raise RegionError(
                 f"a chip of {size:,.0f} MiB is too large to be encoded as one file with "
                 f"memory={self._plan.memory / 2**20:,.0f}MiB; give more, or write Zarr"
@@ -69,7 +66,7 @@ class Files:
         self, group: int, image: NDArray[Any], valid: NDArray[np.bool_], failed: Set[int]
     ) -> Any:
         """Yield each chip's number in the group, pixels and validity, and its row of the table."""
-        form = self._plan.form
+        form = self._plan.chip_format
         regions = self._plan.layout.order[self._plan.layout.members(group)]
         for i, region in enumerate(regions.tolist()):
             if i in failed:
@@ -104,22 +101,21 @@ def file_name(identity: Any) -> str:
     return "%2E" + name[1:] if name.startswith(".") else name or "%00"
 
 
-class GeoTiffs(Files):
+class GeoTiffWriter(FileWriter):
     """GeoTIFF: its own geotransform, the raster's CRS and nodata, a mask where it is not valid."""
 
     suffix = ".tif"
 
     def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:
         """Return a GeoTIFF."""
-        rasterio = need("rasterio", extra="rasters")
         plan = self._plan
         profile = {
             "driver": "GTiff",
             "height": chip.shape[0],
             "width": chip.shape[1],
-            "count": plan.form.channels,
-            "dtype": plan.form.dtype,
-            "nodata": plan.raster.nodata,
+            "count": plan.chip_format.channels,
+            "dtype": plan.chip_format.dtype,
+            "nodata": plan.raster.bands[plan.bands[0] - 1].nodata,
             "crs": plan.raster.crs,
             "transform": rasterio.Affine.from_gdal(
                 *chips.geotransforms(plan, np.array([region]))[0]
@@ -128,19 +124,19 @@ class GeoTiffs(Files):
             "zlevel": 1,
             "interleave": "pixel",
         }
-        if plan.form.mask:
-            valid = valid & (chip[..., plan.form.channels] != 0)
+        if plan.chip_format.mask:
+            valid = valid & (chip[..., plan.chip_format.channels] != 0)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
             with memory.open(**profile) as target:
-                target.write(chip[..., : plan.form.channels].transpose(2, 0, 1))
-                names = [plan.raster.descriptions[band - 1] or None for band in plan.bands]
+                target.write(chip[..., : plan.chip_format.channels].transpose(2, 0, 1))
+                names = [plan.raster.bands[band - 1].description or None for band in plan.bands]
                 target.descriptions = tuple(names)
                 if not valid.all():
                     target.write_mask(valid)
             return bytes(memory.read())
 
 
-class Pngs(Files):
+class PngWriter(FileWriter):
     """PNG: 8 or 16 bits, one to four bands; without a place on the map but in the manifest."""
 
     suffix = ".png"
@@ -149,7 +145,7 @@ class Pngs(Files):
         """Raise ``RegionError`` for other types and numbers of bands, too."""
         super().check()
         if not fits_png(self._plan):
-            form = self._plan.form
+            form = self._plan.chip_format
             raise RegionError(
                 f"PNG holds 1 to 4 bands of uint8 or uint16, not {form.channels} of {form.dtype}; "
                 'choose bands=, or format="geotiff" or "zarr"'
@@ -157,22 +153,23 @@ class Pngs(Files):
 
     def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:  # noqa: ARG002
         """Return a PNG."""
-        return as_png(chip[..., : self._plan.form.channels])
+        return as_png(chip[..., : self._plan.chip_format.channels])
 
 
 def fits_png(plan: PlanData) -> bool:
     """Say whether PNG can hold a plan's chips."""
-    return plan.form.dtype in ("uint8", "uint16") and plan.form.channels <= 4
+    return plan.chip_format.dtype in ("uint8", "uint16") and plan.chip_format.channels <= 4
 
 
 def as_png(chip: NDArray[Any]) -> bytes:
     """Encode a chip."""
-    codecs = need("imagecodecs", extra="rasters")
+    import imagecodecs
+
     chip = chip[..., 0] if chip.shape[2] == 1 else chip
-    return bytes(codecs.png_encode(np.ascontiguousarray(chip), level=3))
+    return bytes(imagecodecs.png_encode(np.ascontiguousarray(chip), level=3))
 
 
-class Tars(Files):
+class WebDatasetWriter(FileWriter):
     """Tar files as webdataset reads them: for each sample its pixels, ``json`` and ``cls``."""
 
     def write(
@@ -187,9 +184,11 @@ class Tars(Files):
             for _, chip, good, region in self.members(group, image, valid, failed):
                 # a key ends at the first dot of the file's name
                 key = file_name(self._plan.table.index[region]).replace(".", "%2E")
-                pixels = chip[..., : self._plan.form.channels]
-                _add(tar, f"{key}.png" if png else f"{key}.npy",
-                     as_png(pixels) if png else _as_npy(pixels))  # fmt: skip
+                pixels = chip[..., : self._plan.chip_format.channels]
+                if png:
+                    _add(tar, f"{key}.png", as_png(pixels))
+                else:
+                    _add(tar, f"{key}.npy", _as_npy(pixels))
                 facts = self._facts(region)
                 if label is not None:
                     _add(tar, f"{key}.cls", str(label[region]).encode())
@@ -235,7 +234,7 @@ _CHUNK = 2**20
 _ROWS = 2**16
 
 
-class ZarrShards:
+class ZarrWriter:
     """Writes ``image``, ``valid`` and what is known of each sample, in read order."""
 
     def __init__(self, plan: PlanData, path: Path) -> None:
@@ -243,23 +242,23 @@ class ZarrShards:
 
     def prepare(self, folder: Path) -> None:
         """Write everything but pixels; ``position`` is each sample's place in the table."""
-        zarr = need("zarr", extra="rasters")
+        import zarr
+
         plan, total = self._plan, len(self._plan.table)
         # pieces of very large chips are written where they belong, in the table's order
-        order = plan.layout.order if plan.form.pieces == 1 else np.arange(total)
+        order = plan.layout.order if plan.chip_format.pieces == 1 else np.arange(total)
         table = chips.described(plan, order).assign_coords(position=("sample", order))
         with warnings.catch_warnings():
             # fixed-length text is not yet in the format's specification; every reader has it
             warnings.simplefilter("ignore")
             table.to_zarr(folder, zarr_format=3, mode="w", consolidated=False)
         root = zarr.open_group(folder, mode="a")
-        shape = (total, plan.form.height, plan.form.width)
-        dims = ("sample", "y", "x")
-        self._create(root, "image", (*shape, plan.form.channels), plan.form.dtype, plan.form.fill,
-                     (*dims, "channel"))  # fmt: skip
-        self._create(root, "valid", shape, "bool", True, dims)
-        if plan.form.mask:
-            self._create(root, "mask", shape, "bool", True, dims)
+        form = plan.chip_format
+        shape = (total, form.height, form.width)
+        self._create(root, "image", (*shape, form.channels), form.dtype, form.fill[0])
+        self._create(root, "valid", shape, "bool", True)
+        if form.mask:
+            self._create(root, "mask", shape, "bool", True)
         self._write_geotransforms(root, order)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # not in the specification either, and all read it
@@ -268,18 +267,23 @@ class ZarrShards:
     def _write_geotransforms(self, root: Any, order: Ints) -> None:
         """A million of them take 50 MB: write some at a time."""
         array = root.create_array(
-            "geotransform", shape=(len(order), 6), dtype="float64", fill_value=np.nan,
-            chunks=(min(_ROWS, len(order)), 6), dimension_names=("sample", "coefficient"),
-        )  # fmt: skip
+            "geotransform",
+            shape=(len(order), 6),
+            dtype="float64",
+            fill_value=np.nan,
+            chunks=(min(_ROWS, len(order)), 6),
+            dimension_names=("sample", "coefficient"),
+        )
         for start in range(0, len(order), _ROWS):
             rows = slice(start, start + _ROWS)
             array[rows] = chips.geotransforms(self._plan, order[rows])
 
-    def _create(self, root: Any, name: str, shape: tuple[int, ...], dtype: str, fill: Any,
-                dims: tuple[str, ...]) -> None:  # fmt: skip
-        codecs = need("zarr.codecs", extra="rasters")
-        size, itemsize = self._plan.layout.size, np.dtype(dtype).itemsize
-        chip = (self._plan.form.rows, *shape[2:])
+    def _create(self, root: Any, name: str, shape: tuple[int, ...], dtype: str, fill: Any) -> None:
+        from zarr.codecs import BloscCodec
+
+        size = self._plan.layout.size
+        itemsize = np.dtype(dtype).itemsize
+        chip = (self._plan.chip_format.rows, *shape[2:])
         fits = max(1, _CHUNK // (int(np.prod(chip)) * itemsize))
         inner = max(d for d in range(1, min(size, fits) + 1) if size % d == 0)
         root.create_array(
@@ -288,11 +292,9 @@ class ZarrShards:
             dtype=dtype,
             chunks=(inner, *chip),
             shards=(size, *chip),
-            compressors=codecs.BloscCodec(
-                cname="lz4", clevel=3, shuffle="bitshuffle", typesize=itemsize
-            ),
+            compressors=BloscCodec(cname="lz4", clevel=3, shuffle="bitshuffle", typesize=itemsize),
             fill_value=fill,
-            dimension_names=dims,
+            dimension_names=("sample", "y", "x", "channel")[: len(shape)],
         )
 
     def write(
@@ -303,18 +305,19 @@ class ZarrShards:
         failed: Set[int],  # noqa: ARG002
     ) -> list[str]:
         """Write one shard of each array; all-True shards of `valid` are left to the fill value."""
-        zarr = need("zarr", extra="rasters")
+        import zarr
+
         root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
         where: Any = self._plan.layout.members(group)
-        if self._plan.form.pieces > 1:
+        if self._plan.chip_format.pieces > 1:
             region, rows = self._plan.slot(int(self._plan.layout.order[where.start]))
-            rows = slice(rows.start, min(rows.stop, self._plan.form.height))
+            rows = slice(rows.start, min(rows.stop, self._plan.chip_format.height))
             where = slice(region, region + 1), rows
             image, valid = image[:, : rows.stop - rows.start], valid[:, : rows.stop - rows.start]
-        channels = self._plan.form.channels
+        channels = self._plan.chip_format.channels
         root["image"][where] = image[..., :channels]
         parts = {"valid": valid}
-        if self._plan.form.mask:
+        if self._plan.chip_format.mask:
             parts["mask"] = image[..., channels] != 0
         for name, part in parts.items():
             root[name][where] = part

@@ -1,9 +1,4 @@
-"""Plan how to cut regions out of a raster: check everything, read nothing but headers.
-
-What reading a plan will take.
-
-A plan, and all that can be asked of it.
-"""
+"""Plan how to cut regions out of a raster: check everything, read nothing but headers."""
 
 import os
 from collections.abc import Sequence
@@ -13,14 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.utils import parse_bytes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from workbench._units import parse_size
 from workbench.rasters import chips, crop
 from workbench.rasters.dask_tasks import Order, to_xarray
 from workbench.rasters.errors import NoOverlapError, RegionError
-from workbench.rasters.plan_data import PlanData, make_form, make_reading
+from workbench.rasters.plan_data import PlanData, make_chip_format, make_read_source
 from workbench.rasters.preview import preview
 from workbench.rasters.raster import Raster, crs_name, extent, read_header
 from workbench.rasters.regions import BOX, check_boxes
@@ -29,32 +24,6 @@ from workbench.rasters.write import Format, Written, write
 
 #: Bytes that the order, the schedule and the table's boxes take for each region.
 _BYTES_A_REGION = 200
-
-
-def stats(plan: PlanData) -> pd.Series:
-    """Count blocks, decodes and bytes; see `Plan.stats`."""
-    grid, schedule, form = plan.layout.grid, plan.schedule(), plan.form
-    counts = block_counts(plan.reading.boxes, grid)
-    cells = len(np.unique(schedule.cells)) if len(schedule.cells) else 0
-    down, across = -(-grid.height // grid.block[0]), -(-grid.width // grid.block[1])
-    working = plan.threads() * plan.thread_bytes + schedule.kept_peak
-    return pd.Series(
-        {
-            "regions": len(plan.table),
-            "skipped": len(plan.skipped),
-            "groups": plan.layout.groups,
-            "blocks": len(counts),
-            "blocks_in_raster": down * across,
-            "naive_decodes": int(counts.sum()),
-            "naive_decodes_per_block": float(counts.mean()) if len(counts) else 0.0,
-            "decodes_per_block": schedule.decodes / cells if cells else 1.0,
-            "bytes_to_decode": len(counts) * grid.block[0] * grid.block[1] * form.pixel_bytes,
-            "expected_peak_memory": working + _BYTES_A_REGION * len(plan.table),
-            "output_bytes": len(plan.table) * form.chip_bytes,
-        },
-        name=plan.raster.path,
-        dtype=object,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +44,7 @@ class Plan(PlanData):
         The budget in bytes.
     boxes
         (region, 4): column, row, width and height in the raster's pixels.
-    reading
+    source
         What is read, and where: the raster itself or one of its overviews.
     """
 
@@ -91,7 +60,31 @@ class Plan(PlanData):
             the memory does not suffice; ``bytes_to_decode``; ``expected_peak_memory`` above the
             interpreter's, without the result of `load`; ``output_bytes``, uncompressed.
         """
-        return stats(self)
+        grid = self.layout.grid
+        schedule = self.schedule()
+        form = self.chip_format
+        counts = block_counts(self.source.boxes, grid)
+        cells = len(np.unique(schedule.cells)) if len(schedule.cells) else 0
+        down = -(-grid.height // grid.block[0])
+        across = -(-grid.width // grid.block[1])
+        working = self.threads() * self.thread_bytes + schedule.shared_peak
+        return pd.Series(
+            {
+                "regions": len(self.table),
+                "skipped": len(self.skipped),
+                "groups": self.layout.groups,
+                "blocks": len(counts),
+                "blocks_in_raster": down * across,
+                "naive_decodes": int(counts.sum()),
+                "naive_decodes_per_block": float(counts.mean()) if len(counts) else 0.0,
+                "decodes_per_block": schedule.decodes / cells if cells else 1.0,
+                "bytes_to_decode": len(counts) * grid.block[0] * grid.block[1] * form.pixel_bytes,
+                "expected_peak_memory": working + _BYTES_A_REGION * len(self.table),
+                "output_bytes": len(self.table) * form.chip_bytes,
+            },
+            name=self.raster.path,
+            dtype=object,
+        )
 
     def load(
         self, *, on_error: crop.OnError = "list", threads: int | None = None, progress: bool = True
@@ -216,9 +209,17 @@ class Plan(PlanData):
         OSError
             Such as a full disk: make room and write again.
         """
-        return write(self, path, format, resume=resume, retry_failed=retry_failed,
-                     on_error=on_error, threads=threads, client=client,
-                     progress=progress)  # fmt: skip
+        return write(
+            self,
+            path,
+            format,
+            resume=resume,
+            retry_failed=retry_failed,
+            on_error=on_error,
+            threads=threads,
+            client=client,
+            progress=progress,
+        )
 
 
 Marks = NDArray[np.bool_]
@@ -297,19 +298,6 @@ def plan(
     >>> plan("big.tif", table, memory="512MiB").load()  # doctest: +SKIP
     """
     header = read_header(raster)
-    _check(regions, edge)
-    budget = parse_bytes(memory)
-    if budget < _LEAST_MEMORY:
-        raise ValueError(f"memory={memory!r} is too little to work with; give 16MiB or more")
-    chosen = _bands(bands, header)
-    table, skipped, boxes = _at_edges(header, regions, check_boxes(regions), edge)
-    reading = make_reading(header, boxes, size if overviews else None)
-    form = make_form(header, boxes, reading.boxes, size, len(chosen), fill, resampling, mask,
-                     budget)  # fmt: skip
-    return Plan(header, table, skipped, form, chosen, budget, decoder, boxes, reading)
-
-
-def _check(regions: pd.DataFrame, edge: str) -> None:
     if edge not in EDGES:
         raise RegionError(f"edge={edge!r} is none of {', '.join(EDGES)}")
     if len(regions) == 0:
@@ -317,16 +305,23 @@ def _check(regions: pd.DataFrame, edge: str) -> None:
     if not regions.index.is_unique:
         twice = regions.index[regions.index.duplicated()][0]
         raise RegionError(f"ids must be unique; {twice!r} occurs twice")
+    budget = parse_size(memory)
+    if budget < _LEAST_MEMORY:
+        raise ValueError(f"memory={memory!r} is too little to work with; give 16MiB or more")
+    chosen = _chosen_bands(bands, header)
+    table, skipped, boxes = _at_edges(header, regions, check_boxes(regions), edge)
+    source = make_read_source(header, boxes, size if overviews else None)
+    chip_format = make_chip_format(source, boxes, chosen, size, fill, resampling, mask, budget)
+    return Plan(header, table, skipped, chip_format, chosen, budget, decoder, boxes, source)
 
 
-def _bands(bands: Sequence[int] | None, header: Raster) -> list[int]:
+def _chosen_bands(bands: Sequence[int] | None, header: Raster) -> list[int]:
+    last = len(header.bands)
     if bands is None:
-        return list(range(1, header.bands + 1))
+        return list(range(1, last + 1))
     chosen = [int(band) for band in ([bands] if isinstance(bands, int) else bands)]
-    if wrong := [band for band in chosen if not 1 <= band <= header.bands]:
-        raise RegionError(
-            f"there is no band {wrong[0]}: {header.path} has the bands 1 to {header.bands}"
-        )
+    if wrong := [band for band in chosen if not 1 <= band <= last]:
+        raise RegionError(f"there is no band {wrong[0]}: {header.path} has the bands 1 to {last}")
     if not chosen:
         raise RegionError("bands=[] leaves nothing to read")
     return chosen
@@ -340,8 +335,8 @@ def _at_edges(
     touching = inside[:, 1] > 0
     if not touching.any():
         raise NoOverlapError(_apart(header, boxes))
-    clip = np.stack([inside[:, 2], inside[:, 0], inside[:, 3] - inside[:, 2],
-                     inside[:, 1] - inside[:, 0]], axis=1)  # fmt: skip
+    low = inside[:, [2, 0]]
+    clip = np.hstack([low, inside[:, [3, 1]] - low])
     whole = (clip == boxes).all(axis=1)
     if edge == "raise" and not whole.all():
         raise RegionError(_sticking_out(header, table, boxes, whole))

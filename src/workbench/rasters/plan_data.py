@@ -1,9 +1,4 @@
-"""How a plan's work is divided: into units that are read, groups, and threads.
-
-What a plan's chips look like: their size, channels, dtype and fill.
-
-Which pixels are read for regions: the raster's own, or those of one of its overviews.
-"""
+"""Everything that a plan knows: the chips' format, what is read for them, units and groups."""
 
 import hashlib
 import os
@@ -13,12 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 
-from workbench._extras import need
 from workbench.rasters.errors import RegionError
-from workbench.rasters.raster import Raster, read_header
-from workbench.rasters.schedule import Ints, Layout, Schedule, make_grid, make_layout, rows_of_piece
+from workbench.rasters.raster import Band, Raster, read_header
+from workbench.rasters.schedule import (
+    Grid,
+    Ints,
+    Layout,
+    Schedule,
+    make_grid,
+    make_layout,
+    rows_of_piece,
+)
 
 
 def cores() -> int:
@@ -29,10 +33,12 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
-class Form:
+class ChipFormat:
     """Height and width of the array of chips, its channels, dtype and fill.
 
-    ``rows`` are the rows of a chip that are read at a time: all, unless it is very large.
+    ``rows`` are the rows of a chip that are read at a time: all, unless it is very large. ``fill``
+    has a value for each channel. ``mask``: the raster's mask comes as a last channel of the chips;
+    ``reads_mask``: it is read, perhaps only to keep missing pixels out of averages.
     """
 
     height: int
@@ -40,15 +46,16 @@ class Form:
     rows: int
     channels: int
     dtype: str
-    fill: Any
+    fill: tuple[Any, ...]
     resampled: bool
     resampling: str
     mask: bool
+    reads_mask: bool
 
     @property
     def pixel_bytes(self) -> int:
         """Of one pixel with all its bands, and the mask where it is read too."""
-        return (self.channels + self.mask) * np.dtype(self.dtype).itemsize
+        return (self.channels + self.reads_mask) * np.dtype(self.dtype).itemsize
 
     @property
     def chip_bytes(self) -> int:
@@ -66,39 +73,52 @@ class Form:
         chip[..., self.channels :] = 0
 
 
-def make_form(
-    header: Raster,
+def make_chip_format(
+    source: "ReadSource",
     boxes: Ints,
-    read: Ints,
+    bands: list[int],
     size: int | tuple[int, int] | None,
-    channels: int,
     fill: float | None,
     resampling: str,
     mask: bool,
     memory: int,
-) -> Form:
+) -> ChipFormat:
     """Check the options against the raster; raise ``RegionError`` where they do not fit.
 
-    `boxes` are the regions', `read` those that are read for them, of an overview perhaps.
+    `boxes` are the regions' in the raster's pixels; those of `source` are read for them.
     """
-    methods = need("rasterio.enums", extra="rasters").Resampling.__members__
-    if resampling not in methods:
-        raise RegionError(f"resampling={resampling!r} is none of {', '.join(methods)}")
-    largest = (int(boxes[:, 3].max()), int(boxes[:, 2].max()))
+    if resampling not in Resampling.__members__:
+        raise RegionError(
+            f"resampling={resampling!r} is none of {', '.join(Resampling.__members__)}"
+        )
+    largest = int(boxes[:, 3].max()), int(boxes[:, 2].max())
     height, width = largest if size is None else pair(size)
+    dtype = source.raster.dtype(bands)
     resampled = size is not None and bool((boxes[:, [3, 2]] != (height, width)).any())
-    pixel = (channels + mask) * np.dtype(header.dtype).itemsize + 1
+    masked = any(source.raster.bands[band - 1].masked_by == "mask" for band in bands)
+    reads_mask = mask or (resampled and resampling != "nearest" and masked)
+    pixel = (len(bands) + reads_mask) * np.dtype(dtype).itemsize + 1
     rows = rows_of_piece(height, width * pixel, memory)
     if resampled:
-        needed = int((read[:, 2] * read[:, 3]).max()) * pixel
+        needed = int((source.boxes[:, 2] * source.boxes[:, 3]).max()) * pixel
         if rows < height or rows_of_piece(1, needed, memory // 2) < 1:
             raise RegionError(
                 f"resampling needs a whole region, {needed / 2**20:,.0f} MiB, in memory at once; "
                 f"give more than memory={memory / 2**20:,.0f}MiB, or cut without size="
             )
         rows = height
-    return Form(height, width, rows, channels, header.dtype, _fill(fill, header), resampled,
-                resampling, mask)  # fmt: skip
+    return ChipFormat(
+        height=height,
+        width=width,
+        rows=rows,
+        channels=len(bands),
+        dtype=dtype,
+        fill=tuple(_fill(fill, source.raster.bands[band - 1], dtype) for band in bands),
+        resampled=resampled,
+        resampling=resampling,
+        mask=mask,
+        reads_mask=reads_mask,
+    )
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -111,12 +131,12 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def _fill(fill: float | None, header: Raster) -> Any:
-    value = fill if fill is not None else header.nodata if header.nodata is not None else 0
-    dtype = np.dtype(header.dtype)
+def _fill(fill: float | None, band: Band, dtype: str) -> Any:
+    """The value for missing pixels of a band, in the chips' type."""
+    value = fill if fill is not None else band.nodata if band.nodata is not None else 0
     with np.errstate(all="ignore"):
         cast = np.asarray(value).astype(dtype)[()]
-    if dtype.kind in "iu" and cast != value:
+    if np.dtype(dtype).kind in "iu" and cast != value:
         if fill is None:  # a nodata that the raster's own pixels cannot hold
             return 0
         raise RegionError(f"fill={fill!r} does not fit into the raster's {dtype}")
@@ -124,7 +144,7 @@ def _fill(fill: float | None, header: Raster) -> Any:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSource:
     """What is read.
 
     Attributes
@@ -152,11 +172,10 @@ class Reading:
         """Polygons in the pixels of what is read."""
         if self.regions is None:
             return list(shapes)
-        shapely = need("shapely", extra="rasters")
         return list(shapely.transform(shapes.to_numpy(object), lambda xy: xy * self.scale))
 
 
-def make_reading(header: Raster, boxes: Ints, size: int | tuple[int, int] | None) -> Reading:
+def make_read_source(header: Raster, boxes: Ints, size: int | tuple[int, int] | None) -> ReadSource:
     """Choose the coarsest overview that is no coarser than the chips of any region.
 
     Parameters
@@ -168,20 +187,29 @@ def make_reading(header: Raster, boxes: Ints, size: int | tuple[int, int] | None
     size
         Of the chips: a number, or (height, width). None reads the raster itself.
     """
-    level = None if size is None else _level(header, boxes, pair(size))
-    if level is None:
-        return Reading(header, boxes)
-    overview = read_header(header.path, level)
+    if size is None:
+        return ReadSource(header, boxes)
+    height, width = pair(size)
+    least = float(min((boxes[:, 3] / height).min(), (boxes[:, 2] / width).min()))
+    fitting = [factor for factor in header.overviews if 1 < factor <= least]
+    if not fitting:
+        return ReadSource(header, boxes)
+    overview = read_header(header.path, header.overviews.index(max(fitting)))
     scale = overview.width / header.width, overview.height / header.height
     low = np.floor(boxes[:, :2] * scale).astype(np.int64)
     end = np.ceil((boxes[:, :2] + boxes[:, 2:]) * scale).astype(np.int64)
-    return Reading(overview, np.hstack([low, end - low]), boxes, scale)
+    return ReadSource(overview, np.hstack([low, end - low]), boxes, scale)
 
 
-def _level(header: Raster, boxes: Ints, size: tuple[int, int]) -> int | None:
-    least = float(min((boxes[:, 3] / size[0]).min(), (boxes[:, 2] / size[1]).min()))
-    fitting = [factor for factor in header.overviews if 1 < factor <= least]
-    return header.overviews.index(max(fitting)) if fitting else None
+@dataclass(frozen=True)
+class Settings:
+    """What all groups of a plan have in common: small enough to go with each to a worker."""
+
+    raster: Raster
+    bands: list[int]
+    chip_format: ChipFormat
+    grid: Grid
+    decoder: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,22 +219,25 @@ class PlanData:
     raster: Raster
     table: pd.DataFrame
     skipped: pd.DataFrame
-    form: Form
+    chip_format: ChipFormat
     bands: list[int]
     memory: int
     decoder: str
     boxes: Ints = field(repr=False)
-    reading: Reading = field(repr=False)
+    source: ReadSource = field(repr=False)
 
-    @property
-    def mask(self) -> bool:
-        """Whether the raster's own mask is read too."""
-        return self.form.mask
+    @cached_property
+    def settings(self) -> Settings:
+        """What all groups have in common."""
+        grid = self.layout.grid
+        return Settings(self.source.raster, self.bands, self.chip_format, grid, self.decoder)
 
     @cached_property
     def whole(self) -> bool:
         """Whether every region fills its chip with pixels of the raster."""
-        form, raster, box = self.form, self.raster, self.boxes.T
+        form = self.chip_format
+        raster = self.raster
+        box = self.boxes.T
         same = form.pieces == 1 and not form.resampled and "polygon" not in self.table
         return same and bool(
             (box[2] == form.width).all()
@@ -219,7 +250,8 @@ class PlanData:
     @cached_property
     def units(self) -> Ints:
         """Boxes that are read at a time: the regions', or pieces of them where they are large."""
-        form, boxes = self.form, self.reading.boxes
+        form = self.chip_format
+        boxes = self.source.boxes
         if form.pieces == 1:
             return boxes
         units = np.repeat(boxes, form.pieces, axis=0)
@@ -231,7 +263,7 @@ class PlanData:
 
     def slot(self, unit: int) -> Any:
         """Where in the array of all chips a unit's pixels go."""
-        form = self.form
+        form = self.chip_format
         if form.pieces == 1:
             return unit
         first = unit % form.pieces * form.rows
@@ -240,8 +272,8 @@ class PlanData:
     @cached_property
     def layout(self) -> Layout:
         """Units in the order in which they are read."""
-        form = self.form
-        grid = make_grid(self.reading.raster, form.pixel_bytes, self.memory)
+        form = self.chip_format
+        grid = make_grid(self.source.raster, form.pixel_bytes, self.memory)
         largest = int((self.units[:, 2] * self.units[:, 3]).max())
         chip = max(largest, form.rows * form.width) * (form.pixel_bytes + 1)
         if form.pieces > 1:  # a shard is a piece, so that none is written by two
@@ -251,7 +283,7 @@ class PlanData:
     def schedule(self, groups: Ints | None = None) -> Schedule:
         """Who decodes which cell, if these groups are to be read; all by default."""
         groups = np.arange(self.layout.groups) if groups is None else groups
-        return Schedule(self.layout, groups, self.form.pixel_bytes, self.memory)
+        return Schedule(self.layout, groups, self.chip_format.pixel_bytes, self.memory)
 
     def threads(self) -> int:
         """Threads that fit into the memory: each holds a group's chips, encoded ones, and cells."""
@@ -260,9 +292,10 @@ class PlanData:
     @property
     def thread_bytes(self) -> int:
         """What a thread takes at most."""
-        cell, size = self.layout.grid.cell, self.layout.size
-        group = size * self.form.rows * self.form.width * (self.form.pixel_bytes + 1)
-        return 2 * group + 2 * cell[0] * cell[1] * self.form.pixel_bytes
+        form = self.chip_format
+        cell = self.layout.grid.cell
+        group = self.layout.size * form.rows * form.width * (form.pixel_bytes + 1)
+        return 2 * group + 2 * cell[0] * cell[1] * form.pixel_bytes
 
     @property
     def fingerprint(self) -> str:
@@ -270,8 +303,8 @@ class PlanData:
 
         The raster's size in bytes and its time, `Raster.state`, are no part of it.
         """
-        header = replace(self.reading.raster, state=None)
-        sha = hashlib.sha256(repr((header, self.form, self.bands, self.memory)).encode())
+        header = replace(self.source.raster, state=None)
+        sha = hashlib.sha256(repr((header, self.chip_format, self.bands, self.memory)).encode())
         sha.update(np.ascontiguousarray(self.boxes).tobytes())
         sha.update(pd.util.hash_pandas_object(self.table.index.to_series()).to_numpy().tobytes())
         return sha.hexdigest()

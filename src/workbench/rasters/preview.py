@@ -8,10 +8,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from workbench._extras import need
 from workbench.rasters import chips
 from workbench.rasters.plan_data import PlanData
-from workbench.rasters.raster import Raster
+from workbench.rasters.raster import Raster, open_raster
 
 #: The share of the memory budget, and the most bytes, that are decoded for a picture.
 _SHARE, _MOST_BYTES = 4, 2**29
@@ -47,18 +46,18 @@ def small(plan: PlanData, side: int) -> tuple[NDArray[Any] | None, float]:
         The picture, None where a single block is more than may be decoded; and the share of the
         blocks that was read, 1 where that is all or where an overview serves.
     """
-    rasterio = need("rasterio", extra="rasters")
-    header, bands = plan.raster, plan.bands[: 3 if len(plan.bands) >= 3 else 1]
+    header = plan.raster
+    bands = plan.bands[: 3 if len(plan.bands) >= 3 else 1]
     scale = max(1.0, max(header.height, header.width) / side)
     shape = (max(1, int(header.height / scale)), max(1, int(header.width / scale)))
     step = _step(header, min(_MOST_BYTES, plan.memory // _SHARE))
-    with rasterio.open(header.path) as source:
+    with open_raster(header) as source:
         if step == 1 or (scale > 2 and source.overviews(bands[0])):
             pixels, share = source.read(bands, out_shape=(len(bands), *shape), masked=True), 1.0
         elif step == 0:
             return None, 0.0
         else:
-            pixels = np.ma.array(np.zeros((len(bands), *shape), header.dtype), mask=True)
+            pixels = np.ma.array(np.zeros((len(bands), *shape), plan.chip_format.dtype), mask=True)
             share = _read_some(source, header, bands, step, pixels)
     unread = np.ma.getmaskarray(pixels).all(axis=0) if share < 1 else np.zeros(shape, np.bool_)
     picture = _stretched(np.moveaxis(pixels, 0, 2))
@@ -68,7 +67,7 @@ def small(plan: PlanData, side: int) -> tuple[NDArray[Any] | None, float]:
 
 def _step(header: Raster, most: int) -> int:
     """Read each so-manieth block, down and across, to decode no more bytes; 0: not even one."""
-    pixel = header.bands * np.dtype(header.dtype).itemsize
+    pixel = sum(np.dtype(band.dtype).itemsize for band in header.bands)
     block = header.block[0] * header.block[1] * pixel
     if block > most:
         return 0

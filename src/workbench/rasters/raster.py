@@ -9,13 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
+import rasterio
 from numpy.typing import ArrayLike, NDArray
 
-from workbench._extras import need
 from workbench.rasters.errors import RasterError
 
 #: Points on each edge of a box or a polygon's extent when it is reprojected.
 _EDGE_POINTS = 21
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of a raster: its dtype, and what its numbers mean.
+
+    ``masked_by`` says what marks its missing pixels: ``""`` nothing, ``"nodata"`` its own value,
+    ``"mask"`` a mask band or an alpha band.
+    """
+
+    dtype: str
+    nodata: float | None = None
+    masked_by: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,21 +45,27 @@ class Raster:
     driver: str
     width: int
     height: int
-    bands: int
-    dtype: str
-    nodata: float | None
+    bands: tuple[Band, ...]
     crs: str | None
     transform: tuple[float, ...]
     block: tuple[int, int]
-    interleave: str
-    descriptions: tuple[str, ...]
-    masked: bool
+    interleave: str = "pixel"
     #: size in bytes and time of the last change, where it is a file: tells that it was replaced
     state: tuple[int, int] | None = None
     #: by how much each overview is reduced
     overviews: tuple[int, ...] = ()
     #: the overview that this is the header of; None for the raster itself
     level: int | None = None
+
+    def dtype(self, bands: Sequence[int]) -> str:
+        """The type that some bands have in common; raise ``RasterError`` where they differ."""
+        found = list(dict.fromkeys(self.bands[band - 1].dtype for band in bands))
+        if len(found) > 1:
+            raise RasterError(
+                f"the bands of {self.path} differ in type: {', '.join(found)}; choose some of one "
+                "type by bands="
+            )
+        return found[0]
 
     def pixels(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         """Fractional columns and rows of map coordinates, through the inverse geotransform."""
@@ -75,12 +96,11 @@ def read_header(path: str | os.PathLike[str] | Raster, level: int | None = None)
     FileNotFoundError
         There is no such file.
     RasterError
-        It is no raster, or bands differ in type or have one that NumPy does not, or its only
-        georeference are ground control points or rational polynomials.
+        It is no raster, or its only georeference are ground control points or rational
+        polynomials.
     """
     if isinstance(path, Raster):
         return path
-    rasterio = need("rasterio", extra="rasters")
     name = os.fspath(path)
     state = _state(name)
     try:
@@ -91,6 +111,12 @@ def read_header(path: str | os.PathLike[str] | Raster, level: int | None = None)
                 return _described(source, name, state, level)
     except rasterio.errors.RasterioIOError as error:
         raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
+
+
+def open_raster(header: Raster) -> Any:
+    """Open the raster, or the overview, that a header is of."""
+    options = {} if header.level is None else {"overview_level": header.level}
+    return rasterio.open(header.path, driver=header.driver, **options)
 
 
 def _state(name: str) -> tuple[int, int] | None:
@@ -112,13 +138,6 @@ def _check(source: Any, name: str) -> None:
     if source.count == 0:
         parts = ", ".join(source.subdatasets[:3]) or "none"
         raise RasterError(f"{name} has no bands of its own; its subdatasets: {parts}")
-    if len(set(source.dtypes)) > 1:
-        raise RasterError(f"the bands of {name} differ in type: {', '.join(source.dtypes)}")
-    if source.dtypes[0] == "complex_int16":
-        raise RasterError(
-            f"{name} holds complex numbers of 16-bit integers, for which NumPy has no type; "
-            "convert it first: gdal_translate -ot CFloat32"
-        )
     if source.transform.is_identity and (source.gcps[0] or source.rpcs):
         kind = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
         raise RasterError(
@@ -131,24 +150,30 @@ def _check(source: Any, name: str) -> None:
 
 def _described(source: Any, name: str, state: tuple[int, int] | None, level: int | None) -> Raster:
     _check(source, name)
-    flags = {flag.name for band in source.mask_flag_enums for flag in band}
     return Raster(
         path=name,
         driver=source.driver,
         width=source.width,
         height=source.height,
-        bands=source.count,
-        dtype=source.dtypes[0],
-        nodata=source.nodata,
+        bands=tuple(_band(source, number) for number in source.indexes),
         crs=source.crs.to_wkt() if source.crs else None,
         transform=tuple(float(number) for number in source.transform.to_gdal()),
         block=(int(source.block_shapes[0][0]), int(source.block_shapes[0][1])),
         interleave=source.interleaving.name if source.interleaving else "pixel",
-        descriptions=tuple(text or "" for text in source.descriptions),
-        masked=bool(flags & {"per_dataset", "alpha", "nodata"}),
         state=state,
         overviews=_overviews(source),
         level=level,
+    )
+
+
+def _band(source: Any, number: int) -> Band:
+    flags = {flag.name for flag in source.mask_flag_enums[number - 1]}
+    return Band(
+        # NumPy has no complex numbers of integers; float32 holds those of 16 bits exactly
+        dtype=source.dtypes[number - 1].replace("complex_int16", "complex64"),
+        nodata=source.nodatavals[number - 1],
+        masked_by="nodata" if "nodata" in flags else "mask" if "per_dataset" in flags else "",
+        description=source.descriptions[number - 1] or "",
     )
 
 
@@ -178,8 +203,8 @@ def densified(boxes: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def reproject(x: NDArray[Any], y: NDArray[Any], source: Any, target: Any) -> tuple[Any, Any]:
     """Coordinates of one CRS in another; what cannot be expressed there becomes infinite."""
-    pyproj = need("pyproj", extra="rasters")
-    one, other = pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(target)
+    one = pyproj.CRS.from_user_input(source)
+    other = pyproj.CRS.from_user_input(target)
     if one == other:
         return x, y
     transformer = pyproj.Transformer.from_crs(one, other, always_xy=True)
@@ -195,7 +220,7 @@ def crs_name(crs: Any) -> str:
     >>> crs_name("EPSG:4326")
     'EPSG:4326'
     """
-    found = need("pyproj", extra="rasters").CRS.from_user_input(crs)
+    found = pyproj.CRS.from_user_input(crs)
     authority = found.to_authority()
     return ":".join(authority) if authority else str(found.name)
 

@@ -1,9 +1,4 @@
-"""Tables of regions: points, boxes or geometries become integer boxes of a raster's pixels.
-
-From map coordinates to whole pixels of a raster.
-
-Tables of regions from files.
-"""
+"""Tables of regions: points, boxes or geometries become integer boxes of a raster's pixels."""
 
 import os
 from collections.abc import Callable
@@ -13,9 +8,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 
-from workbench._extras import need
 from workbench.rasters.errors import RegionError
 from workbench.rasters.raster import Raster, crs_name, densified, read_header, reproject
 
@@ -182,9 +177,9 @@ def regions(
 
     Examples
     --------
-    >>> from workbench.rasters.raster import Raster
-    >>> raster = Raster("a.tif", "GTiff", 100, 100, 3, "uint8", None, None,
-    ...                 (0.0, 2.0, 0.0, 200.0, 0.0, -2.0), (16, 100), "pixel", ("", "", ""), False)
+    >>> from workbench.rasters.raster import Band, Raster
+    >>> raster = Raster("a.tif", "GTiff", 100, 100, (Band("uint8"),), None,
+    ...                 (0.0, 2.0, 0.0, 200.0, 0.0, -2.0), (16, 100))
     >>> towns = pd.DataFrame({"x": [21.0], "y": [179.0], "label": ["town"]})
     >>> regions(towns, raster, size=8, crs="raster").loc[0].to_dict()
     {'col': 6, 'row': 6, 'width': 8, 'height': 8, 'label': 'town'}
@@ -274,8 +269,10 @@ def _check_names(carried: pd.DataFrame, kind: Kind) -> None:
 
 def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:  # noqa: ARG001
     if size is not None:
-        raise RegionError("pixel boxes have a width and a height of their own; leave size out, "
-                          "or give it to plan() to resample to it")  # fmt: skip
+        raise RegionError(
+            "pixel boxes have a width and a height of their own; leave size out, or give it to "
+            "plan() to resample to it"
+        )
     return BOX, check_boxes(table).T, None
 
 
@@ -307,7 +304,6 @@ def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
 
 
 def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
-    shapely = need("shapely", extra="rasters")
     shapes = table.geometry
     if (off := (shapes.isna() | shapes.is_empty).to_numpy()).any():
         raise RegionError(f"region {table.index[int(np.argmax(off))]!r} has no geometry")
@@ -377,10 +373,10 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 def _reader(file: Path) -> Callable[[Path], Any]:
     if file.suffix.lower() == ".csv":
         return pd.read_csv
-    geopandas = need("geopandas", extra="rasters")
+    import geopandas
+    from pyarrow import parquet
+
     if file.suffix.lower() != ".parquet":
         return cast(Callable[[Path], Any], geopandas.read_file)
-    schema = need("pyarrow.parquet", extra="rasters").read_schema(file)
-    located = b"geo" in (schema.metadata or {})
-    reader: Callable[[Path], Any] = geopandas.read_parquet if located else pd.read_parquet
-    return reader
+    located = b"geo" in (parquet.read_schema(file).metadata or {})
+    return cast(Callable[[Path], Any], geopandas.read_parquet if located else pd.read_parquet)

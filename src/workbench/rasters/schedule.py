@@ -1,11 +1,23 @@
-"""Who decodes each cell, and how long it is kept for others: every cell is decoded once.
+"""The read order of a plan's regions, and a schedule by which every cell is decoded once.
 
-The order in which regions are read, and the groups in which they are read and written.
+Glossary, for the whole package:
 
-A raster is seen as a grid of *cells*: its blocks, or several small blocks together. Regions are
-sorted by the cell in which they end, cells by the square of cells that they lie in, so that
-neighbours in this order share cells. A group is a run of so many regions, and so the unit of work:
-one thread, one dask task, one shard.
+region
+    A box of the raster's pixels that the table asks for.
+chip
+    The pixels cut for a region, at the size asked for.
+unit
+    What is cut in one go: a region or, of a region too large for the memory, a piece of it.
+block
+    The raster's own tile or strip: what a codec decodes in one call.
+cell
+    A block, or several small blocks together: what is decoded, kept and exchanged here. Cells
+    form a grid over the raster.
+group
+    A run of units in read order: what one thread, one dask task or one shard holds.
+
+Units are sorted by the cell in which they end, cells by the square of cells that they lie in, so
+that neighbours in this order share cells.
 """
 
 from dataclasses import dataclass
@@ -23,9 +35,19 @@ Counts = NDArray[np.signedinteger[Any]]
 _RUN = 2**16
 #: Cells have at least so many pixels a side, where blocks are smaller.
 _CELL_SIDE = 256
-#: Shares of the memory budget: one group's chips, a square of cells, the blocks that one group
-#: decodes, one cell, and the largest chip that is not cut into pieces.
-_CHIPS, _SQUARE, _DECODED, _CELL, _PIECE = 64, 32, 8, 32, 8
+# Shares of the memory budget, as what it is divided by.
+#: One group's chips.
+_CHIPS = 64
+#: A square of cells.
+_SQUARE = 32
+#: The blocks that one group decodes.
+_DECODED = 8
+#: One cell.
+_CELL = 32
+#: The largest chip that is not cut into pieces.
+_PIECE = 8
+#: Cells kept for later groups.
+_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -55,20 +77,15 @@ class Grid:
 
 def make_grid(header: Raster, pixel_bytes: int, memory: int) -> Grid:
     """Join blocks to cells: at least 256 pixels a side, within a share of the memory."""
-    sides = [min(side, whole) for side, whole in zip(header.block, _size(header), strict=True)]
-    joined = [min(-(-_CELL_SIDE // side) * side, _up(whole, side))
-              for side, whole in zip(sides, _size(header), strict=True)]  # fmt: skip
-    while joined[0] > sides[0] and joined[0] * joined[1] * pixel_bytes > memory // _CELL:
-        joined[0] = max(sides[0], joined[0] // 2 // sides[0] * sides[0])
-    return Grid(header.height, header.width, (sides[0], sides[1]), (joined[0], joined[1]))
-
-
-def _size(header: Raster) -> tuple[int, int]:
-    return header.height, header.width
-
-
-def _up(value: int, step: int) -> int:
-    return -(-value // step) * step
+    whole = header.height, header.width
+    block = min(header.block[0], whole[0]), min(header.block[1], whole[1])
+    high, wide = (
+        min(-(-_CELL_SIDE // side) * side, -(-length // side) * side)
+        for side, length in zip(block, whole, strict=True)
+    )
+    while high > block[0] and high * wide * pixel_bytes > memory // _CELL:
+        high = max(block[0], high // 2 // block[0] * block[0])
+    return Grid(header.height, header.width, block, (high, wide))
 
 
 @dataclass(frozen=True)
@@ -156,11 +173,13 @@ def make_layout(grid: Grid, boxes: Ints, chip_bytes: int, pixel_bytes: int, memo
 
 def _keys(grid: Grid, boxes: Ints, side: int) -> Ints:
     """Sort by these: squares of cells, then the cells in them, each row by row."""
-    keys, squares = np.empty(len(boxes), np.int64), -(-grid.columns // side)
+    keys = np.empty(len(boxes), np.int64)
+    squares = -(-grid.columns // side)
     for start in range(0, len(boxes), _RUN):
         run = slice(start, start + _RUN)
         cells = _touched(clipped(boxes[run], grid.height, grid.width), grid.cell)
-        row, column = cells[:, 1] - 1, cells[:, 3] - 1
+        row = cells[:, 1] - 1
+        column = cells[:, 3] - 1
         square = (row // side) * squares + column // side
         keys[run] = (square * side + row % side) * side + column % side
     return keys
@@ -182,8 +201,9 @@ def clipped(boxes: Ints, height: int, width: int) -> Ints:
     [[1, 4, 0, 3], [0, 0, 0, 0]]
     """
     col, row, wide, high = boxes.T
-    inside = np.stack([np.clip(row, 0, height), np.clip(row + high, 0, height),
-                       np.clip(col, 0, width), np.clip(col + wide, 0, width)], axis=1)  # fmt: skip
+    rows = np.clip([row, row + high], 0, height)
+    columns = np.clip([col, col + wide], 0, width)
+    inside = np.concatenate([rows, columns]).T
     inside[(inside[:, 0] >= inside[:, 1]) | (inside[:, 2] >= inside[:, 3])] = 0
     return inside
 
@@ -191,8 +211,15 @@ def clipped(boxes: Ints, height: int, width: int) -> Ints:
 def _touched(inside: Ints, step: tuple[int, int]) -> Ints:
     """Cells or blocks, of size `step`, that hold these pixels."""
     high, wide = step
-    touched = np.stack([inside[:, 0] // high, -(-inside[:, 1] // high),
-                        inside[:, 2] // wide, -(-inside[:, 3] // wide)], axis=1)  # fmt: skip
+    touched = np.stack(
+        [
+            inside[:, 0] // high,
+            -(-inside[:, 1] // high),
+            inside[:, 2] // wide,
+            -(-inside[:, 3] // wide),
+        ],
+        axis=1,
+    )
     touched[inside[:, 1] == 0] = 0
     return touched
 
@@ -201,7 +228,8 @@ def block_counts(boxes: Ints, grid: Grid) -> Ints:
     """For each block that some region touches: by how many. The order is no matter."""
     inside = clipped(boxes, grid.height, grid.width)
     touched = _touched(inside, grid.block)[inside[:, 1] > 0]
-    down, across = -(-grid.height // grid.block[0]), -(-grid.width // grid.block[1])
+    down = -(-grid.height // grid.block[0])
+    across = -(-grid.width // grid.block[1])
     band = max(1, 4_000_000 // across)
     found = []
     for top in range(0, down, band):
@@ -223,29 +251,35 @@ def _count(rows: Ints, columns: Ints, down: int, across: int) -> Ints:
     return counts[counts > 0]
 
 
-#: What cells kept for later groups may take of the memory budget.
-_KEPT = 4
-
-
 @dataclass(frozen=True)
-class Share:
-    """What one group does: the cells that it decodes, those it is handed, and its cuts.
+class GroupWork:
+    """What one group does.
 
-    ``owned`` maps a cell to the pixels (row, row, column, column, counted from the cell's corner)
-    that any group needs of it, one entry a region, none where a cell is one block; ``kept`` to the
-    smallest box around those that later groups need, and to their number. ``handed`` maps a cell to
-    the group that decodes it. ``cuts`` maps a cell to the read positions of the group's own regions
-    that touch it.
+    Attributes
+    ----------
+    decoded
+        The cells that it decodes: for each the pixels (row, row, column, column, counted from the
+        cell's corner) that any group needs of it, one entry a unit, none where a cell is one block.
+    shared
+        Those of them that later groups need: the smallest box around what they need, and how many
+        groups they are.
+    borrowed
+        The cells that it gets from others: for each the group that decodes it.
+    cuts
+        For each of its cells the read positions of its own units that touch it.
     """
 
-    owned: dict[int, Ints]
-    kept: dict[int, tuple[Ints, int]]
-    handed: dict[int, int]
+    decoded: dict[int, Ints]
+    shared: dict[int, tuple[Ints, int]]
+    borrowed: dict[int, int]
     cuts: dict[int, Ints]
 
 
 class Schedule:
-    """The shares of some groups of a layout; the others count as done.
+    """The work of some groups of a layout; the others count as done.
+
+    Pairs of a unit and a cell that it touches are sorted by cell and read position. A *lifetime* is
+    a run of pairs of one cell that one decode serves; its first pair's group decodes the cell.
 
     Parameters
     ----------
@@ -261,7 +295,12 @@ class Schedule:
     def __init__(self, layout: Layout, groups: Ints, pixel_bytes: int, memory: int) -> None:
         self.layout = layout
         self.groups = groups
-        parts = [layout.pairs(*_ends(layout, group)) for group in _runs(groups)]
+        runs = np.split(groups, np.flatnonzero(np.diff(groups) != 1) + 1)
+        parts = [
+            layout.pairs(layout.members(run[0]).start, layout.members(run[-1]).stop)
+            for run in runs
+            if len(run)
+        ]
         position = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.int32)])
         cell = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int32)])
         del parts
@@ -270,26 +309,28 @@ class Schedule:
         self._cell: Counts = cell[by_cell]
         del position, cell, by_cell
         self._group = self._position // layout.size
-        self._tenure(pixel_bytes, memory)
+        self._find_lifetimes(pixel_bytes, memory)
 
-    def _tenure(self, pixel_bytes: int, memory: int) -> None:
-        """Find the spans of pairs for which a cell is decoded once: all of a cell's, if it fits."""
+    def _find_lifetimes(self, pixel_bytes: int, memory: int) -> None:
+        """One lifetime a cell, and one a group and cell for cells that are too much to keep."""
         starts = np.flatnonzero(np.diff(self._cell, prepend=-1))
-        owner, last = self._group[starts], self._group[np.append(starts, len(self._cell))[1:] - 1]
-        self._starts, self._owner = starts, owner
-        boxes = self._kept_boxes()
+        owner = self._group[starts]
+        last = self._group[np.append(starts, len(self._cell))[1:] - 1]
+        self._starts = starts
+        self._owner = owner
+        boxes = self._shared_boxes()
         size = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) * pixel_bytes
         size[owner == last] = 0
-        dropped = _too_much(owner, last, size, memory // _KEPT)
-        self.kept_peak = _peak(owner, last, np.where(dropped, 0, size))
+        dropped = _too_much(owner, last, size, memory // _SHARED)
+        self.shared_peak = _peak(owner, last, np.where(dropped, 0, size))
         if dropped.any():
             again = np.repeat(dropped, np.diff(np.append(starts, len(self._cell))))
             new_group = np.diff(self._group, prepend=-1) != 0
             new_cell = np.diff(self._cell, prepend=-1) != 0
             self._starts = np.flatnonzero(new_cell | (again & new_group))
             self._owner = self._group[self._starts]
-            boxes = self._kept_boxes()
-        self._kept = boxes
+            boxes = self._shared_boxes()
+        self._shared = boxes
         self._stops = np.append(self._starts, len(self._cell))[1:]
         # groups that need a cell after its owner: groups ascend within a cell
         changes = np.append(0, np.cumsum(np.diff(self._group) != 0))
@@ -313,55 +354,49 @@ class Schedule:
     def sources(self, pairs: Ints | slice) -> Ints:
         """Pixels that pairs need, counted from their cell's corner: (row, row, column, column)."""
         grid = self.layout.grid
-        inside, cell = self.layout.inside(self._position[pairs]), self._cell[pairs].astype(np.int64)
-        top, left = cell // grid.columns * grid.cell[0], cell % grid.columns * grid.cell[1]
+        inside = self.layout.inside(self._position[pairs])
+        cell = self._cell[pairs].astype(np.int64)
+        top = cell // grid.columns * grid.cell[0]
+        left = cell % grid.columns * grid.cell[1]
         rows = np.clip(inside[:, :2] - top[:, None], 0, grid.cell[0])
         columns = np.clip(inside[:, 2:] - left[:, None], 0, grid.cell[1])
         return np.concatenate([rows, columns], axis=1)
 
-    def _kept_boxes(self) -> Ints:
-        """For each tenure the smallest box around what groups after the owner need."""
+    def _shared_boxes(self) -> Ints:
+        """For each lifetime the smallest box around what groups after the owner need."""
         lengths = np.diff(np.append(self._starts, len(self._cell)))
         later = np.flatnonzero(self._group != np.repeat(self._owner, lengths))
-        tenure = np.repeat(np.arange(len(self._starts)), lengths)[later]
+        lifetime = np.repeat(np.arange(len(self._starts)), lengths)[later]
         boxes = np.zeros((len(self._starts), 4), np.int64)
         if len(later):
             needs = self.sources(later)
-            first = np.flatnonzero(np.diff(tenure, prepend=-1))
+            first = np.flatnonzero(np.diff(lifetime, prepend=-1))
             for column, reduce in enumerate((np.minimum, np.maximum, np.minimum, np.maximum)):
-                boxes[tenure[first], column] = reduce.reduceat(needs[:, column], first)
+                boxes[lifetime[first], column] = reduce.reduceat(needs[:, column], first)
         return boxes
 
-    def share(self, group: int) -> Share:
+    def work(self, group: int) -> GroupWork:
         """What one group does."""
         at = int(np.searchsorted(self.groups, group))
         pairs = np.sort(self._by_group[self._group_starts[at] : self._group_stops[at]])
-        tenures = np.searchsorted(self._starts, pairs, side="right") - 1
-        share = Share({}, {}, {}, {})
-        grid, nothing = self.layout.grid, np.zeros((0, 4), np.int64)
-        blocks_differ = grid.block != grid.cell  # else a cell is decoded whole, whoever needs it
-        firsts = np.flatnonzero(np.diff(tenures, prepend=-1))
+        lifetimes = np.searchsorted(self._starts, pairs, side="right") - 1
+        work = GroupWork({}, {}, {}, {})
+        nothing = np.zeros((0, 4), np.int64)
+        # where a cell is one block, it is decoded whole, whoever needs it
+        blocks_differ = self.layout.grid.block != self.layout.grid.cell
+        firsts = np.flatnonzero(np.diff(lifetimes, prepend=-1))
         for first, stop in zip(firsts, np.append(firsts, len(pairs))[1:], strict=True):
-            tenure, cell = int(tenures[first]), int(self._cell[pairs[first]])
-            share.cuts[cell] = self._position[pairs[first:stop]]
-            if self._owner[tenure] == group:
-                whole = slice(int(self._starts[tenure]), int(self._stops[tenure]))
-                share.owned[cell] = self.sources(whole) if blocks_differ else nothing
-                if users := int(self._users[tenure]):
-                    share.kept[cell] = (self._kept[tenure], users)
+            lifetime = int(lifetimes[first])
+            cell = int(self._cell[pairs[first]])
+            work.cuts[cell] = self._position[pairs[first:stop]]
+            if self._owner[lifetime] == group:
+                whole = slice(int(self._starts[lifetime]), int(self._stops[lifetime]))
+                work.decoded[cell] = self.sources(whole) if blocks_differ else nothing
+                if users := int(self._users[lifetime]):
+                    work.shared[cell] = (self._shared[lifetime], users)
             else:
-                share.handed[cell] = int(self._owner[tenure])
-        return share
-
-
-def _runs(groups: Ints) -> list[tuple[int, int]]:
-    """Join neighbouring groups: (first, last)."""
-    cuts = np.flatnonzero(np.diff(groups) != 1) + 1
-    return [(int(run[0]), int(run[-1])) for run in np.split(groups, cuts) if len(run)]
-
-
-def _ends(layout: Layout, run: tuple[int, int]) -> tuple[int, int]:
-    return layout.members(run[0]).start, layout.members(run[1]).stop
+                work.borrowed[cell] = int(self._owner[lifetime])
+        return work
 
 
 def _peak(owner: Ints, last: Ints, size: Ints) -> int:
@@ -383,9 +418,10 @@ def _too_much(owner: Ints, last: Ints, size: Ints, limit: int) -> NDArray[np.boo
         marks[costly[:n]] = True
         return marks
 
-    low, high = 0, len(size)
     if _peak(owner, last, size) <= limit:
         return drop(0)
+    low = 0
+    high = len(size)
     while low < high:
         middle = (low + high) // 2
         if _peak(owner, last, np.where(drop(middle), 0, size)) <= limit:

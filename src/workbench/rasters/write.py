@@ -1,9 +1,5 @@
 """Write a plan's chips to a folder, group by group, so that a run can stop at any moment.
 
-The manifest as a file, written some rows at a time: a plan may have millions of regions.
-
-The folder that chips are written to: whose it is, what is done, and what failed.
-
 ``plan.json`` tells that the folder is ours and of which plan; it is there before anything else.
 ``manifest/00007.parquet`` appears, whole, once group 7 is written. When all are, their rows become
 ``manifest.parquet`` in the table's order and the parts go. So whatever is listed is there, and a
@@ -23,14 +19,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow
 from numpy.typing import NDArray
+from pyarrow import compute, parquet
 
-from workbench._extras import need
 from workbench.rasters import chips, crop
 from workbench.rasters.crop import Cells, Failures, Job
 from workbench.rasters.dask_tasks import on_client
 from workbench.rasters.errors import FailedRegionsWarning, OutputError
-from workbench.rasters.formats import GeoTiffs, Pngs, Tars, ZarrShards
+from workbench.rasters.formats import GeoTiffWriter, PngWriter, WebDatasetWriter, ZarrWriter
 from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints
 
@@ -49,23 +46,23 @@ def write_manifest(plan: PlanData, parts: Sequence[Path], target: Path) -> None:
     parts
         Of all groups, in their order: Parquet files with ``position`` and the facts.
     """
-    pyarrow, parquet = need("pyarrow", extra="rasters"), need("pyarrow.parquet", extra="rasters")
-    table, (paths, failed) = _storable(plan), _found(parts)
+    table = _storable(plan)
+    paths, failed = _facts(parts)
     stored = np.arange(len(table))
-    if plan.form.pieces == 1:
+    if plan.chip_format.pieces == 1:
         stored[plan.layout.order] = np.arange(len(table))
 
     def rows(start: int) -> pd.DataFrame:
-        found = table.iloc[start : start + _ROWS].reset_index()
-        position = np.arange(start, start + len(found))
+        part = table.iloc[start : start + _ROWS].reset_index()
+        position = np.arange(start, start + len(part))
         known = failed.reindex(position)
-        found.insert(1, "position", position)
-        found.insert(2, "stored", stored[position])
-        found.insert(3, "path", paths.take(stored[position]).to_pylist())
-        found["error"] = known["error"].fillna("").to_numpy()
+        part.insert(1, "position", position)
+        part.insert(2, "stored", stored[position])
+        part.insert(3, "path", paths.take(stored[position]).to_pylist())
+        part["error"] = known["error"].fillna("").to_numpy()
         for name in ("block_row", "block_column"):
-            found[name] = known[name].fillna(-1).to_numpy(np.int64)
-        return found
+            part[name] = known[name].fillna(-1).to_numpy(np.int64)
+        return part
 
     schema = _schema(table, rows(0))
     with parquet.ParquetWriter(target, schema) as writer:
@@ -75,7 +72,6 @@ def write_manifest(plan: PlanData, parts: Sequence[Path], target: Path) -> None:
 
 def _schema(table: pd.DataFrame, first: pd.DataFrame) -> Any:
     """The types of all rows: the first ones alone may have nothing in a column."""
-    pyarrow = need("pyarrow", extra="rasters")
     schema = pyarrow.Schema.from_pandas(first, preserve_index=False)
     for field in pyarrow.Schema.from_pandas(table.reset_index(), preserve_index=False):
         schema = schema.set(schema.get_field_index(field.name), field)
@@ -84,7 +80,6 @@ def _schema(table: pd.DataFrame, first: pd.DataFrame) -> Any:
 
 def _storable(plan: PlanData) -> pd.DataFrame:
     """The plan's table in types that Parquet has, beside our own columns."""
-    pyarrow = need("pyarrow", extra="rasters")
     table = pd.DataFrame(plan.table.drop(columns="polygon", errors="ignore"))
     names = {name: f"{name}_" if name in _OWN else str(name) for name in table.columns}
     table = table.rename(columns=names).rename_axis("sample")
@@ -97,10 +92,8 @@ def _storable(plan: PlanData) -> pd.DataFrame:
     return table
 
 
-def _found(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
+def _facts(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
     """Paths in read order, and what failed, by its position in the table."""
-    pyarrow, parquet = need("pyarrow", extra="rasters"), need("pyarrow.parquet", extra="rasters")
-    compute = need("pyarrow.compute", extra="rasters")
     paths, failed = [], []
     for part in parts:
         rows = parquet.read_table(part)
@@ -111,14 +104,17 @@ def _found(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
     return pyarrow.chunked_array(paths).combine_chunks(), first.set_index("position")
 
 
-PLAN, MANIFEST, PARTS = "plan.json", "manifest.parquet", "manifest"
+PLAN = "plan.json"
+MANIFEST = "manifest.parquet"
+PARTS = "manifest"
 
 
-class Place:
+class OutputFolder:
     """An output folder of one plan in one format."""
 
     def __init__(self, plan: PlanData, path: str | os.PathLike[str], form: str) -> None:
-        self.plan, self.format = plan, form
+        self.plan = plan
+        self.format = form
         self.path = Path(path).expanduser().absolute()
 
     @property
@@ -133,9 +129,9 @@ class Place:
             "regions": len(plan.table),
             "memory": plan.memory,
             "bands": plan.bands,
-            "size": [plan.form.height, plan.form.width],
-            "resampling": plan.form.resampling,
-            "fill": repr(plan.form.fill),
+            "size": [plan.chip_format.height, plan.chip_format.width],
+            "resampling": plan.chip_format.resampling,
+            "fill": repr(plan.chip_format.fill),
             "fingerprint": plan.fingerprint,
         }
 
@@ -204,7 +200,7 @@ class Place:
         """Whether everything is written."""
         return (self.path / MANIFEST).is_file()
 
-    def missing(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def missing(self) -> Ints:
         """The groups that are still to be written, ascending."""
         done = {int(part.stem) for part in self._parts()}
         return np.array([g for g in range(self.plan.layout.groups) if g not in done], np.int64)
@@ -243,7 +239,7 @@ class Place:
     def _regions(self, group: int) -> Ints:
         """Rows of the table that a group's units belong to."""
         layout = self.plan.layout
-        return layout.order[layout.members(group)] // self.plan.form.pieces
+        return layout.order[layout.members(group)] // self.plan.chip_format.pieces
 
     def _describe(self, folder: Path) -> None:
         partial = folder / f".{PLAN}.partial"
@@ -283,10 +279,10 @@ class Writer(Protocol):
 
 
 _WRITERS: dict[str, Any] = {
-    "zarr": ZarrShards,
-    "geotiff": GeoTiffs,
-    "png": Pngs,
-    "webdataset": Tars,
+    "zarr": ZarrWriter,
+    "geotiff": GeoTiffWriter,
+    "png": PngWriter,
+    "webdataset": WebDatasetWriter,
 }
 
 
@@ -338,50 +334,51 @@ def write(
     """Write all chips; see `Plan.write`."""
     if form not in _WRITERS:
         raise ValueError(f"format={form!r} is none of {', '.join(_WRITERS)}")
-    place = Place(plan, path, form)
-    writer: Writer = _WRITERS[form](plan, place.path)
+    folder = OutputFolder(plan, path, form)
+    writer: Writer = _WRITERS[form](plan, folder.path)
     try:
-        if not place.exists(resume, retry_failed):
-            skeleton = place.skeleton()
+        if not folder.exists(resume, retry_failed):
+            skeleton = folder.skeleton()
             writer.prepare(skeleton)
-            place.begin(skeleton)
+            folder.begin(skeleton)
         elif retry_failed:
-            place.reopen()
-        if not place.complete:
+            folder.reopen()
+        if not folder.complete:
             writer.clean()
-            work, groups = Work(writer, place, on_error), place.missing()
+            task = WriteGroup(writer, folder, on_error)
+            groups = folder.missing()
             if client is not None:
-                on_client(plan, client, groups, work, on_error, progress)
+                on_client(plan, client, groups, task, on_error, progress)
             else:
-                crop.run(plan, groups, work, on_error=on_error, threads=threads, progress=progress)
-        place.finish()
+                crop.run(plan, groups, task, on_error=on_error, threads=threads, progress=progress)
+        folder.finish()
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise _full(place) from error
+            raise _full(folder) from error
         raise
-    written = Written(place.path, form)
+    written = Written(folder.path, form)
     if not written:
         text = chips.failed_text(written.failed, len(plan.table))
         warnings.warn(text, FailedRegionsWarning, stacklevel=3)
     return written
 
 
-def _full(place: Place) -> OSError:
-    groups = place.plan.layout.groups
+def _full(folder: OutputFolder) -> OSError:
+    groups = folder.plan.layout.groups
     return OSError(
         errno.ENOSPC,
-        f"the disk is full; {groups - len(place.missing())} of {groups} groups are written. "
+        f"the disk is full; {groups - len(folder.missing())} of {groups} groups are written. "
         "Make room and write again: it goes on from there",
-        str(place.path),
+        str(folder.path),
     )
 
 
 @dataclass(frozen=True)
-class Work:
-    """Cuts one group, writes it and records it."""
+class WriteGroup:
+    """The task that cuts one group, writes it and records it."""
 
     writer: Writer
-    place: Place
+    folder: OutputFolder
     on_error: crop.OnError
 
     def __call__(self, job: Job, cells: Cells) -> Failures:
@@ -391,5 +388,5 @@ class Work:
             raise next(iter(failures.values()))
         failed = {position - job.start for position in failures}
         paths = self.writer.write(job.group, pixels, valid, failed)
-        self.place.commit(job.group, failures, paths)
+        self.folder.commit(job.group, failures, paths)
         return failures

@@ -8,7 +8,7 @@ from workbench.show.maps import (
     map_grid,
     map_labels,
 )
-from workbench.show.raster_figures import durations, growth, memory, merged_boxes, regions_over
+from workbench.show.raster_figures import merged_boxes, regions_over
 from workbench.show.samples import curve, pairs, samples
 from workbench.show.scatter import Scatter, scatter
 from workbench.show.style import caption
@@ -26,9 +26,6 @@ __all__ = [
     "joints",
     "regions_over",
     "merged_boxes",
-    "durations",
-    "growth",
-    "memory",
     "cams",
     "receptive_field",
     "scatter",

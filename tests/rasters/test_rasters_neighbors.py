@@ -1,4 +1,4 @@
-"""Pairs within a distance and nearest points, against comparing all with all."""
+"""Pairs within a distance, against comparing all with all."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist
 
-from workbench.rasters.neighbors import nearest, pair_blocks, pairs_within
+from workbench.rasters.neighbors import pairs_within
 
 # whole numbers: squares and their sums are exact, so that "included" can be tested
 grid_points = hnp.arrays(
@@ -74,7 +74,7 @@ class TestPairsWithin:
     def test_a_result_that_does_not_fit_is_refused_before_it_is_made(self):
         points = np.random.default_rng(2).uniform(0, 100, (5000, 2))
         # 12.5 million pairs of 24 bytes each
-        with pytest.raises(ValueError, match=r"about 12,\d+,\d+ pairs .* 0\.3 GiB.*pair_blocks"):
+        with pytest.raises(ValueError, match=r"about 12,\d+,\d+ pairs .* 300 MB.*cKDTree"):
             pairs_within(points, 200, memory="100MiB")
 
     @pytest.mark.parametrize(
@@ -93,59 +93,3 @@ class TestPairsWithin:
     def test_bad_input(self, points, distance, message):
         with pytest.raises(ValueError, match=message):
             pairs_within(points, distance)
-        with pytest.raises(ValueError, match=message):
-            pair_blocks(points, distance)
-
-
-class TestPairBlocks:
-    @settings(deadline=None)
-    @given(points=grid_points, distance=st.integers(0, 20), memory=st.integers(1, 4000))
-    def test_all_pairs_once_however_small_the_parts(self, points, distance, memory):
-        parts = list(pair_blocks(points, distance, memory=memory))
-        together = pd.concat(parts)
-        assert as_set(together) == brute_pairs(points, distance)
-        assert (together["first"] < together["second"]).all()
-
-    def test_parts_stay_small(self):
-        points = np.random.default_rng(3).uniform(0, 1000, (20_000, 2))
-        lengths = [len(part) for part in pair_blocks(points, 30, memory="8MiB")]
-        assert len(lengths) > 1
-        assert sum(lengths) == len(pairs_within(points, 30))
-        assert max(lengths) <= 8 * 2**20 / 80
-
-    def test_distances_are_those_of_the_whole(self):
-        points = np.random.default_rng(4).uniform(0, 100, (400, 2))
-        order = ["first", "second"]
-        whole = pairs_within(points, 9).sort_values(order, ignore_index=True)
-        parts = pd.concat(pair_blocks(points, 9, memory=2000))
-        pd.testing.assert_frame_equal(parts.sort_values(order, ignore_index=True), whole)
-
-
-class TestNearest:
-    @settings(deadline=None)
-    @given(points=grid_points, data=st.data())
-    def test_the_same_distances_as_brute_force(self, points, data):
-        if len(points) == 1:
-            with pytest.raises(ValueError, match="k=1 nearest of 1 points"):
-                nearest(points)
-            return
-        k = data.draw(st.integers(1, len(points) - 1))
-        found = nearest(points, k)
-        apart = cdist(points, points)
-        np.fill_diagonal(apart, np.inf)
-        np.testing.assert_allclose(found["distance"], np.sort(apart, axis=1)[:, :k])
-        own = np.arange(len(points))[:, None]
-        assert (found["index"].values != own).all()
-        np.testing.assert_allclose(found["distance"], apart[own, found["index"].values])
-        assert all(len(set(row)) == k for row in found["index"].values.tolist())
-
-    def test_among_other_points(self):
-        found = nearest([[0, 0], [10, 0]], 2, among=[[0, 1], [10, 3], [0, 0]])
-        assert found["index"].values.tolist() == [[2, 0], [1, 2]]
-        assert found["distance"].values.tolist() == [[0, 1], [3, 10]]
-        assert found.sizes == {"point": 2, "neighbor": 2}
-
-    @pytest.mark.parametrize("k", [0, -1, 3])
-    def test_a_k_that_cannot_be(self, k):
-        with pytest.raises(ValueError, match=f"k={k} nearest of 3 points: .* between 1 and 2"):
-            nearest([[0, 0], [1, 1], [2, 2]], k)
