@@ -145,12 +145,3 @@ def test_rational_polynomials_only(tmp_path):
         target.write(noise((1, 100, 100)))
     with pytest.raises(rasters.RasterError, match=r"rational polynomials \(RPC\) only"):
         rasters.plan(tmp_path / "r.tif", boxes(2, 100, 100))
-
-
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_numbers_that_numpy_has_no_type_for(tmp_path):
-    profile = {"driver": "GTiff", "count": 1, "height": 60, "width": 60, "dtype": "complex_int16"}
-    with rasterio.open(tmp_path / "c.tif", "w", **profile) as target:
-        target.write(noise((1, 60, 60), "complex64"))
-    with pytest.raises(rasters.RasterError, match="gdal_translate -ot CFloat32"):
-        rasters.plan(tmp_path / "c.tif", boxes(2, 60, 60))

@@ -224,6 +224,19 @@ def test_complex_pixels(tmp_path, dtype, predictor):
         np.testing.assert_array_equal(ds.image[i], expected(path, region))
 
 
+def test_complex_integers_are_read_as_complex64(tmp_path):
+    pixels = np.rint(noise((1, 60, 60), "complex64") * 3000)
+    profile = {"driver": "GTiff", "count": 1, "height": 60, "width": 60, "dtype": "complex_int16"}
+    with rasterio.open(tmp_path / "c.tif", "w", **profile) as target:
+        target.write(pixels)
+    table = boxes(5, 60, 60)
+    ds = rasters.plan(tmp_path / "c.tif", table).load(progress=False)
+    assert ds.image.dtype == "complex64"
+    for i, region in enumerate(table.itertuples()):
+        rows, columns = slice(region.row, region.row + 16), slice(region.col, region.col + 16)
+        np.testing.assert_array_equal(ds.image[i, :, :, 0], pixels[0, rows, columns])
+
+
 def test_colours_that_gdal_converts(tmp_path):
     path = write_raster(tmp_path / "a.tif", noise((4, 60, 60)), block=16, compress="deflate",
                         photometric="cmyk")  # fmt: skip
