@@ -37,14 +37,19 @@ def _refuse(event, given):
 def pytest_collection_modifyitems(items):
     """Mark what starts a kernel, and say which tests stay with one worker."""
     for item in items:
-        notebook = item.path.name.startswith("test_notebook")
-        if _KERNELS & {*item.fixturenames} or (notebook and item.cls):
+        notebook = _runs_a_notebook(item)
+        if notebook or _KERNELS & {*item.fixturenames}:
             item.add_marker("kernel")
         if "fiftyone_database" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("fiftyone"))
         elif not notebook:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: not (item.cls and item.path.name.startswith("test_notebook")))
+    items.sort(key=lambda item: not _runs_a_notebook(item))
+
+
+def _runs_a_notebook(item):
+    file = item.path.stem
+    return file.startswith("test_notebook_") or (file == "test_notebooks" and item.cls is not None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,14 @@ pytest.importorskip("jscatter")
 pytest.importorskip("ipywidgets")
 
 
+@pytest.mark.parametrize(("version", "given"), [("7.7.1", "&lt;b&gt;"), ("8.1.8", "<b>")])
+def test_class_names_are_escaped_where_the_widgets_do_not(ds, xy, monkeypatch, version, given):
+    monkeypatch.setattr("ipywidgets.__version__", version)
+    scatter = show.scatter(ds.assign_coords({"class": ["<b>", "bee", "cow"]}), xy)
+    assert scatter.widget is not None
+    assert scatter._panel.class_name.options == (given, "bee", "cow")
+
+
 @pytest.fixture
 def seen(ds, xy):
     scatter = show.scatter(ds, xy, thumbnails=5)

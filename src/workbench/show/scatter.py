@@ -123,8 +123,11 @@ class Panel:
         }
         self._pointed.layout = {"height": f"{_POINTED + 12}px"}
         self.tag_name = widgets.Text(placeholder="tag", layout={"width": "120px"})
+        # ipywidgets 7, which Colab has, writes the options into the page as HTML
+        old = widgets.__version__.startswith("7.")
+        names = [escape(name) if old else name for name in scatter.classes]
         self.class_name = widgets.Combobox(
-            placeholder="class", options=scatter.classes, layout={"width": "120px"}
+            placeholder="class", options=names, layout={"width": "120px"}
         )
         self.box = self._halves(widgets).add_class(_LIVE)
         self._plot.widget.observe(self._on_lasso, names="selection")
