@@ -10,6 +10,7 @@ from workbench.labels.decisions import (
 )
 from workbench.labels.issues import find_issues
 from workbench.labels.known_errors import compose_scenes, inject_noise, published_errors
+from workbench.labels.learning_curve import LearningCurve, learning_curve
 from workbench.labels.multilabel import find_multilabel_issues, multilabel_joint
 from workbench.labels.next_batch import next_batch
 from workbench.labels.probabilities import load_probabilities, multilabel_out_of_fold, out_of_fold
@@ -40,5 +41,7 @@ __all__ = [
     "from_tags",
     "published_errors",
     "next_batch",
+    "learning_curve",
+    "LearningCurve",
     "StoreError",
 ]

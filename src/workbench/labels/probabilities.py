@@ -256,7 +256,7 @@ def out_of_fold(
     k = classes or named or int(given.max()) + 1
     found = np.zeros((len(given), k))
     parts = list(_parts(given, folds, seed))
-    learn = _learner(_factory(model), features_or_ds, given, (k, seed, recipe))
+    learn = learner(model, features_or_ds, given, (k, seed, recipe))
     for train, test in tqdm(parts, desc="folds", unit="fold", disable=not progress):
         found[test] = learn(train, test)
     found /= found.sum(axis=1, keepdims=True)
@@ -312,14 +312,15 @@ def _factory(model: str | Factory) -> Factory:
     return model
 
 
-def _learner(
-    make: Factory,
+def learner(
+    model: str | Factory,
     source: xr.DataArray | xr.Dataset,
     given: NDArray[np.int64],
     options: tuple[int, int, Any],
 ) -> Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]]:
     """What trains on one set of positions and returns probabilities for another."""
     k, seed, recipe = options
+    make = _factory(model)
     first = make()
     if hasattr(first, "predict_proba"):
         return partial(_classify, make, rows_of(source), given, k)

@@ -1,5 +1,6 @@
 """Pictures: static figures, an interactive map, and the FiftyOne App where it is installed."""
 
+from workbench.show.control import beats, control, control_curve
 from workbench.show.explanations import cams, receptive_field
 from workbench.show.fiftyone_bridge import app_link, fiftyone_ready, from_fiftyone, to_fiftyone
 from workbench.show.label_figures import distributions, errors_left, joints
@@ -20,6 +21,9 @@ __all__ = [
     "map_grid",
     "map_labels",
     "curve",
+    "control",
+    "control_curve",
+    "beats",
     "errors_left",
     "caption",
     "distributions",

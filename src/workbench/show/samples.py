@@ -165,6 +165,7 @@ def curve(
     y: ArrayLike | Mapping[str, ArrayLike],
     *,
     x: ArrayLike | None = None,
+    bands: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     xlabel: str = "",
     ylabel: str = "",
     title: str = "",
@@ -178,6 +179,8 @@ def curve(
         The values in order, or name to values.
     x
         Where they lie; by default 1, 2, 3, ...
+    bands
+        Name of a line to its lower and upper limits, such as those of an interval.
     xlabel, ylabel, title
         What the axes and the figure say.
     caption
@@ -190,6 +193,8 @@ def curve(
             heights = np.asarray(values, dtype=float)
             at = np.arange(1, len(heights) + 1) if x is None else np.asarray(x)
             ax.plot(at, heights, color=color, label=name or None, marker="o", markersize=3)
+            if name in (bands or {}):
+                ax.fill_between(at, *bands[name], color=color, alpha=0.2, linewidth=0)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if x is None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,167 @@
+"""Figures beside their control: what does not beat it is grey and says so."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from workbench._extras import need
+from workbench.show.samples import curve
+from workbench.show.style import OTHERS, finish, styled
+
+
+def control(
+    fig: Figure,
+    values: Mapping[str, ArrayLike],
+    chance: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    name: str = "chance",
+    higher: bool = True,
+) -> Figure:
+    """Write below a figure which methods beat their control, and grey it where none does.
+
+    A method beats its control where the difference of the means is above 0 by a one-sided Welch
+    test at 5 %; a single value, where it is above what one more draw of the control would reach.
+
+    Parameters
+    ----------
+    fig
+        Any figure of this package.
+    values
+        Method to its measure, over seeds, shuffles or images.
+    chance
+        The same measure of the control, at least two draws; or one such for each method.
+    name
+        Of the control, as in "not better than random".
+    higher
+        Whether a larger measure is better.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The same figure.
+
+    Raises
+    ------
+    ValueError
+        A control has fewer than two draws, or there is no value.
+
+    Examples
+    --------
+    >>> fig = control(curve([1, 2]), {"ours": [.91, .92, .93]}, [.50, .52, .51], name="random")
+    >>> fig.get_supxlabel().splitlines()
+    ['better than random: ours (0.92 against 0.51 ± 0.01)']
+    """
+    draws = {key: chance[key] if isinstance(chance, Mapping) else chance for key in values}
+    told = {key: _told(key, values[key], draws[key], higher) for key in values}
+    better = [key for key in values if beats(values[key], draws[key], higher=higher)]
+    parts = {f"better than {name}": better,
+             f"NOT better than {name}": [key for key in values if key not in better]}  # fmt: skip
+    lines = [
+        f"{text}: {', '.join(told[key] for key in keys)}" for text, keys in parts.items() if keys
+    ]
+    with styled():
+        before = fig.get_supxlabel().replace("\n", " · ")
+        finish(fig, " · ".join(filter(None, [before, *lines])))
+        return fig if better else _grey(fig, f"Not better than {name}")
+
+
+def control_curve(
+    values: Mapping[str, ArrayLike],
+    chance: ArrayLike,
+    x: ArrayLike,
+    *,
+    name: str = "random",
+    higher: bool = True,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Lines of methods over the spread of their control, hollow and grey where they lose to it.
+
+    Parameters
+    ----------
+    values
+        Method to its measure (seed, x), such as accuracies over the share that was kept.
+    chance
+        The control's (seed, x), drawn as a mean in a band of two standard deviations.
+    x
+        Where they lie.
+    name, higher
+        As :func:`control` takes them.
+    xlabel, ylabel, title, caption
+        As :func:`curve` takes them.
+    """
+    by_lot, at = np.asarray(chance, dtype=float), np.asarray(x)
+    mean, spread = by_lot.mean(axis=0), 2 * by_lot.std(axis=0, ddof=1)
+    means = {key: np.asarray(runs, dtype=float).mean(axis=0) for key, runs in values.items()}
+    fig = curve(
+        {**means, name: mean}, x=at, bands={name: (mean - spread, mean + spread)},
+        xlabel=xlabel, ylabel=ylabel, title=title, caption=caption,
+    )  # fmt: skip
+    ax, won, draws = fig.axes[0], {}, {}
+    for key, line in zip(means, ax.lines[:], strict=False):
+        runs = np.asarray(values[key], dtype=float).T
+        wins = np.array([beats(r, c, higher=higher) for r, c in zip(runs, by_lot.T, strict=True)])
+        if not wins.any():
+            line.set_color(OTHERS)
+        hollow = {"marker": "o", "ls": "", "mfc": "white", "mec": OTHERS, "ms": 5}
+        ax.plot(at[~wins], means[key][~wins], **hollow)
+        for i in range(len(at)):
+            won[f"{key} at {at[i]:g}"], draws[f"{key} at {at[i]:g}"] = runs[i], by_lot[:, i]
+    return control(fig, won, draws, name=name, higher=higher)
+
+
+def beats(values: ArrayLike, chance: ArrayLike, *, higher: bool = True) -> bool:
+    """Whether a measure is better than its control, as :func:`control` decides it.
+
+    Examples
+    --------
+    >>> beats([.91, .92, .93], [.50, .52, .51]), beats([.51, .49, .52], [.50, .52, .51])
+    (True, False)
+    """
+    a, b = _draws(values), _draws(chance)
+    if len(b) < 2 or not len(a):
+        raise ValueError(
+            f"{len(a)} values against {len(b)} draws of the control: it takes one and two at least"
+        )
+    errors = [b.var(ddof=1) * (1 + len(b) if len(a) == 1 else 1) / len(b)]
+    freedom = [len(b) - 1]
+    if len(a) > 1:
+        errors.append(a.var(ddof=1) / len(a))
+        freedom.append(len(a) - 1)
+    error = sum(errors)
+    lead = (a.mean() - b.mean()) * (1 if higher else -1)
+    if error == 0:
+        return bool(lead > 0)
+    df = error**2 / sum(e**2 / f for e, f in zip(errors, freedom, strict=True))
+    return bool(lead > need("scipy.stats", extra="images").t.ppf(0.95, df) * np.sqrt(error))
+
+
+def _draws(values: ArrayLike) -> NDArray[np.float64]:
+    return np.atleast_1d(np.asarray(values, dtype=float)).ravel()
+
+
+def _told(key: str, values: ArrayLike, chance: ArrayLike, higher: bool) -> str:
+    b = _draws(chance)
+    return f"{key} ({_draws(values).mean():.3g} against {b.mean():.3g} ± {b.std(ddof=1):.2g})"
+
+
+def _grey(fig: Figure, text: str) -> Figure:
+    """Draw the figure in pale grey, with a text across it."""
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    grey = 0.5 + np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2) / 510
+    fig.clear()
+    fig.set_layout_engine("none")
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect="auto")
+    ax.set_axis_off()
+    frame = {"facecolor": "white", "edgecolor": "#555555"}
+    ax.text(
+        0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=14, bbox=frame
+    )
+    return fig
