@@ -1,6 +1,7 @@
 """Figures beside their control: what does not beat it is grey and says so."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,18 +55,13 @@ def control(
     >>> fig.get_supxlabel().splitlines()
     ['better than random: ours (0.92 against 0.51 ± 0.01)']
     """
-    draws = {key: chance[key] if isinstance(chance, Mapping) else chance for key in values}
-    told = {key: _told(key, values[key], draws[key], higher) for key in values}
-    better = [key for key in values if beats(values[key], draws[key], higher=higher)]
-    parts = {f"better than {name}": better,
-             f"NOT better than {name}": [key for key in values if key not in better]}  # fmt: skip
-    lines = [
-        f"{text}: {', '.join(told[key] for key in keys)}" for text, keys in parts.items() if keys
-    ]
-    with styled():
-        before = fig.get_supxlabel().replace("\n", " · ")
-        finish(fig, " · ".join(filter(None, [before, *lines])))
-        return fig if better else _grey(fig, f"Not better than {name}")
+    better, worse = list[str](), list[str]()
+    for key, own in values.items():
+        draws = _draws(chance[key] if isinstance(chance, Mapping) else chance)
+        holds = beats(own, draws, higher=higher)
+        told = f"{_draws(own).mean():.3g} against {draws.mean():.3g} ± {draws.std(ddof=1):.2g}"
+        (better if holds else worse).append(f"{key} ({told})")
+    return _written(fig, better, worse, name)
 
 
 def control_curve(
@@ -102,17 +98,17 @@ def control_curve(
         {**means, name: mean}, x=at, bands={name: (mean - spread, mean + spread)},
         xlabel=xlabel, ylabel=ylabel, title=title, caption=caption,
     )  # fmt: skip
-    ax, won, draws = fig.axes[0], {}, {}
+    ax, better, worse = fig.axes[0], list[str](), list[str]()
     for key, line in zip(means, ax.lines[:], strict=False):
-        runs = np.asarray(values[key], dtype=float).T
-        wins = np.array([beats(r, c, higher=higher) for r, c in zip(runs, by_lot.T, strict=True)])
+        runs = zip(np.asarray(values[key], dtype=float).T, by_lot.T, strict=True)
+        wins = np.array([beats(own, draws, higher=higher) for own, draws in runs])
         if not wins.any():
             line.set_color(OTHERS)
-        hollow = {"marker": "o", "ls": "", "mfc": "white", "mec": OTHERS, "ms": 5}
-        ax.plot(at[~wins], means[key][~wins], **hollow)
-        for i in range(len(at)):
-            won[f"{key} at {at[i]:g}"], draws[f"{key} at {at[i]:g}"] = runs[i], by_lot[:, i]
-    return control(fig, won, draws, name=name, higher=higher)
+        ax.plot(at[~wins], means[key][~wins], "o", mfc="white", mec=OTHERS, ms=5)
+        for where, group in ((wins, better), (~wins, worse)):
+            if where.any():
+                group.append(f"{key} at {', '.join(f'{value:g}' for value in at[where])}")
+    return _written(fig, better, worse, name)
 
 
 def beats(values: ArrayLike, chance: ArrayLike, *, higher: bool = True) -> bool:
@@ -145,23 +141,28 @@ def _draws(values: ArrayLike) -> NDArray[np.float64]:
     return np.atleast_1d(np.asarray(values, dtype=float)).ravel()
 
 
-def _told(key: str, values: ArrayLike, chance: ArrayLike, higher: bool) -> str:
-    b = _draws(chance)
-    return f"{key} ({_draws(values).mean():.3g} against {b.mean():.3g} ± {b.std(ddof=1):.2g})"
-
-
-def _grey(fig: Figure, text: str) -> Figure:
-    """Draw the figure in pale grey, with a text across it."""
-    canvas = FigureCanvasAgg(fig)
-    canvas.draw()
-    grey = 0.5 + np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2) / 510
-    fig.clear()
-    fig.set_layout_engine("none")
-    ax = fig.add_axes((0, 0, 1, 1))
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect="auto")
-    ax.set_axis_off()
-    frame = {"facecolor": "white", "edgecolor": "#555555"}
-    ax.text(
-        0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=14, bbox=frame
-    )
-    return fig
+def _written(fig: Figure, better: list[str], worse: list[str], name: str) -> Figure:
+    """The verdict below the figure; all of it in pale grey where nothing is better."""
+    parts = [fig.get_supxlabel().replace("\n", " · ")]
+    parts += [f"better than {name}: {it}" for it in better]
+    parts += [f"NOT better than {name}: {it}" for it in worse]
+    with styled():
+        finish(fig, " · ".join(filter(None, parts)))
+        if better:
+            return fig
+        canvas = FigureCanvasAgg(fig)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        fig.clear()
+        fig.set_layout_engine("none")
+        ax = fig.add_axes((0, 0, 1, 1))
+        ax.imshow(
+            0.5 + pixels[..., :3].mean(axis=2) / 510, cmap="gray", vmin=0, vmax=1, aspect="auto"
+        )
+        ax.set_axis_off()
+        frame: dict[str, Any] = {"facecolor": "white", "edgecolor": "#555555"}
+        ax.text(
+            0.5, 0.5, f"Not better than {name}", bbox=frame, fontsize=14,
+            ha="center", va="center", transform=ax.transAxes,
+        )  # fmt: skip
+        return fig

@@ -193,8 +193,9 @@ def curve(
             heights = np.asarray(values, dtype=float)
             at = np.arange(1, len(heights) + 1) if x is None else np.asarray(x)
             ax.plot(at, heights, color=color, label=name or None, marker="o", markersize=3)
-            if name in (bands or {}):
-                ax.fill_between(at, *bands[name], color=color, alpha=0.2, linewidth=0)
+            if bands and name in bands:
+                low, high = (np.asarray(limit, dtype=float) for limit in bands[name])
+                ax.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if x is None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
