@@ -1,5 +1,7 @@
 """Boxes, polygons and points on images: read, draw, review and write them."""
 
+from workbench.boxes.annotation import annotate
+from workbench.boxes.decisions import annotated, apply_boxes, box_agreement
 from workbench.boxes.formats import (
     from_annotorious,
     from_coco,
@@ -15,7 +17,8 @@ from workbench.boxes.loading import load
 from workbench.datasets.boxes import as_table, clip, image_sizes
 
 __all__ = [
-    "load", "as_table", "clip", "image_sizes", "find_box_issues",
+    "load", "as_table", "clip", "image_sizes",
+    "annotate", "apply_boxes", "annotated", "box_agreement", "find_box_issues",
     "from_coco", "to_coco", "from_yolo", "to_yolo",
     "from_voc", "to_voc", "from_annotorious", "to_annotorious",
 ]  # fmt: skip
