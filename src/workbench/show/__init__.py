@@ -10,7 +10,7 @@ from workbench.show.maps import (
     map_labels,
 )
 from workbench.show.raster_figures import merged_boxes, regions_over
-from workbench.show.samples import curve, pairs, samples
+from workbench.show.samples import curve, pairs, rates, samples
 from workbench.show.scatter import Scatter, scatter
 from workbench.show.style import caption
 
@@ -21,6 +21,7 @@ __all__ = [
     "map_grid",
     "map_labels",
     "curve",
+    "rates",
     "control",
     "control_curve",
     "beats",

@@ -5,13 +5,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from workbench._images import picture
-from workbench.show.style import caption, colors, finish, styled
+from workbench.show.style import PALETTE, caption, colors, finish, styled
 
 #: The white between the two images of a pair, as a share of their width.
 _PAIR_GAP = 0.08
@@ -217,3 +218,39 @@ def class_names(ds: xr.Dataset) -> list[str]:
         return [""] * ds.sizes["sample"]
     names = [*(str(name) for name in ds["class"].values), ""]
     return [names[number] for number in ds["label"].values]
+
+
+def rates(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
+    """Bars of images a second, a stage each, on a logarithmic scale; the bottleneck in colour.
+
+    Parameters
+    ----------
+    table
+        What :func:`workbench.store.budget` returns.
+    title, caption
+        Above and below the figure.
+
+    Raises
+    ------
+    ValueError
+        The table is empty.
+    """
+    if table.empty:
+        raise ValueError("there is nothing to show: nothing was measured")
+    with styled():
+        fig, ax = plt.subplots(figsize=(7, 0.5 * len(table) + 1.2), layout="constrained")
+        slow = [stage == table.attrs.get("bottleneck") for stage in table.index]
+        shades = [PALETTE[1] if is_slowest else PALETTE[0] for is_slowest in slow]
+        bars = ax.barh(list(table.index), table["images_per_s"], color=shades)
+        texts = [
+            f"{row.images_per_s:,.0f}/s, {row.mib_in_per_s:,.1f} MiB/s in, "
+            f"{row.mib_out_per_s:,.1f} out{', the bottleneck' if is_slowest else ''}"
+            for row, is_slowest in zip(table.itertuples(), slow, strict=True)
+        ]
+        ax.bar_label(bars, texts, padding=4, fontsize=8)
+        ax.set(
+            xscale="log", xlabel="images a second", xlim=(None, table["images_per_s"].max() * 60)
+        )
+        ax.invert_yaxis()
+        ax.set_title(title, loc="left")
+        return finish(fig, caption)

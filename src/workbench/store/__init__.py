@@ -1,5 +1,6 @@
 """One folder of tar shards: encoded images, their annotations, an index; streamed for training."""
 
+from workbench.store.budget import budget
 from workbench.store.perturb import Perturb
 from workbench.store.regions import Split, split_regions
 from workbench.store.server import Server, serve
@@ -16,6 +17,7 @@ __all__ = [
     "Perturb",
     "boxes_of",
     "folds",
+    "budget",
     "serve",
     "Server",
     "split_regions",

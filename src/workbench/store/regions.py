@@ -96,7 +96,7 @@ def split_regions(
     >>> box = {"x_min": 10, "y_min": 4, "x_max": 18, "y_max": 12, "label": "eye"}
     >>> split = split_regions(ds, as_table([{"sample": ds.sample.item(), **box}]), patch=16, size=4)
     >>> split.boxes[["x_min", "y_min", "x_max", "y_max"]].values.tolist()
-    [[10.0, 4.0, 14.0, 8.0]]
+    [[5.0, 2.0, 9.0, 6.0]]
     """
     _check_options(patch, size, cover, background, min_visible)
     table = as_table(boxes, ds)

@@ -157,7 +157,8 @@ def _page(source: Stream, asked: dict[str, str], page: int) -> dict[str, Any]:
     label = known.label if known.label is not None else np.full(len(known.sample), -1)
     rows = source.rows
     if (wanted := asked.get("label")) in known.classes:
-        rows = rows[label == known.classes.index(wanted)]
+        drawn = source.boxes["sample"][source.boxes["label"] == wanted]
+        rows = rows[(label == known.classes.index(wanted)) | np.isin(known.sample, drawn)]
     first = max(page, 0) * _PAGE
     names = [*known.classes, "no label"]
     shown = [
