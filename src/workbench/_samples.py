@@ -1,52 +1,72 @@
-"""What every topic asks of samples: that they are the same ones, and pixels from 0 to 1."""
+"""Samples of two things aligned by their ids, and pixels scaled to 0 to 1."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+Along = TypeVar("Along")
 
-def same_samples(one: Any, other: Any, names: tuple[str, str]) -> None:
-    """Raise unless two things are of the same samples, as far as lengths and ids tell.
+
+def same_samples(one: Along, other: Any, names: tuple[str, str]) -> Along:
+    """Align by sample id: `one` in the order of `other`, or an error where samples differ.
 
     Parameters
     ----------
     one, other
         DataArrays or Datasets along ``sample``, or bare arrays, of which only the length is known.
+        The positions that a graph's ``index`` (sample, neighbor) holds follow its samples.
     names
         What the message calls them.
+
+    Returns
+    -------
+    DataArray, Dataset or array
+        `one` itself where the order is the same, or where one of the two has no ids.
 
     Raises
     ------
     ValueError
-        The lengths differ, or both have ids and these differ or come in another order.
+        The lengths differ, both have ids and these differ, or an id occurs twice.
 
     Examples
     --------
     >>> points = xr.DataArray([1, 2], dims="sample", coords={"sample": [7, 8]})
-    >>> same_samples(points, points[::-1], ("the points", "the features"))
-    Traceback (most recent call last):
-    ValueError: the points and the features hold other samples, or in another order: 2 of 2 ids \
-differ, the first at position 0 (7 and 8); .sel(sample=...) puts the same ids in order
+    >>> same_samples(points, points[::-1], ("the points", "the features")).values
+    array([2, 1])
     """
-    n, m = _count(one), _count(other)
+    n = _count(one)
+    m = _count(other)
     if n != m:
         raise ValueError(
             f"{names[0]} hold {n} samples and {names[1]} {m}: both must come from the same data"
         )
-    labelled = isinstance(one, xr.DataArray | xr.Dataset) and hasattr(other, "coords")
-    if not labelled or "sample" not in one.coords or "sample" not in other.coords:
-        return
-    ours, theirs = one["sample"].values, other["sample"].values
-    if not np.array_equal(ours, theirs):
-        differ = np.broadcast_to(ours != theirs, ours.shape)
-        at = int(np.argmax(differ))
+    if not isinstance(one, xr.DataArray | xr.Dataset) or not hasattr(other, "coords"):
+        return one
+    if "sample" not in one.coords or "sample" not in other.coords:
+        return one
+    ours = pd.Index(one["sample"].values)
+    theirs = pd.Index(other["sample"].values)
+    if ours.equals(theirs):
+        return one
+    for index, name in ((ours, names[0]), (theirs, names[1])):
+        if index.has_duplicates:
+            twice = index[index.duplicated()][0]
+            raise ValueError(f"{name} hold the sample {twice} twice: ids must be unique")
+    order = ours.get_indexer(theirs)
+    if (order < 0).any():
+        at = int(np.argmax(order < 0))
         raise ValueError(
-            f"{names[0]} and {names[1]} hold other samples, or in another order: "
-            f"{np.count_nonzero(differ)} of {len(ours)} ids differ, the first at position {at} "
-            f"({ours[at]} and {theirs[at]}); .sel(sample=...) puts the same ids in order"
+            f"{names[0]} and {names[1]} hold other samples: {np.count_nonzero(order < 0)} of "
+            f"{len(theirs)} ids of {names[1]} are not among those of {names[0]}, the first is "
+            f"{theirs[at]} at position {at}"
         )
+    aligned = one.isel(sample=order)
+    if isinstance(aligned, xr.Dataset) and aligned.get("index", aligned["sample"]).ndim == 2:
+        aligned["index"] = aligned["index"].copy(data=np.argsort(order)[aligned["index"].values])
+    return aligned
 
 
 def _count(values: Any) -> int:

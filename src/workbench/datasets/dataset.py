@@ -139,7 +139,8 @@ def build(
     names = np.asarray(list(classes), dtype=np.str_)
     data: dict[str, Any] = {"image": (("sample", "y", "x", "channel"), image)}
     if label is not None:
-        data["label"] = ("sample", label.astype(np.int64))
+        # The names go with the labels, so that whoever gets these alone can match by name.
+        data["label"] = ("sample", label.astype(np.int64), {"classes": names.tolist()})
     if labels is not None:
         data["labels"] = (("sample", "class"), labels.astype(np.bool_))
     for key, values in (("split", split), ("path", path)):

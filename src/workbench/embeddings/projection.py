@@ -99,7 +99,7 @@ def fit(
         )
     values = checked(features)
     if neighbors is not None:
-        same_samples(neighbors, features, ("the neighbours", "the features"))
+        neighbors = same_samples(neighbors, features, ("the neighbours", "the features"))
     lay_out = _method(method)
     started = time.perf_counter()
     layout: Layout = lay_out(features, neighbors, seed, **options)

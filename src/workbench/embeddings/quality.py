@@ -200,10 +200,13 @@ def quality(
     1.0
     """
     metric = "euclidean" if neighbors is None else neighbors.attrs.get("metric", "euclidean")
-    values, points = checked(features, metric), checked(xy)
-    for other, what in ((xy, "the points"), (neighbors, "the neighbours"), (labels, "labels")):
-        if other is not None:
-            same_samples(other, features, (what, "the features"))
+    values = checked(features, metric)
+    xy = same_samples(xy, features, ("the points", "the features"))
+    points = checked(xy)
+    if neighbors is not None:
+        neighbors = same_samples(neighbors, features, ("the neighbours", "the features"))
+    if labels is not None:
+        labels = same_samples(labels, features, ("labels", "the features"))
     n = len(values)
     if not 1 <= k < n / 2:
         raise ValueError(f"k={k} must lie between 1 and {(n - 1) // 2} for {n} samples")
@@ -341,8 +344,9 @@ def collisions(
     >>> collisions(features, xy, n=1)[["first", "second", "distance"]].values.tolist()
     [[0.0, 1.0, 9.0]]
     """
-    values, points = checked(features, metric), checked(xy)
-    same_samples(xy, features, ("the points", "the features"))
+    xy = same_samples(xy, features, ("the points", "the features"))
+    values = checked(features, metric)
+    points = checked(xy)
     if not 0 <= far <= 100:
         raise ValueError(f"far={far} must be a percentile, from 0 to 100")
     pairs = _near_pairs(xy)

@@ -1,26 +1,40 @@
-"""Which labels are probably wrong.
-
-What is wrong with the labels of each class.
-"""
+"""Label issues of a single-label dataset: ranked, cut, and summed up by class."""
 
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from workbench._extras import need
 from workbench._samples import same_samples
 from workbench.embeddings.graph import duplicates, outliers, votes_of
-from workbench.labels.noise_models import Cut, fit_cut, smoothed
-from workbench.labels.probabilities import BLOCK, Source, blocks, class_numbers, load_probabilities
+from workbench.labels.noise_models import NoiseMixture, fit_noise, smoothed
+from workbench.labels.probabilities import BLOCK, Labels, Source, aligned, blocks
 
 #: A class with fewer labels than this share of the median class is named.
 RARE = 0.1
 PAIRS = 10
+#: The models of the noise are fitted on so many samples, or so many a class.
+FITTED_ON = 5_000
+FITTED_ON_CLASS = 100
+MOST_FITTED_ON = 20_000
+COLUMNS = (
+    "given",
+    "suggested",
+    "self_confidence",
+    "normalized_margin",
+    "cleanlab_flag",
+    "neighbor_vote",
+    "ood_score",
+    "duplicate_group",
+    "score",
+    "is_issue",
+)
 
 
 class Joint:
@@ -98,27 +112,12 @@ def imbalances(given: NDArray[np.int64], predicted: NDArray[np.int64]) -> list[s
     return found
 
 
-#: The models of the noise are fitted on so many samples, or so many a class.
-FITTED_ON, FITTED_ON_CLASS, MOST_FITTED_ON = 5_000, 100, 20_000
-COLUMNS = (
-    "given",
-    "suggested",
-    "self_confidence",
-    "normalized_margin",
-    "cleanlab_flag",
-    "neighbor_vote",
-    "ood_score",
-    "duplicate_group",
-    "score",
-    "is_issue",
-)
-
-
 def find_issues(
-    labels: ArrayLike | xr.DataArray,
+    labels: Labels,
     probabilities: Source,
     neighbors: xr.Dataset | None = None,
     *,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank the samples by how probably their given label is wrong, and cut.
@@ -150,13 +149,17 @@ def find_issues(
     Parameters
     ----------
     labels
-        int (sample,): the given class numbers.
+        int (sample,): the given class numbers; or the dataset that holds them, or categories.
     probabilities
         (sample, class): what a model that did not see the sample holds of it, as
         :func:`out_of_fold` returns it, or anything that :func:`load_probabilities` takes. dask
         arrays, memory maps and ``.npy`` files are read in blocks.
     neighbors
-        A graph over features, as :func:`workbench.embeddings.neighbors` returns it.
+        A graph over features, as :func:`workbench.embeddings.neighbors` returns it. Probabilities
+        and graph are put into the order of the labels by their sample ids.
+    classes
+        The classes' names in the order of their numbers, where the labels do not carry them.
+        Named columns of `probabilities` are matched by name.
     seed
         Fixes the samples on which the models are fitted, where there are more than 5,000 (or 100
         a class, up to 20,000).
@@ -186,8 +189,8 @@ def find_issues(
     Raises
     ------
     ValueError
-        Labels that are no class of the probabilities, another number of samples, or
-        probabilities that are none (see :func:`load_probabilities`).
+        Labels that are no class of the probabilities, other samples or other names of classes,
+        or probabilities that are none (see :func:`load_probabilities`).
 
     Examples
     --------
@@ -195,21 +198,22 @@ def find_issues(
     >>> int(found.index[0]), found.columns[-2:].tolist()
     (3, ['score', 'is_issue'])
     """
-    found = load_probabilities(probabilities)
-    given = class_numbers(labels, found.sizes["class"])
-    same_samples(labels, found, ("labels", "probabilities"))
+    given, found = aligned(labels, probabilities, classes)
+    ids = _ids(labels, found, neighbors)
     if neighbors is not None:
-        same_samples(labels, neighbors, ("labels", "the neighbours"))
+        order = xr.DataArray(ids, coords={"sample": ids}, dims="sample")
+        neighbors = same_samples(neighbors, order, ("the neighbours", "labels"))
     need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
     with ThreadPoolExecutor(1) as pool:
         # NumPy lets go of the interpreter's lock, so that the two share the cores. cleanlab
         # stays in this thread: its warnings can only be silenced for all threads at once.
         scoring = pool.submit(_scored, found, given, seed)
-        flags, around = _cleanlab_flags(found, given), _around(given, neighbors)
+        flags = _cleanlab_flags(found, given)
+        around = _around(given, neighbors)
     columns, attrs = scoring.result()
     table = {"given": given, **columns, "cleanlab_flag": flags, **around}
     order = np.argsort(-table["score"], kind="stable")
-    index = pd.Index(_ids(labels, found, neighbors)[order], name="sample")
+    index = pd.Index(ids[order], name="sample")
     frame = pd.DataFrame({name: table[name][order] for name in COLUMNS}, index=index)
     frame.attrs.update(attrs)
     return frame
@@ -232,22 +236,23 @@ def _scored(
     }
 
 
-def _fit(found: xr.DataArray, given: NDArray[np.int64], seed: int) -> Cut:
+def _fit(found: xr.DataArray, given: NDArray[np.int64], seed: int) -> NoiseMixture:
     """Fit the models of the noise on some of the samples."""
     n, k = found.shape
     wanted = min(max(FITTED_ON, FITTED_ON_CLASS * k), MOST_FITTED_ON)
     chosen = np.arange(n)
     if n > wanted:
         chosen = np.sort(np.random.default_rng(seed).choice(n, wanted, replace=False))
-    return fit_cut(smoothed(np.asarray(found.data[chosen])), given[chosen])
+    return fit_noise(smoothed(np.asarray(found.data[chosen])), given[chosen])
 
 
 def _block(
-    given: NDArray[np.int64], p: NDArray[np.floating[Any]], cut: Cut, joint: Joint
+    given: NDArray[np.int64], p: NDArray[np.floating[Any]], cut: NoiseMixture, joint: Joint
 ) -> dict[str, NDArray[Any]]:
     """The columns that come from the probabilities, for a run of samples."""
     rank = need("cleanlab.rank", extra="labels")
-    smooth, suggested = smoothed(p), p.argmax(axis=1)
+    smooth = smoothed(p)
+    suggested = p.argmax(axis=1)
     score, errors = cut.scores(smooth, given)
     joint.add(smooth, given, suggested, score, errors)
     is_issue = score > cut.threshold

@@ -1,9 +1,4 @@
-"""Wrong labels made on purpose, with the true ones kept.
-
-What is known of the wrong labels among MNIST's test images, for comparison.
-
-Scenes of several objects, composed from single ones, with label errors that are known.
-"""
+"""Label noise with known truth: injected, composed into scenes, or published of MNIST's test."""
 
 import json
 import os
@@ -14,8 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from workbench._samples import same_samples
-from workbench.labels.probabilities import Source, class_numbers, load_probabilities
+from workbench.labels.probabilities import Source, aligned, class_numbers
 
 Kind = Literal["uniform", "pair", "confusion", "annotator"]
 KINDS: tuple[Kind, ...] = ("uniform", "pair", "confusion", "annotator")
@@ -74,10 +68,14 @@ def inject_noise(
         raise ValueError(f"kind={kind!r} is not known; it can be one of {', '.join(KINDS)}")
     if not 0 <= rate < 1:
         raise ValueError(f"rate={rate} must be a share of the labels, from 0 to below 1")
-    likely = None if probabilities is None else _likely(labels, probabilities)
-    if likely is None and kind in ("confusion", "annotator"):
-        raise ValueError(f"kind={kind!r} needs the probabilities of a model")
-    true = class_numbers(labels, classes if likely is None else likely.shape[1])
+    likely: NDArray[np.float64] | None = None
+    if probabilities is not None:
+        true, found = aligned(labels, probabilities)
+        likely = np.asarray(found.values, dtype=np.float64)
+    else:
+        if kind in ("confusion", "annotator"):
+            raise ValueError(f"kind={kind!r} needs the probabilities of a model")
+        true = class_numbers(labels, classes)
     k = likely.shape[1] if likely is not None else classes or int(true.max()) + 1
     if k < 2:
         raise ValueError("labels of one class cannot be made wrong; say how many classes there are")
@@ -88,13 +86,10 @@ def inject_noise(
     label[wrong] = _targets(target[wrong] if kind == "annotator" else target[true[wrong]], rng)
     values = {"label": label, "label_true": true, "is_wrong": label != true}
     coords = {"sample": labels["sample"]} if isinstance(labels, xr.DataArray) else {}
-    return xr.Dataset({name: ("sample", value) for name, value in values.items()}, coords=coords)
-
-
-def _likely(labels: ArrayLike | xr.DataArray, probabilities: Source) -> NDArray[np.float64]:
-    found = load_probabilities(probabilities)
-    same_samples(labels, found, ("labels", "probabilities"))
-    return np.asarray(found.values, dtype=np.float64)
+    noisy = xr.Dataset({name: ("sample", value) for name, value in values.items()}, coords=coords)
+    if isinstance(labels, xr.DataArray):
+        noisy["label"].attrs = noisy["label_true"].attrs = dict(labels.attrs)
+    return noisy
 
 
 def _plan(

@@ -16,7 +16,7 @@ from workbench.labels.noise_models import (
     fit_class_model,
     smoothed,
 )
-from workbench.labels.probabilities import class_flags
+from workbench.labels.probabilities import Source, as_array, class_flags, in_order
 from workbench.labels.ranking import losses
 
 #: cleanlab's filters that are compared; the first is its default.
@@ -24,9 +24,7 @@ FILTERS = ("prune_by_noise_rate", "prune_by_class", "confident_learning", "predi
 QUALITIES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
-def find_multilabel_issues(
-    labels: ArrayLike | xr.DataArray, probabilities: ArrayLike | xr.DataArray
-) -> pd.DataFrame:
+def find_multilabel_issues(labels: ArrayLike | xr.DataArray, probabilities: Source) -> pd.DataFrame:
     """Rank the samples by how probably one of their labels is wrong or missing.
 
     Each class is taken against the rest, with the account of noise by class that
@@ -66,14 +64,10 @@ def find_multilabel_issues(
     >>> int(found.index[0]), found.wrong.iloc[0]
     (3, (0,))
     """
-    p = _shares(probabilities)
-    given = class_flags(labels, len(p))
-    if isinstance(probabilities, xr.DataArray) and "sample" in probabilities.dims:
-        same_samples(labels, probabilities, ("labels", "probabilities"))
-    if given.shape != p.shape:
-        raise ValueError(f"labels of shape {given.shape}, probabilities of shape {p.shape}")
+    given, p = _aligned(labels, probabilities)
     score, issue = _by_class(given, p)
-    wrong, missing = np.where(given, score, 0.0), np.where(given, 0.0, score)
+    wrong = np.where(given, score, 0.0)
+    missing = np.where(given, 0.0, score)
     table: dict[str, Any] = {
         "given": _tuples(given),
         "wrong": _tuples(issue & given),
@@ -91,9 +85,7 @@ def find_multilabel_issues(
     return frame.sort_values("score", ascending=False, kind="stable")
 
 
-def multilabel_joint(
-    labels: ArrayLike | xr.DataArray, probabilities: ArrayLike | xr.DataArray
-) -> xr.DataArray:
+def multilabel_joint(labels: ArrayLike | xr.DataArray, probabilities: Source) -> xr.DataArray:
     """How many samples of each class were given it and have it: cleanlab's joint, one-versus-rest.
 
     A single table of class against class would count which objects appear together, not which
@@ -112,8 +104,7 @@ def multilabel_joint(
     >>> joint.sel({"class": 0}).values.tolist()
     [[2.0, 0.0], [0.0, 2.0]]
     """
-    p = _shares(probabilities)
-    given = class_flags(labels, len(p))
+    given, p = _aligned(labels, probabilities)
     count = need("cleanlab.count", extra="labels")
     joint = np.array([np.diag([len(p) - n, n]) for n in given.sum(axis=0)])
     varied = _varied(given)
@@ -134,22 +125,30 @@ def multilabel_joint(
 def _by_class(
     given: NDArray[np.bool_], p: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Score and cut of every label, each class against the rest."""
-    score, issue = np.zeros(p.shape), np.zeros(p.shape, dtype=bool)
-    for k in range(p.shape[1]):
+    """Score and cut of every label, each class against the rest.
+
+    The cut lies half-way between that of the largest expected F1 and one half, as in
+    :func:`find_issues`: below a quarter nothing is flagged, however little there is to find. From
+    labels that are all alike nothing can be learnt of how they go wrong; there the probability
+    itself is the score.
+    """
+    score = np.where(given, 1 - p, p)
+    cut = np.full(p.shape[1], 0.5)
+    for k in np.flatnonzero(_varied(given)):
         pair = smoothed(np.column_stack([1 - p[:, k], p[:, k]]))
         own = given[:, k].astype(np.int64)
         model = fit_class_model(pair, own, calibrating_temperature(pair, own))
         score[:, k] = model.wrong(pair, own)
-        issue[:, k] = score[:, k] >= best_f1_cut(score[:, k])
-    return score, issue
+        cut[k] = (best_f1_cut(score[:, k]) + 0.5) / 2
+    return score, score > cut
 
 
 def _cleanlab(given: NDArray[np.bool_], p: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     """Scores and flags by cleanlab's multi-label functions."""
     rank = need("cleanlab.multilabel_classification.rank", extra="labels")
     search = need("cleanlab.multilabel_classification.filter", extra="labels").find_label_issues
-    lists, varied = _lists(given), _varied(given)
+    lists = _lists(given)
+    varied = _varied(given)
     flags: dict[str, NDArray[Any]] = {
         f"flag_{name}": np.zeros(len(p), dtype=bool) for name in FILTERS
     }
@@ -157,15 +156,32 @@ def _cleanlab(given: NDArray[np.bool_], p: NDArray[np.float64]) -> dict[str, NDA
         warnings.simplefilter("ignore")
         scores = {name: rank.get_label_quality_scores(lists, p, method=name) for name in QUALITIES}
         if varied.any():
-            some, q = _lists(given[:, varied]), p[:, varied]
+            some = _lists(given[:, varied])
             for name in FILTERS:
-                flags[f"flag_{name}"] = search(some, q, filter_by=name, n_jobs=1).astype(bool)
+                found = search(some, p[:, varied], filter_by=name, n_jobs=1)
+                flags[f"flag_{name}"] = found.astype(bool)
     return scores | flags
 
 
 def _varied(given: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The classes that some samples have and some have not; cleanlab refuses the others."""
     return np.asarray(given.any(axis=0) & ~given.all(axis=0))
+
+
+def _aligned(
+    labels: ArrayLike | xr.DataArray, probabilities: Source
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Labels and probabilities (sample, class), matched by ids and names where both have them."""
+    found = as_array(probabilities)
+    if found.dims == ("sample", "class"):
+        found = same_samples(found, labels, ("the probabilities", "labels"))
+        if isinstance(labels, xr.DataArray) and "class" in labels.coords:
+            found = in_order(found, labels["class"].values)
+    p = _shares(found)
+    given = class_flags(labels, len(p))
+    if given.shape != p.shape:
+        raise ValueError(f"labels of shape {given.shape}, probabilities of shape {p.shape}")
+    return given, p
 
 
 def _shares(probabilities: ArrayLike | xr.DataArray) -> NDArray[np.float64]:

@@ -1,50 +1,4 @@
-"""How probably each label is wrong, and where to cut: models of the noise, weighed by evidence.
-
-Measured by ``tests/benchmarks/label_noise.py`` on uniform, pair, confusion and annotator noise at
-5, 10, 20 and 40%, with weak and strong probabilities, and by ``label_noise_unseen.py`` beside it
-on data, noise (of one class alone, of clusters) and models of another kind: mean F1 over the
-cells. Short is where ours falls below the better of the two, by more than .0005.
-
-=========================  =====  ========  =======  =================================
-cells                      ours   cleanlab  differs  short of the better of the two
-=========================  =====  ========  =======  =================================
-MNIST and CIFAR-10 (128)   .770   .720      .686     25, 6 by over .05, .106 at most
-digits, six models (96)    .900   .846      .809     12, 5 by over .05, .104 at most
-wine and cancer (288)      .817   .765      .758     119, 37 by over .05, .204 at most
-=========================  =====  ========  =======  =================================
-
-CIFAR-10's vectors and pretrained probabilities were those of an earlier shipped network, of
-88.95%. The constants below were chosen on the first two rows, all of seed 0; nothing was chosen on
-the third, tables of 178 and 569 samples, where one error more or less moves F1 by a hundredth.
-
-The short cells of the first two rows: model, rate, F1 ours / the better of the two.
-
-- CIFAR-10: annotator weak-log 5% .119/.123, strong-mlp 10% .553/.556, weak-log 10% .221/.224,
-  strong-mlp 20% .732/.752; confusion weak-log 10% .237/.238; pair strong-mlp 5% .536/.607,
-  weak-log 5% .143/.164, strong-mlp 10% .662/.736, weak-log 10% .262/.269, strong-log 20%
-  .862/.866, strong-mlp 20% .764/.826, weak-log 20% .416/.417; uniform pretrained 5% .485/.575,
-  weak-log 5% .139/.158, pretrained 10% .662/.721, weak-log 10% .267/.274, weak-log 20% .436/.439,
-  weak-log 40% .627/.632.
-- Digits: annotator strong-log 10% .727/.736, pretrained 20% .899/.929, rbf-log 20% .839/.902,
-  strong-knn 20% .932/.939, strong-log 20% .752/.856, strong-mlp 20% .889/.898, weak-log 20%
-  .856/.864, rbf-log 40% .849/.918, strong-knn 40% .934/.939, strong-mlp 40% .865/.925, weak-log
-  40% .845/.924; confusion weak-log 40% .824/.829.
-- MNIST: annotator strong-log 5% .623/.653, strong-log 10% .778/.795, pretrained 20% .950/.956,
-  strong-mlp 20% .848/.862, weak-log 20% .611/.717, pretrained 40% .960/.980, strong-mlp 40%
-  .863/.892.
-
-Where it falls short, a model's own errors look as an annotator's do, or the other way round, and
-nothing that was tried tells them apart.
-
-The score's mean average precision over the first row is .823; cleanlab's normalized margin has
-.790, the loss .789, FiftyOne's mistakenness .766 (by confidence .774).
-
-The range of the number of errors held the truth in 95% of the first row's cells (81% of those with
-annotator noise, all others), 98% of the second's and 95% of the third's; its ends were chosen on
-the first two. It is wide: in half of the cells nearly as wide as the number itself, or wider.
-
-How labels go wrong: two models of it, each fitted by expectation and maximisation.
-"""
+"""Label noise models, fitted by expectation and maximisation and weighed by evidence."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +14,20 @@ SHARPNESS = (1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)
 TRUST = 10.0
 #: Added to every probability, so that none is impossible: votes of a few neighbours hold zeros.
 FLOOR = 1e-3
+#: Evidence of class noise from which on the class model gets a say, and at which it has all of it.
+EVIDENCE = (0.55, 0.75)
+#: What the evidence takes from how often errors lie among the most confident samples.
+EASY_WEIGHT = 0.1
+#: Share of the absorbed model's errors that "prediction differs" cannot see, from which on that
+#: model replaces the pairwise comparison, and at which it has done so.
+UNSEEN = (0.07, 0.13)
+#: What the class model yields to the absorbed model where class noise is evident.
+HEDGE = 0.35
+#: The most confident share of the samples: noise that depends on the class alone hits them too.
+EASY = 0.3
+#: The class model is certain of an error above this probability.
+CERTAIN = 0.9
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -140,7 +108,8 @@ def fit_class_model(p: Floats, given: Numbers, calibrated: float, rounds: int = 
     Skene 1979, with one annotator and the tempered probabilities as prior), with a Dirichlet
     prior that holds labels to be right.
     """
-    labels, rows = np.eye(p.shape[1])[given], np.arange(len(given))
+    labels = np.eye(p.shape[1])[given]
+    rows = np.arange(len(given))
     transition = _diagonal(p.shape[1], 0.9)
     best: tuple[float, ClassModel] | None = None
     for share in SHARPNESS:
@@ -188,24 +157,8 @@ def _diagonal(k: int, right: float) -> Floats:
     return found
 
 
-#: Evidence of class noise from which on the class model gets a say, and at which it has all of it.
-EVIDENCE = (0.55, 0.75)
-#: What the evidence takes from how often errors lie among the most confident samples.
-EASY_WEIGHT = 0.1
-#: Share of the absorbed model's errors that "prediction differs" cannot see, from which on that
-#: model replaces the pairwise comparison, and at which it has done so.
-UNSEEN = (0.07, 0.13)
-#: What the class model yields to the absorbed model where class noise is evident.
-HEDGE = 0.35
-#: The most confident share of the samples: noise that depends on the class alone hits them too.
-EASY = 0.3
-#: The class model is certain of an error above this probability.
-CERTAIN = 0.9
-TINY = 1e-9
-
-
 @dataclass(frozen=True)
-class Cut:
+class NoiseMixture:
     """Fitted on some of the samples; tells of any how probably its label is wrong."""
 
     temperature: float
@@ -244,14 +197,16 @@ class Cut:
         deviations of a Poisson number, widens both.
         """
         by_class, absorbed, differs, certain = counts.tolist()
-        e, most = self.evidence, max(by_class, absorbed, differs)
+        e = self.evidence
+        most = max(by_class, absorbed, differs)
         middle = e * by_class + (1 - e) * (self.unseen * absorbed + (1 - self.unseen) * differs)
         high = max(middle, 1.1 * (e * max(by_class, absorbed) + (1 - e) * most))
-        low, high = max(0.0, certain - 2 * certain**0.5), high + 2 * high**0.5
+        high += 2 * high**0.5
+        low = max(0.0, certain - 2 * certain**0.5)
         return min(max(middle, low), high), low, high
 
 
-def fit_cut(p: Floats, given: Numbers) -> Cut:
+def fit_noise(p: Floats, given: Numbers) -> NoiseMixture:
     """Fit the models of :func:`workbench.labels.find_issues` and weigh them.
 
     Parameters
@@ -271,7 +226,7 @@ def fit_cut(p: Floats, given: Numbers) -> Cut:
     # much if it is not.
     by_class_cut = (best_f1_cut(_hedged(by_class, absorbed.wrong(p, given))) + 0.5) / 2
     threshold = evidence * by_class_cut + (1 - evidence) * 0.5
-    return Cut(temperature, class_model, absorbed, firm, evidence, unseen, threshold)
+    return NoiseMixture(temperature, class_model, absorbed, firm, evidence, unseen, threshold)
 
 
 def _hedged(by_class: Floats, absorbed: Floats) -> Floats:

@@ -1,13 +1,8 @@
-"""Class probabilities of every sample by models that never saw it.
-
-Labels and probabilities as they come in, checked a block of rows at a time.
-
-Probability of every class where an image has several, by models that never saw it.
-"""
+"""Out-of-fold class probabilities, and labels and probabilities as they come in, checked."""
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,51 +15,129 @@ from tqdm import tqdm
 
 from workbench._extras import need
 from workbench._samples import same_samples, unit_range
+from workbench.embeddings.graph import duplicates
 
 #: Elements of a block: 64 MiB as float64.
 BLOCK = 2**23
 #: How far a row's sum may be from 1: ten classes written with three decimals.
 ROUNDING = 0.01
+#: Two decimals may miss by half a hundredth in each class, but no row by more than this.
+MOST_ROUNDING = 0.1
 Source = ArrayLike | xr.DataArray | pd.DataFrame | str | os.PathLike[str]
+Labels = ArrayLike | xr.DataArray | xr.Dataset
+Factory = Callable[[], Any]
 
 
-def load_probabilities(source: Source | Any) -> xr.DataArray:
+def load_probabilities(source: Source | Any, classes: Sequence[str] | None = None) -> xr.DataArray:
     """Class probabilities from wherever they are kept, checked.
 
     Parameters
     ----------
     source
-        (sample, class): a NumPy array or memory map, a dask array, a DataArray, a table with one
-        column a class in the order of their numbers, or the path of a ``.npy``, ``.parquet`` or
-        ``.csv`` file of one. A table's column ``sample`` becomes the coordinate. A ``.npy`` file
-        stays on disk and is read in blocks, as dask arrays and memory maps are.
+        (sample, class): a NumPy array or memory map, a dask array, a tensor, a DataArray, a table
+        with one column a class, or the path of a ``.npy``, ``.parquet`` or ``.csv`` file of one.
+        A table's column ``sample`` becomes the coordinate. A ``.npy`` file stays on disk and is
+        read in blocks, as dask arrays and memory maps are.
+    classes
+        The classes' names in the order of their numbers. Columns that have names, and a
+        coordinate ``class``, are put into this order.
 
     Returns
     -------
     xarray.DataArray
-        (sample, class), the values as they were.
+        (sample, class), the values as they were, with the coordinate ``class`` where the columns
+        have names. Columns named 0 to K-1 are put into the order of their numbers.
 
     Raises
     ------
     ValueError
         The shape is not (sample, class), there are fewer than two classes or no sample, a value
-        is NaN, negative or above 1, or a row does not sum to 1: how many rows, and the first.
+        is NaN, negative or above 1, or a row does not sum to 1 (two decimals will do): how many
+        rows, and the first. The columns have other names than `classes`.
 
     Examples
     --------
     >>> load_probabilities([[0.9, 0.1], [0.2, 0.8]]).sizes["class"]
     2
     """
-    found = _array(_read(source) if isinstance(source, str | os.PathLike) else source)
+    found = as_array(_read(source) if isinstance(source, str | os.PathLike) else source)
     if found.ndim != 2 or found.shape[1] < 2 or found.shape[0] == 0:
         raise ValueError(
             f"probabilities must have the shape (sample, class), with at least one sample and two "
             f"classes, not {found.shape}"
         )
     found = found.rename(dict(zip(found.dims, ("sample", "class"), strict=True)))
+    found = in_order(found, classes)
     for rows, block in blocks(found):
         _check_block(block, rows.start)
     return found
+
+
+def in_order(found: xr.DataArray, classes: Sequence[str] | None) -> xr.DataArray:
+    """The columns in the order of the class numbers, by their names where they have any."""
+    if "class" not in found.coords:
+        return found
+    names = [str(name) for name in found["class"].values]
+    numbers = [str(number) for number in range(len(names))]
+    wanted = numbers if classes is None else [str(name) for name in classes]
+    if sorted(names) == numbers and sorted(wanted) != numbers:
+        wanted = numbers
+    if sorted(names) == sorted(wanted):
+        return found if names == wanted else found.isel({"class": list(map(names.index, wanted))})
+    if classes is None:
+        return found
+    raise ValueError(
+        f"the probabilities are of the classes {', '.join(names[:10])}; the labels of "
+        f"{', '.join(wanted[:10])}: the same names are needed"
+    )
+
+
+def aligned(
+    labels: Labels, probabilities: Source, classes: Sequence[str] | None = None
+) -> tuple[NDArray[np.int64], xr.DataArray]:
+    """Class numbers (sample,), and probabilities (sample, class) in the order of the labels.
+
+    Samples are matched by id, classes by name, where both sides have them.
+
+    Raises
+    ------
+    ValueError
+        Samples or classes differ; or the probabilities name classes and the labels do not.
+    """
+    given, names = named_labels(labels, classes)
+    found = load_probabilities(probabilities, names)
+    if names is None and "class" in found.coords:
+        columns = [str(name) for name in found["class"].values]
+        if columns != [str(number) for number in range(len(columns))]:
+            raise ValueError(
+                f"the probabilities name the classes {', '.join(columns[:10])} and the labels are "
+                "numbers without names: give the dataset in place of its labels, or "
+                'classes=ds["class"], the names in the order of the numbers'
+            )
+    numbers = class_numbers(given, found.sizes["class"])
+    return numbers, same_samples(found, given, ("the probabilities", "labels"))
+
+
+def named_labels(labels: Labels, classes: Any = None) -> tuple[Any, list[str] | None]:
+    """Labels along ``sample``, and their classes' names where they carry or are given any.
+
+    A dataset has them in ``class``; the labels of a loaded one in ``attrs["classes"]``, and
+    categorical labels in their categories, whose codes are then the numbers.
+    """
+    names = classes
+    if isinstance(labels, xr.Dataset):
+        if names is None and "class" in labels.coords:
+            names = labels["class"].values
+        labels = labels["label"]
+    elif names is None and isinstance(labels, xr.DataArray):
+        names = labels.attrs.get("classes")
+    categories = getattr(getattr(labels, "dtype", None), "categories", None)
+    if categories is not None:
+        codes = pd.Categorical(labels)
+        if names is not None:
+            codes = codes.set_categories([str(name) for name in names])
+        return np.asarray(codes.codes, np.int64), [str(name) for name in codes.categories]
+    return labels, None if names is None else [str(name) for name in names]
 
 
 def blocks(probabilities: xr.DataArray) -> Iterator[tuple[slice, NDArray[np.floating[Any]]]]:
@@ -74,7 +147,7 @@ def blocks(probabilities: xr.DataArray) -> Iterator[tuple[slice, NDArray[np.floa
     for start in range(0, total, step):
         rows = slice(start, min(start + step, total))
         block = np.asarray(probabilities.data[rows])
-        yield rows, block if block.dtype.kind == "f" else block.astype(np.float64)
+        yield rows, block if block.dtype.kind == "f" else block.astype(np.float32)
 
 
 def class_numbers(
@@ -138,7 +211,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
 
 
-def _array(source: Any) -> xr.DataArray:
+def as_array(source: Any) -> xr.DataArray:
     """Wrap the values without copying or loading them."""
     if isinstance(source, xr.DataArray):
         named = set(source.dims) == {"sample", "class"}
@@ -148,9 +221,10 @@ def _array(source: Any) -> xr.DataArray:
         texts = [str(name) for name, kind in table.dtypes.items() if kind.kind not in "fiu"]
         if texts:
             raise ValueError(f"columns {', '.join(texts)} of the probabilities hold no numbers")
-        return xr.DataArray(
-            table.to_numpy(), dims=("sample", "class"), coords={"sample": table.index.to_numpy()}
-        )
+        coords = {"sample": table.index.to_numpy(), "class": table.columns.map(str).to_numpy()}
+        return xr.DataArray(table.to_numpy(), dims=("sample", "class"), coords=coords)
+    if hasattr(source, "detach"):  # a tensor, of which NumPy knows no bfloat16
+        source = source.detach().cpu().float().numpy()
     lazy = hasattr(source, "dtype") and hasattr(source, "ndim")
     values = source if lazy else np.asarray(source, dtype=np.float64)
     return xr.DataArray(values, dims=[f"dim_{i}" for i in range(values.ndim)])
@@ -159,13 +233,14 @@ def _array(source: Any) -> xr.DataArray:
 def _check_block(block: NDArray[np.floating[Any]], start: int) -> None:
     """Raise where a row is no distribution. NaN fails every comparison, so it is asked first."""
     total = block.sum(axis=1, dtype=np.float64)
-    if block.min() >= 0 and block.max() <= 1 + ROUNDING and np.abs(total - 1).max() <= ROUNDING:
+    rounding = max(ROUNDING, min(0.005 * block.shape[1], MOST_ROUNDING))
+    if block.min() >= 0 and block.max() <= 1 + ROUNDING and np.abs(total - 1).max() <= rounding:
         return
     wrong = {
         "hold NaN": np.isnan(block).any(axis=1),
         "hold negative values": (block < 0).any(axis=1),
         "hold values above 1": (block > 1 + ROUNDING).any(axis=1),
-        "do not sum to 1": np.abs(total - 1) > ROUNDING,
+        "do not sum to 1": np.abs(total - 1) > rounding,
     }
     for what, rows in wrong.items():
         if rows.any():
@@ -178,16 +253,15 @@ def _check_block(block: NDArray[np.floating[Any]], start: int) -> None:
             )
 
 
-Factory = Callable[[], Any]
-
-
 def out_of_fold(
     features_or_ds: xr.DataArray | xr.Dataset,
-    labels: ArrayLike | xr.DataArray,
+    labels: Labels,
     model: Literal["logistic"] | Factory = "logistic",
     folds: int = 5,
     seed: int = 0,
     *,
+    groups: ArrayLike | xr.DataArray | None = None,
+    neighbors: xr.Dataset | None = None,
     classes: int | None = None,
     recipe: Any = None,
     progress: bool = True,
@@ -195,7 +269,8 @@ def out_of_fold(
     """Class probabilities of every sample, by models that never saw it.
 
     The samples are dealt into `folds` parts, each class evenly; a model trained on all parts but
-    one predicts that one.
+    one predicts that one. Copies of an image belong into one part: a model that has learnt a copy
+    together with its wrong label agrees with that label, and the error is not found.
 
     Parameters
     ----------
@@ -214,6 +289,12 @@ def out_of_fold(
         members.
     seed
         Fixes the parts, a module's first weights and its training.
+    groups
+        (sample,): samples of one group, such as the frames of a video or the copies of an image,
+        come to lie in one part; -1 is a group of its own. By default the near-duplicates of
+        `neighbors`, if that is given.
+    neighbors
+        A graph over the features.
     classes
         How many there are; by default those of the dataset's ``class``, or one more than the
         largest label. A class without members gets probability 0.
@@ -225,16 +306,17 @@ def out_of_fold(
     Returns
     -------
     xarray.DataArray
-        float64 (sample, class), rows sum to 1; the coordinate ``sample`` of `features_or_ds`;
-        ``attrs`` holds ``folds``, ``seed``, ``model`` and ``accuracy``, the share of samples whose
-        most probable class is the given one.
+        float64 (sample, class), rows sum to 1; the coordinate ``sample`` of `features_or_ds`, and
+        ``class`` where the names are known; ``attrs`` holds ``folds``, ``groups`` (those of
+        several samples), ``seed``, ``model`` and ``accuracy``, the share of samples whose most
+        probable class is the given one.
 
     Raises
     ------
     ValueError
         `labels` are of another length or no class numbers, there is one class only, a class has
-        one member only (its held-out probability would mean nothing), `folds` is below 2, or the
-        modules have another number of outputs or are one and the same.
+        one member or group only (its held-out probability would mean nothing), `folds` is below
+        2, or the modules have another number of outputs or are one and the same.
     TypeError
         `model` is or makes something else, or the features are a bare array.
 
@@ -250,48 +332,85 @@ def out_of_fold(
             f"features are a {type(features_or_ds).__name__}; give an image dataset, or "
             'xarray.DataArray(features, dims=("sample", "feature"))'
         )
-    named = features_or_ds.sizes.get("class") if isinstance(features_or_ds, xr.Dataset) else None
-    given = class_numbers(labels, classes or named)
-    same_samples(labels, features_or_ds, ("labels", "features"))
-    k = classes or named or int(given.max()) + 1
+    labels, names = named_labels(labels)
+    if names is None and isinstance(features_or_ds, xr.Dataset) and "class" in features_or_ds:
+        names = [str(name) for name in features_or_ds["class"].values]
+    classes = classes or (len(names) if names else None)
+    labels = same_samples(labels, features_or_ds, ("labels", "features"))
+    given = class_numbers(labels, classes)
+    k = classes or int(given.max()) + 1
     found = np.zeros((len(given), k))
-    parts = list(_parts(given, folds, seed))
+    group = _groups(features_or_ds, groups, neighbors)
+    parts = list(_parts(given, group, folds, seed))
     learn = learner(model, features_or_ds, given, (k, seed, recipe))
     for train, test in tqdm(parts, desc="folds", unit="fold", disable=not progress):
         found[test] = learn(train, test)
     found /= found.sum(axis=1, keepdims=True)
     name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
-    accuracy = round(float((found.argmax(axis=1) == given).mean()), 4)
+    coords: dict[str, Any] = {"class": names} if names and len(names) == k else {}
+    if "sample" in features_or_ds.coords:
+        coords["sample"] = features_or_ds["sample"]
     return xr.DataArray(
         found,
         dims=("sample", "class"),
-        coords={"sample": features_or_ds["sample"]} if "sample" in features_or_ds.coords else {},
+        coords=coords,
         name="probabilities",
-        attrs={"folds": len(parts), "seed": seed, "model": name, "accuracy": accuracy},
+        attrs={
+            "folds": len(parts),
+            "groups": int((np.bincount(group) > 1).sum()),
+            "seed": seed,
+            "model": name,
+            "accuracy": round(float((found.argmax(axis=1) == given).mean()), 4),
+        },
     )
 
 
+def _groups(
+    source: xr.DataArray | xr.Dataset,
+    groups: ArrayLike | xr.DataArray | None,
+    neighbors: xr.Dataset | None,
+) -> NDArray[np.int64]:
+    """The number of each sample's group, counted from 0; a sample without one is its own."""
+    if groups is None and neighbors is not None:
+        groups = duplicates(neighbors)
+    if groups is None:
+        return np.arange(source.sizes["sample"])
+    given = np.asarray(same_samples(groups, source, ("groups", "features")))
+    _, group = np.unique(given, return_inverse=True)
+    alone = np.flatnonzero(given == -1) if given.dtype.kind in "iuf" else []
+    group[alone] = group.max() + 1 + np.arange(len(alone))
+    numbers: NDArray[np.int64] = np.unique(group, return_inverse=True)[1]
+    return numbers
+
+
 def _parts(
-    given: NDArray[np.int64], folds: int, seed: int
+    given: NDArray[np.int64], group: NDArray[np.int64], folds: int, seed: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield the positions to train on and those to predict."""
-    counts = np.bincount(given)
+    """Yield the positions to train on and those to predict: whole groups, each class evenly."""
+    first = np.unique(group, return_index=True)[1]
+    lead = given[first]  # the class for which a group is dealt out
+    pairs = np.unique(np.stack([given, group]), axis=1)
+    counts = np.bincount(pairs[0])  # groups in which a class has members
     lonely = np.flatnonzero(counts == 1)
     if np.count_nonzero(counts) < 2:
         raise ValueError(f"all {len(given)} labels are class {given[0]}: there is nothing to tell")
     if lonely.size:
         raise ValueError(
-            f"class {lonely[0]} has one member only, so that no model could learn it and be asked "
-            f"about it; merge or leave out such classes ({lonely.size} of them)"
+            f"class {lonely[0]} has one member only, or one group of copies, so that no model "
+            "could learn it and be asked about it; merge or leave out such classes "
+            f"({lonely.size} of them)"
         )
     if folds < 2:
         raise ValueError(f"folds={folds}: it takes at least 2")
     selection = need("sklearn.model_selection", extra="images")
-    splitter = selection.StratifiedKFold(min(folds, counts.max()), shuffle=True, random_state=seed)
+    most = np.bincount(lead).max()
+    splitter = selection.StratifiedKFold(min(folds, most), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Small classes are meant: their members still come to lie in different parts.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        yield from splitter.split(np.zeros(len(given)), given)
+        for _, dealt in splitter.split(np.zeros(len(lead)), lead):
+            asked = np.isin(group, dealt)
+            yield np.flatnonzero(~asked), np.flatnonzero(asked)
 
 
 def logistic() -> Any:
@@ -367,6 +486,8 @@ def multilabel_out_of_fold(
     folds: int = 5,
     seed: int = 0,
     *,
+    groups: ArrayLike | xr.DataArray | None = None,
+    neighbors: xr.Dataset | None = None,
     progress: bool = True,
 ) -> xr.DataArray:
     """Probability of every class in every sample, by models that never saw the sample.
@@ -385,6 +506,8 @@ def multilabel_out_of_fold(
         How many parts the samples are dealt into.
     seed
         Fixes the parts.
+    groups, neighbors
+        As :func:`out_of_fold` takes them: copies of an image come to lie in one part.
     progress
         Show a bar.
 
@@ -405,8 +528,10 @@ def multilabel_out_of_fold(
     >>> multilabel_out_of_fold(x, y, folds=2, progress=False).values[7].round().tolist()
     [1.0, 0.0]
     """
+    labels = same_samples(labels, features_or_ds, ("labels", "features"))
     given = class_flags(labels, features_or_ds.sizes["sample"])
     values = rows_of(features_or_ds)
+    group = _groups(features_or_ds, groups, neighbors)
     splitter = need("sklearn.model_selection", extra="images").KFold(
         folds, shuffle=True, random_state=seed
     )
@@ -414,11 +539,15 @@ def multilabel_out_of_fold(
     with tqdm(
         total=folds * given.shape[1], desc="folds", unit="class", disable=not progress
     ) as bar:
-        for train, test in splitter.split(values):
+        for _, dealt in splitter.split(np.arange(group.max() + 1)):
+            asked = np.isin(group, dealt)
+            train, test = ~asked, asked
             for k in range(given.shape[1]):
                 found[test, k] = _binary(model, values[train], given[train, k], values[test])
                 bar.update()
     coords = {"sample": features_or_ds["sample"]} if "sample" in features_or_ds.coords else {}
+    if isinstance(labels, xr.DataArray) and "class" in labels.coords:
+        coords["class"] = labels["class"]
     return xr.DataArray(found, dims=("sample", "class"), coords=coords, name="probabilities")
 
 
