@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from workbench import labels
+from workbench import datasets, embeddings, labels
 
 P = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]])
 
@@ -22,13 +22,80 @@ def test_files_hold_what_arrays_hold(tmp_path, suffix):
     else:
         table.to_parquet(path)
     np.testing.assert_allclose(labels.load_probabilities(path), P)
-    assert labels.find_issues([0, 1, 0], path).index[0] == 2
+    assert labels.find_issues([0, 1, 0], path, classes=["a", "b", "c"]).index[0] == 2
 
 
 def test_a_tables_sample_column_names_the_rows():
     table = pd.DataFrame({"sample": ["x", "y", "z"], "a": P[:, 0], "b": 1 - P[:, 0]})
-    assert labels.find_issues([0, 1, 1], table).index.name == "sample"
-    assert set(labels.find_issues([0, 1, 1], table).index) == {"x", "y", "z"}
+    with pytest.warns(UserWarning, match="name the classes a, b and the labels are numbers"):
+        found = labels.find_issues([0, 1, 1], table)
+    assert found.index.name == "sample"
+    assert set(found.index) == {"x", "y", "z"}
+
+
+Y = np.random.default_rng(0).integers(0, 3, 60)
+RIGHT = np.eye(3)[Y] * 0.85 + 0.05
+NAMES = ["zebra", "ant", "okapi"]
+ORDER = [1, 2, 0]
+TABLE = pd.DataFrame(RIGHT[:, ORDER], columns=[NAMES[k] for k in ORDER])
+
+
+def photos():
+    image = np.zeros((60, 1, 1, 1), np.uint8)
+    coords = {"sample": np.arange(100, 160), "class": NAMES}
+    return xr.Dataset(
+        {"image": (("sample", "y", "x", "channel"), image), "label": ("sample", Y)}, coords=coords
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        photos(),
+        photos().label.assign_attrs(classes=NAMES),
+        pd.Series(pd.Categorical.from_codes(Y, NAMES)),
+    ],
+)
+def test_named_columns_are_matched_by_name(given):
+    assert not labels.find_issues(given, TABLE).is_issue.any()
+    array = xr.DataArray(
+        TABLE.to_numpy(), dims=("sample", "class"), coords={"class": list(TABLE.columns)}
+    )
+    assert not labels.find_issues(given, array).is_issue.any()
+
+
+def test_names_that_nobody_can_match_are_refused():
+    with pytest.raises(ValueError, match="give the dataset in place of its labels"):
+        labels.find_issues(photos().label, TABLE)
+    with pytest.raises(ValueError, match="classes ant, okapi, lion; the labels of zebra, ant"):
+        labels.find_issues(photos(), TABLE.rename(columns={"zebra": "lion"}))
+
+
+def test_columns_that_are_numbers_are_matched_by_number():
+    table = pd.DataFrame(RIGHT[:, ORDER], columns=[str(k) for k in ORDER])
+    assert not labels.find_issues(Y, table).is_issue.any()
+
+
+def test_a_loaded_dataset_hands_its_names_on(tmp_path):
+    from PIL import Image
+
+    for name in ("10", "2", "cat"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("L", (4, 4), 40 * i).save(tmp_path / name / f"{i}.png")
+    ds = datasets.load(tmp_path)
+    p = pd.DataFrame(np.eye(3)[ds.label.values], columns=ds["class"].values)
+    p = p[["cat", "2", "10"]].assign(sample=ds["sample"].values).iloc[::-1]
+    assert not labels.find_issues(ds.label, p).is_issue.any()
+
+
+def test_half_precision_and_two_decimals_are_taken():
+    torch = pytest.importorskip("torch")
+    assert not labels.find_issues(Y, torch.tensor(RIGHT).bfloat16()).is_issue.any()
+    rng = np.random.default_rng(0)
+    many = rng.dirichlet(np.ones(30), 200).round(2)
+    assert np.abs(many.sum(axis=1) - 1).max() > 0.02
+    assert len(labels.find_issues(rng.integers(0, 30, 200), many)) == 200
 
 
 def test_dask_and_memory_maps_give_what_arrays_give(tmp_path):
@@ -57,7 +124,7 @@ def changed(value, row=1, column=0):
         (P[:, :1] * 0 + 1, "two classes"),
         (P[:0], "at least one sample"),
         (P[0], "shape"),
-        (P[:2], "labels hold 3 samples and probabilities 2"),
+        (P[:2], "the probabilities hold 2 samples and labels 3"),
     ],
 )
 def test_probabilities_that_are_none_are_refused(probabilities, message):
@@ -85,7 +152,7 @@ def test_labels_that_are_no_classes_are_refused(given, message):
 
 def test_neighbours_of_other_data_are_refused():
     graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0]])})
-    with pytest.raises(ValueError, match="labels hold 3 samples and the neighbours 2"):
+    with pytest.raises(ValueError, match="the neighbours hold 2 samples and labels 3"):
         labels.find_issues([0, 1, 2], P, graph)
 
 
@@ -101,16 +168,23 @@ def named(values, ids):
     return xr.DataArray(values, dims=("sample", "class")[: np.ndim(values)], coords={"sample": ids})
 
 
-def test_samples_in_another_order_are_refused():
-    given = named([0, 1, 2], ["a", "b", "c"])
-    message = r"another order: 2 of 3 ids differ, the first at position 0 \(a and c\)"
-    with pytest.raises(ValueError, match=message):
-        labels.find_issues(given, named(P[::-1], ["c", "b", "a"]))
-    graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0], [0]])})
-    with pytest.raises(ValueError, match=message):
-        labels.find_issues(given, P, graph.assign_coords(sample=["c", "b", "a"]))
-    back = named(P[::-1], ["c", "b", "a"]).sel(sample=given.sample)
-    assert labels.find_issues(given, back).index[0] == "c"
+def test_samples_in_another_order_are_aligned_by_id_and_other_samples_refused():
+    rng = np.random.default_rng(1)
+    ids = np.array(list("hgfedcba"))
+    given = named(rng.integers(0, 3, 8), ids)
+    p = named(rng.dirichlet(np.ones(3), 8), ids)
+    points = xr.DataArray(rng.normal(size=(8, 2)), dims=("sample", "feature"), coords=given.coords)
+    graph = embeddings.neighbors(points, k=2)
+    expected = labels.find_issues(given, p, graph)
+    other = rng.permutation(8)
+    turned = labels.find_issues(
+        given, p.isel(sample=other), embeddings.neighbors(points.isel(sample=other), k=2)
+    )
+    pd.testing.assert_frame_equal(turned, expected)
+    with pytest.raises(ValueError, match="1 of 8 ids of labels are not among those of the prob"):
+        labels.find_issues(given, p.assign_coords(sample=list("hgfedcbz")))
+    with pytest.raises(ValueError, match="hold the sample a twice"):
+        labels.find_issues(given, p.assign_coords(sample=list("hgfedaaz")))
 
 
 def test_named_dimensions_may_come_in_either_order():

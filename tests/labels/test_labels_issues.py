@@ -9,7 +9,7 @@ from cleanlab.rank import get_normalized_margin_for_each_label, get_self_confide
 from sklearn.metrics import average_precision_score, f1_score
 
 from workbench import datasets, embeddings, labels
-from workbench.labels.noise_models import best_f1_cut, fit_class_model, fit_cut, smoothed
+from workbench.labels.noise_models import best_f1_cut, fit_class_model, fit_noise, smoothed
 
 
 def simulated(n, transition, sharpness=3.0, seed=0):
@@ -223,4 +223,4 @@ def test_the_same_seed_gives_the_same_cut():
     _, given, p = simulated(7000, uniform(3, 0.1))
     one, same = labels.find_issues(given, p, seed=3), labels.find_issues(given, p, seed=3)
     np.testing.assert_array_equal(one.score, same.score)
-    assert fit_cut(smoothed(p), given).threshold == pytest.approx(one.attrs["threshold"], abs=0.1)
+    assert fit_noise(smoothed(p), given).threshold == pytest.approx(one.attrs["threshold"], abs=0.1)

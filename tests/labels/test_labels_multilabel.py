@@ -158,12 +158,26 @@ def test_scenes_need_strangers():
         labels.compose_scenes(datasets.load("digits"), 10, classes=10)
 
 
-def test_samples_in_another_order_are_refused():
+def test_right_labels_are_not_flagged_and_a_class_that_nobody_has_flags_nothing():
+    given = np.random.default_rng(0).random((200, 3)) < [0.5, 0.3, 0.1]
+    for p in (np.where(given, 0.95, 0.05), np.where(given, 0.7, 0.3)):
+        assert not labels.find_multilabel_issues(given, p).is_issue.any()
+    never = np.column_stack([given, np.zeros(200, bool)])
+    p = np.column_stack([np.where(given, 0.9, 0.1), np.full(200, 0.2)])
+    assert not labels.find_multilabel_issues(never, p).is_issue.any()
+    p[7, 3] = 0.9
+    found = labels.find_multilabel_issues(never, p)
+    assert found.index[found.is_issue].tolist() == [7]
+    assert found.loc[7, "missing"] == (3,)
+
+
+def test_samples_and_classes_in_another_order_are_aligned():
     def named(values, ids):
         return xr.DataArray(values, dims=("sample", "class"), coords={"sample": ids})
 
-    p = np.array([[0.9, 0.1], [0.2, 0.8]])
-    with pytest.raises(
-        ValueError, match=r"another order: 2 of 2 ids differ, the first at position 0 \(a and b\)"
-    ):
-        labels.find_multilabel_issues(named(p > 0.5, ["a", "b"]), named(p, ["b", "a"]))
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.9]])
+    given = named(p > 0.5, ["a", "b", "c"]).assign_coords({"class": ["x", "y"]})
+    turned = named(p, ["a", "b", "c"]).assign_coords({"class": ["x", "y"]})[::-1, ::-1]
+    assert not labels.find_multilabel_issues(given, turned).is_issue.any()
+    with pytest.raises(ValueError, match="1 of 3 ids of labels are not among"):
+        labels.find_multilabel_issues(given, turned.assign_coords(sample=["c", "b", "z"]))

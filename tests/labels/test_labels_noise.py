@@ -72,7 +72,7 @@ def test_ids_are_kept():
         ({"kind": "random"}, "it can be one of uniform"),
         ({"rate": 1.0}, "rate=1.0"),
         ({"kind": "annotator"}, "needs the probabilities"),
-        ({"kind": "confusion", "probabilities": P[:5]}, "2000 samples and probabilities 5"),
+        ({"kind": "confusion", "probabilities": P[:5]}, "5 samples and labels 2000"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

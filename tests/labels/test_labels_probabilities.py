@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from workbench import embeddings, labels
 from workbench.datasets import load
 from workbench.labels import out_of_fold
 from workbench.models.training import Recipe
@@ -74,6 +75,39 @@ def test_a_network_that_would_see_its_own_answers_is_refused(images):
 def test_a_network_with_other_outputs_is_refused(images):
     with pytest.raises(ValueError, match="the network has 7 outputs for 10 classes"):
         out_of_fold(images, images["label"], lambda: network(7), folds=2, progress=False)
+
+
+def test_copies_come_to_lie_in_one_part():
+    digits = load("digits")
+    rng = np.random.default_rng(1)
+    pixels = digits.image.values.reshape(digits.sizes["sample"], -1).astype(float)
+    bad = rng.choice(len(pixels), 100, replace=False)
+    noisy = digits.label.values.copy()
+    noisy[bad] = (noisy[bad] + rng.integers(1, 10, 100)) % 10
+    rows = np.r_[np.arange(len(pixels)), np.tile(bad, 4)]
+    wrong = np.isin(rows, bad)
+    features = xr.DataArray(pixels[rows], dims=("sample", "feature"))
+
+    def recall(**options):
+        p = out_of_fold(features, noisy[rows], KNeighborsClassifier, progress=False, **options)
+        table = labels.find_issues(noisy[rows], p).sort_index()
+        return table.is_issue.to_numpy()[wrong].mean()
+
+    assert recall() < 0.6
+    assert recall(groups=rows) > 0.9
+    assert recall(neighbors=embeddings.neighbors(features, k=10)) > 0.9
+
+
+def test_groups_do_not_change_folds_where_there_are_none():
+    features = xr.DataArray(
+        np.random.default_rng(0).normal(size=(40, 3)), dims=("sample", "feature")
+    )
+    given = np.tile([0, 1], 20)
+    plain = out_of_fold(features, given, progress=False)
+    alone = out_of_fold(features, given, groups=np.full(40, -1), progress=False)
+    np.testing.assert_array_equal(plain, alone)
+    with pytest.raises(ValueError, match="class 1 has one member only, or one group"):
+        out_of_fold(features, given, groups=np.where(given == 1, 7, -1), progress=False)
 
 
 def test_images_serve_as_features():

@@ -102,18 +102,23 @@ def aligned(
     Raises
     ------
     ValueError
-        Samples or classes differ; or the probabilities name classes and the labels do not.
+        Samples or classes differ; or the probabilities name classes and labelled labels do not
+        (bare arrays, which cannot, are taken in the order of the columns, with a warning).
     """
     given, names = named_labels(labels, classes)
     found = load_probabilities(probabilities, names)
     if names is None and "class" in found.coords:
         columns = [str(name) for name in found["class"].values]
         if columns != [str(number) for number in range(len(columns))]:
-            raise ValueError(
+            text = (
                 f"the probabilities name the classes {', '.join(columns[:10])} and the labels are "
                 "numbers without names: give the dataset in place of its labels, or "
                 'classes=ds["class"], the names in the order of the numbers'
             )
+            if isinstance(given, xr.DataArray):
+                raise ValueError(text)
+            # A bare array can carry no names, and the table's order is often meant.
+            warnings.warn(f"{text}; the columns are taken in their order", stacklevel=3)
     numbers = class_numbers(given, found.sizes["class"])
     return numbers, same_samples(found, given, ("the probabilities", "labels"))
 
@@ -221,7 +226,9 @@ def as_array(source: Any) -> xr.DataArray:
         texts = [str(name) for name, kind in table.dtypes.items() if kind.kind not in "fiu"]
         if texts:
             raise ValueError(f"columns {', '.join(texts)} of the probabilities hold no numbers")
-        coords = {"sample": table.index.to_numpy(), "class": table.columns.map(str).to_numpy()}
+        coords = {"class": table.columns.map(str).to_numpy()}
+        if not isinstance(table.index, pd.RangeIndex):  # which only counts the rows
+            coords["sample"] = table.index.to_numpy()
         return xr.DataArray(table.to_numpy(), dims=("sample", "class"), coords=coords)
     if hasattr(source, "detach"):  # a tensor, of which NumPy knows no bfloat16
         source = source.detach().cpu().float().numpy()
