@@ -1,6 +1,6 @@
 """Samples of two things aligned by their ids, and pixels scaled to 0 to 1."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -63,10 +63,10 @@ def same_samples(one: Along, other: Any, names: tuple[str, str]) -> Along:
             f"{len(theirs)} ids of {names[1]} are not among those of {names[0]}, the first is "
             f"{theirs[at]} at position {at}"
         )
-    aligned = one.isel(sample=order)
+    aligned: Any = one.isel(sample=order)
     if isinstance(aligned, xr.Dataset) and aligned.get("index", aligned["sample"]).ndim == 2:
         aligned["index"] = aligned["index"].copy(data=np.argsort(order)[aligned["index"].values])
-    return aligned
+    return cast("Along", aligned)
 
 
 def _count(values: Any) -> int:

@@ -142,7 +142,7 @@ def _given(
 ) -> NDArray[np.float64]:
     if values is None:
         raise BadDataError(f"{why}; none were given")
-    same_samples(values, ds, ("the scores or features", "the dataset"))
+    values = same_samples(values, ds, ("the scores or features", "the dataset"))
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != ndim or np.isnan(found).any():
         bad = f"{np.isnan(found).sum()} NaN among them"

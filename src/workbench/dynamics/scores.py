@@ -145,7 +145,7 @@ def cartography(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
 
 def _given(logits: xr.DataArray, labels: Labels) -> NDArray[np.int64]:
     """The labels, checked."""
-    same_samples(logits, labels, ("the logits", "the labels"))
+    labels = same_samples(labels, logits, ("the labels", "the logits"))
     given, classes = np.asarray(labels), logits.sizes["class"]
     outside = np.flatnonzero((given < 0) | (given >= classes) | (given != np.floor(given)))
     if len(outside):

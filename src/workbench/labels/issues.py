@@ -201,8 +201,8 @@ def find_issues(
     given, found = aligned(labels, probabilities, classes)
     ids = _ids(labels, found, neighbors)
     if neighbors is not None:
-        order = xr.DataArray(ids, coords={"sample": ids}, dims="sample")
-        neighbors = same_samples(neighbors, order, ("the neighbours", "labels"))
+        named = xr.DataArray(ids, coords={"sample": ids}, dims="sample")
+        neighbors = same_samples(neighbors, named, ("the neighbours", "labels"))
     need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
     with ThreadPoolExecutor(1) as pool:
         # NumPy lets go of the interpreter's lock, so that the two share the cores. cleanlab

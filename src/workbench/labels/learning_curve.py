@@ -143,7 +143,7 @@ def learning_curve(
     >>> curve.answer(100).startswith("100 more labels: expected gain")
     True
     """
-    same_samples(labels, features, ("labels", "features"))
+    labels = same_samples(labels, features, ("labels", "features"))
     known = np.flatnonzero(np.asarray(labels) >= 0)
     given, source = class_numbers(np.asarray(labels)[known]), features.isel(sample=known)
     n, classes = len(given), np.unique(given)

@@ -176,7 +176,7 @@ def _aligned(
     if found.dims == ("sample", "class"):
         found = same_samples(found, labels, ("the probabilities", "labels"))
         if isinstance(labels, xr.DataArray) and "class" in labels.coords:
-            found = in_order(found, labels["class"].values)
+            found = in_order(found, labels["class"].values.tolist())
     p = _shares(found)
     given = class_flags(labels, len(p))
     if given.shape != p.shape:

@@ -80,7 +80,7 @@ def next_batch(
         raise ValueError(f"method={method!r} is not one of {', '.join(get_args(Method))}")
     if n < 1:
         raise ValueError(f"n={n} must be 1 or more")
-    same_samples(features, labels, ("features", "labels"))
+    labels = same_samples(labels, features, ("labels", "features"))
     vectors, given = np.asarray(features, dtype=np.float64), np.asarray(labels)
     pool = np.flatnonzero(given < 0)
     if not len(pool):
@@ -111,7 +111,7 @@ def _margins(
     if probabilities is None:
         raise ValueError('method="margin" needs the probabilities= of a model trained so far')
     found = load_probabilities(probabilities)
-    same_samples(found, features, ("probabilities", "features"))
+    found = same_samples(found, features, ("probabilities", "features"))
     second, first = np.sort(np.asarray(found.values), axis=1)[:, -2:].T
     return np.asarray(first - second, dtype=np.float64)
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -138,7 +138,7 @@ def named_labels(labels: Labels, classes: Any = None) -> tuple[Any, list[str] | 
         names = labels.attrs.get("classes")
     categories = getattr(getattr(labels, "dtype", None), "categories", None)
     if categories is not None:
-        codes = pd.Categorical(labels)
+        codes = pd.Categorical(cast("Any", labels))
         if names is not None:
             codes = codes.set_categories([str(name) for name in names])
         return np.asarray(codes.codes, np.int64), [str(name) for name in codes.categories]
@@ -384,7 +384,7 @@ def _groups(
         return np.arange(source.sizes["sample"])
     given = np.asarray(same_samples(groups, source, ("groups", "features")))
     _, group = np.unique(given, return_inverse=True)
-    alone = np.flatnonzero(given == -1) if given.dtype.kind in "iuf" else []
+    alone = np.flatnonzero((given == -1) & (given.dtype.kind in "iuf"))
     group[alone] = group.max() + 1 + np.arange(len(alone))
     numbers: NDArray[np.int64] = np.unique(group, return_inverse=True)[1]
     return numbers
