@@ -66,8 +66,8 @@ lock: | $(UV)  ## resolve the locks from pyproject.toml (UPGRADE=--upgrade: newe
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) --no-header --no-annotate --no-emit-index-url
 
-audit: $(STAMP)  ## look the locks up in the database of known holes (needs the network)
-	$(UV) tool run --quiet pip-audit --disable-pip --require-hashes --requirement requirements.lock --requirement torch.lock
+audit: $(STAMP)  ## look the locks up in the database of known holes (asks the index)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock --requirement torch.lock
 
 wheel: $(STAMP)  ## build the package into dist/
 	$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist

@@ -24,6 +24,7 @@ def test_other_data_are_told_and_not_failed():
     check({})
 
 
+@pytest.mark.kernel
 def test_verdicts_are_recorded_and_shown_also_when_one_fails():
     claims = {"a < b": True, "b < a": False, "about others": None}
     notebook = executed(f"from workbench.batch import check\ncheck({claims})", allow_errors=True)

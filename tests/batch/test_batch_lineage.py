@@ -71,6 +71,7 @@ def chain(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return read_runs()[0].folder
 
 
+@pytest.mark.kernel
 def test_what_was_read_and_written_is_noted_traced_and_verified(chain: Path) -> None:
     last, first = read_runs()
     assert first.seeds == {"seed": 5}
@@ -112,6 +113,7 @@ def test_what_was_read_and_written_is_noted_traced_and_verified(chain: Path) -> 
     ]
 
 
+@pytest.mark.kernel
 def test_a_run_is_exported_as_a_process_run_crate(chain: Path) -> None:
     from rocrate.rocrate import ROCrate
 

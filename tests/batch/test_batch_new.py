@@ -25,6 +25,7 @@ def folder(tmp_path):
     return folder
 
 
+@pytest.mark.kernel
 def test_it_keeps_the_contract_and_runs_with_the_smoke_preset(folder, tmp_path):
     path = new_notebook("07_my_question", "Who looks like whom?", folder)
     assert problems(path) == []
@@ -39,6 +40,7 @@ def test_it_keeps_the_contract_and_runs_with_the_smoke_preset(folder, tmp_path):
     assert results["accuracy"]["vote"] > 0.9 > 0.2 > results["accuracy"]["guessing"]
 
 
+@pytest.mark.kernel
 def test_it_takes_the_readers_own_data(folder, tmp_path):
     path = new_notebook("02_mine", folder=folder)
     cells = nbformat.read(path, as_version=4).cells

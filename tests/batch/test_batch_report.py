@@ -37,6 +37,9 @@ batch.check({"it holds": True, "it does not": False, "of others": None}, strict=
 """
 
 
+pytestmark = pytest.mark.kernel
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
     """A run on stand-in data, one on others, and one that failed."""

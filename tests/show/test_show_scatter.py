@@ -269,6 +269,7 @@ def executed(monkeypatch, run_id):
     return outputs, notebook.metadata, html
 
 
+@pytest.mark.kernel
 def test_a_batch_run_shows_the_picture_and_keeps_no_widget(monkeypatch):
     outputs, metadata, html = executed(monkeypatch, "run-7")
     assert outputs == [{"text/plain", "image/png"}]
@@ -276,6 +277,7 @@ def test_a_batch_run_shows_the_picture_and_keeps_no_widget(monkeypatch):
     assert "data:image/png;base64," in html
 
 
+@pytest.mark.kernel
 def test_elsewhere_there_are_a_widget_with_its_state_and_the_picture(monkeypatch):
     outputs, metadata, html = executed(monkeypatch, "")
     assert "application/vnd.jupyter.widget-view+json" in outputs[0]
