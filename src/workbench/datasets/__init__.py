@@ -2,6 +2,7 @@
 
 from workbench.datasets.coreset import coreset
 from workbench.datasets.dataset import subset
+from workbench.datasets.distil import distil, predict_distilled
 from workbench.datasets.errors import (
     BadDataError,
     BadImageError,
@@ -20,6 +21,8 @@ __all__ = [
     "splits",
     "subset",
     "coreset",
+    "distil",
+    "predict_distilled",
     "BadDataError",
     "BadImageError",
     "DataNotFoundError",
