@@ -1,5 +1,6 @@
 """Samples of two things aligned by their ids, and pixels scaled to 0 to 1."""
 
+import warnings
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -75,12 +76,35 @@ def _count(values: Any) -> int:
 
 
 def unit_range(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels as float32: integers divided by the largest number of their type, others as they are.
+    """Pixels as float32 in 0 to 1: 16 bits divided by 65,535, other integers by 255, floats not.
+
+    An integer image that is not of 16 bits holds bytes, whatever its dtype: nobody stores images
+    from 0 to 2^31.
+
+    Raises
+    ------
+    ValueError
+        Such an integer is beyond 0 to 255.
 
     Examples
     --------
     >>> unit_range(np.array([0, 255], np.uint8)).tolist()
     [0.0, 1.0]
     """
-    top = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
+    top = 1
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        top = 65535
+        if values.size and values.max() < top / 10:
+            warnings.warn(
+                "16-bit images use less than a tenth of 0 to 65,535 and look black to a model; "
+                "divide them by their greatest possible value to use all of 0 to 1",
+                stacklevel=2,
+            )
+    elif values.dtype.kind in "iu":
+        top = 255
+        if values.itemsize > 1 and values.size and not 0 <= values.min() <= values.max() <= top:
+            raise ValueError(
+                f"images of {values.dtype} hold {values.min()} to {values.max()}; integers must "
+                "lie in 0 to 255 or be uint16; else divide by the greatest possible value yourself"
+            )
     return np.ascontiguousarray(values, dtype=np.float32) / np.float32(top)

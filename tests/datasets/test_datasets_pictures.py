@@ -1,9 +1,11 @@
 import io
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from workbench.datasets import BadDataError, load
 from workbench.datasets.errors import BadImageError
 from workbench.datasets.images import decode, header_size
 
@@ -149,3 +151,61 @@ def test_decompression_bomb():
     header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
     with pytest.raises(BadImageError, match="decompression bomb"):
         decode(bytes(header), "here")
+
+
+RAMP = np.arange(64).reshape(8, 8) / 63
+
+
+def saved(folder, values, suffix="tif"):
+    (folder / "a").mkdir(parents=True)
+    for row, image in enumerate(values):
+        Image.fromarray(image).save(folder / "a" / f"{row}.{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "suffix"),
+    [
+        ("u2", 0, 4095, "png"),
+        ("u2", 291, 694, "tif"),
+        ("i4", 291, 694, "tif"),
+        ("f4", 291, 694, "tif"),
+    ],
+)
+def test_a_camera_of_few_bits_is_announced(tmp_path, dtype, low, high, suffix):
+    images = [(low + share * (high - low) * RAMP).astype(dtype) for share in (0.5, 1.0)]
+    folder = saved(tmp_path / "camera", images, suffix)
+    with pytest.warns(UserWarning, match=f"hold {low} to {high} of a possible 0 to 65535, less"):
+        flat = load(folder, mode="L")
+    assert flat.image.values.max() < 26
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wanted in ("data", (low, high)):
+            ds = load(folder, mode="L", range=wanted)
+            lazy = load(folder, mode="L", range=wanted, lazy=True)
+            assert ds.attrs["range"] == [low, high]
+            # one range for the whole dataset: the first image is half as bright as the second
+            assert ds.image.values.max(axis=(1, 2, 3)).tolist() == pytest.approx([127, 255], abs=1)
+            np.testing.assert_array_equal(lazy.image.values, ds.image.values)
+
+
+def test_bytes_have_no_range_and_a_wrong_range_is_refused(tmp_path):
+    folder = saved(tmp_path / "bytes", [(255 * RAMP).astype("u1")], "png")
+    assert "range" not in load(folder, range="data").attrs
+    for wrong in ("all", (3, 3), (1, 2, 3)):
+        with pytest.raises(BadDataError, match="is none of 'dtype', 'data'"):
+            load(folder, range=wrong)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jpg", "png"])
+def test_a_turned_picture_is_cropped_nowhere(tmp_path, suffix):
+    stored = np.zeros((40, 100, 3), np.uint8)
+    stored[:, :50] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a").mkdir()
+    Image.fromarray(stored).save(tmp_path / "a" / f"0.{suffix}", exif=exif)
+    ds = load(tmp_path, mode="L")
+    assert ds.image.shape[1:3] == (100, 40)
+    assert (ds.image.values[0, :45] > 200).all()
+    assert (ds.image.values[0, 55:] < 50).all()

@@ -105,7 +105,7 @@ class TestErrors:
             getattr(dynamics, score)(logits, [0, 1, 2, 3, 0])
 
     def test_other_samples(self, score):
-        with pytest.raises(ValueError, match="the logits hold 5 samples and the labels 3"):
+        with pytest.raises(ValueError, match="the labels hold 3 samples and the logits 5"):
             getattr(dynamics, score)(random_logits(), [0, 1, 2])
 
 

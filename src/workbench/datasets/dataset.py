@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from workbench.datasets.errors import BadDataError
 
-Scalar = str | int | list[int] | list[str]
+Scalar = str | int | list[int] | list[float] | list[str]
 
 
 def subset(ds: xr.Dataset, n: int, seed: int = 0) -> xr.Dataset:

@@ -20,10 +20,12 @@ from workbench.datasets.errors import BadImageError, SkippedWarning
 Fit = Literal["crop", "pad", "stretch"]
 Mode = Literal["RGB", "L"]
 Size = tuple[int, int]
+Values = tuple[float, float]
 Item = str | bytes | None  # a path, an encoded picture, or nothing where one should be
 FITS: tuple[str, ...] = get_args(Fit)
 MODES: tuple[str, ...] = get_args(Mode)
 CHANNELS = {"RGB": 3, "L": 1}
+_DEEP = ("I", "F")  # modes of more than 8 bits
 _PART = re.compile(r"(.+)#offset=(\d+)&size=(\d+)")
 _BATCH = 1024
 _BLOCK = 128  # small: a scattered choice decodes the whole block around each picture
@@ -31,12 +33,18 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 def decode(
-    content: bytes, where: str, size: Size | None = None, fit: Fit = "crop", mode: Mode = "RGB"
+    content: bytes,
+    where: str,
+    size: Size | None = None,
+    fit: Fit = "crop",
+    mode: Mode = "RGB",
+    values: Values | None = None,
 ) -> NDArray[np.uint8]:
     """Return the first frame of an encoded picture, upright, as (y, x, channel).
 
-    Transparency is laid on white. 16-bit grey is divided by 257; other integer and float pictures
-    that go beyond bytes are stretched from their least to their greatest value.
+    Transparency is laid on white. In pictures of more than 8 bits `values`, the least and the
+    greatest, become 0 and 255, and what lies beyond is clipped; left out, those of
+    :func:`value_range` of this picture alone.
 
     Raises
     ------
@@ -47,7 +55,7 @@ def decode(
         with Image.open(io.BytesIO(content)) as image:
             if size is not None:  # a large JPEG is decoded at a half, a quarter or an eighth
                 image.draft(None, (2 * max(size), 2 * max(size)))
-            picture = _plain(ImageOps.exif_transpose(image), mode)
+            picture = _plain(ImageOps.exif_transpose(image), mode, values)
         if size is not None:
             picture = _fitted(picture, size, fit)
         return np.asarray(picture, dtype=np.uint8).reshape(*picture.size[::-1], CHANNELS[mode])
@@ -68,34 +76,65 @@ def header_size(file: str | os.PathLike[str] | bytes | None) -> Size | None:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:  # type: ignore[arg-type]
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) >= 5
+            if image.format == "TIFF":  # whose size Pillow turns already, depending on its version
+                tags = image.tag_v2  # type: ignore[attr-defined]
+                width, height = tags[0x0100], tags[0x0101]
             return (width, height) if turned else (height, width)
     except Exception:  # whatever is wrong with it is reported when it is decoded
         return None
 
 
-def _plain(image: Image.Image, mode: Mode) -> Image.Image:
+def deep_values(encoded: bytes) -> tuple[Values, bool] | None:
+    """Least and greatest value of a picture of more than 8 bits, and whether it has just 16.
+
+    None for one of 8 bits, and for one that cannot be read, which is reported when it is decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if not image.mode.startswith(_DEEP):
+                return None
+            # Pillow has opened a 16-bit PNG both as I;16 and as I, depending on its version
+            sixteen = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")
+            numbers = np.asarray(image, dtype=np.float64)
+            finite = numbers[np.isfinite(numbers)]
+            return (float(finite.min()), float(finite.max())), sixteen
+    except Exception:  # as above
+        return None
+
+
+def value_range(seen: Values, sixteen: bool) -> Values:
+    """The range of pictures of more than 8 bits whose values lie where they were seen.
+
+    0 to 65,535 for 16 bits; for others, which have no range of their own, the first of 0 to 1, 0
+    to 255 and 0 to 65,535 that holds the values, else their least and greatest.
+    """
+    tops = (65535.0,) if sixteen else (1.0, 255.0, 65535.0)
+    for top in tops:
+        if seen[0] >= 0 and seen[1] <= top:
+            return 0.0, top
+    return seen
+
+
+def _plain(image: Image.Image, mode: Mode, values: Values | None) -> Image.Image:
     """Return the picture in 8-bit grey or RGB."""
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_to_bytes(np.asarray(image), image))
+    if image.mode.startswith(_DEEP):
+        sixteen = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")
+        image = Image.fromarray(_to_bytes(np.asarray(image), values, sixteen))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
     return image.convert("RGB").convert(mode) if image.mode != mode else image
 
 
-def _to_bytes(values: NDArray[np.generic], image: Image.Image) -> NDArray[np.uint8]:
-    """Scale pixels of more than 8 bits. A clip would turn most 16-bit pictures white."""
-    numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(numbers.min()), float(numbers.max())
-    # Pillow has opened a 16-bit PNG both as I;16 and as I, depending on its version
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        low, high = 0.0, 65535.0
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    span = (high - low) or 1.0
-    return np.rint((numbers - low) / span * 255).astype(np.uint8)
+def _to_bytes(
+    pixels: NDArray[np.generic], values: Values | None, sixteen: bool
+) -> NDArray[np.uint8]:
+    numbers = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
+    if values is None:
+        values = value_range((float(numbers.min()), float(numbers.max())), sixteen)
+    low, high = values
+    share = (numbers - low) / ((high - low) or 1.0)
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
 def _fitted(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
@@ -123,6 +162,7 @@ class Pictures:
     fit: Fit = "crop"
     mode: Mode = "RGB"
     on_bad: str = "skip"
+    values: Values | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -153,7 +193,7 @@ class Pictures:
     def read(self, row: int) -> tuple[NDArray[np.uint8], bytes]:
         """Return one picture and the SHA-256 digest of its encoded bytes."""
         encoded = content(self.items[row], self.names[row])
-        image = decode(encoded, self.names[row], self.size, self.fit, self.mode)
+        image = decode(encoded, self.names[row], self.size, self.fit, self.mode, self.values)
         return image, hashlib.sha256(encoded).digest()
 
     def try_all(self) -> Iterator[tuple[NDArray[np.uint8], bytes] | BadImageError]:

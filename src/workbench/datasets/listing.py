@@ -23,18 +23,24 @@ from workbench.datasets.images import (
     Mode,
     Pictures,
     Size,
+    Values,
+    content,
+    deep_values,
     header_size,
     listed,
     located,
+    value_range,
 )
 
 OnBad = Literal["skip", "raise"]
+Range = Literal["dtype", "data"] | tuple[float, float]
 # Above either of these a collection is lazy unless the caller says otherwise.
 EAGER_BYTES = 512 * 2**20
 EAGER_IMAGES = 20_000
 _HEADERS = 100
 _DEFAULT_SIZE = (64, 64)
 _LARGEST_OWN_SIDE = 256
+_EIGHT_BIT = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,13 @@ class Options:
     mode: Mode | None = None
     lazy: bool | None = None
     on_bad: OnBad = "skip"
+    range: Range = "dtype"
 
     def __post_init__(self) -> None:
+        given: Any = self.range
+        named = given in ("dtype", "data")
+        if not named and (isinstance(given, str) or len(given) != 2 or given[0] >= given[1]):
+            raise BadDataError(f"range={given!r} is none of 'dtype', 'data' and (low, high)")
         for key, allowed in (
             ("fit", FITS),
             ("mode", MODES),
@@ -121,7 +132,12 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
     size = options.pair or _common_size(listing.items)
     attrs |= {"resized_to": list(size), "fit": options.fit}
     mode = options.mode or listing.mode
-    pictures = Pictures(listing.items, listing.names, size, options.fit, mode, options.on_bad)
+    values = _values(listing, options.range)
+    if values is not None:
+        attrs |= {"range": list(values)}
+    pictures = Pictures(
+        listing.items, listing.names, size, options.fit, mode, options.on_bad, values
+    )
     eager = np.prod(pictures.shape) <= EAGER_BYTES and len(listing.items) <= EAGER_IMAGES
     if options.lazy or (options.lazy is None and not eager):
         attrs |= {"sha256": _listed_sha(listing), "sha256_of": "sample ids and file sizes"}
@@ -139,6 +155,45 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
         "sha256_of": "sample ids and encoded images",
     }
     return _build(listing, image, attrs)
+
+
+def _values(listing: Listing, wanted: Range) -> Values | None:
+    """The values that become black and white in pictures of more than 8 bits, None without any.
+
+    A hundred evenly spaced pictures tell whether there are any; where 16 bits do not settle the
+    range, or the data shall, all are looked at.
+    """
+
+    def look(row: int) -> tuple[Values, bool] | None:
+        item = listing.items[row]
+        if isinstance(item, str) and item.lower().endswith(_EIGHT_BIT):
+            return None
+        try:
+            return deep_values(content(item, listing.names[row]))
+        except BadImageError:  # as it is reported when it is decoded
+            return None
+
+    seen = [found for found in map(look, _spaced(len(listing.items))) if found]
+    if not seen:
+        return None
+    if not isinstance(wanted, str):
+        return float(wanted[0]), float(wanted[1])
+    sixteen = all(just for _, just in seen)
+    if wanted == "data" or not sixteen:
+        seen = [found for found in map(look, range(len(listing.items))) if found]
+    ends = min(low for (low, _), _ in seen), max(high for (_, high), _ in seen)
+    if wanted == "data":
+        return ends
+    values = value_range(ends, sixteen)
+    if ends[1] - ends[0] < (values[1] - values[0]) / 10:
+        warnings.warn(
+            f"the images hold {ends[0]:g} to {ends[1]:g} of a possible {values[0]:g} to "
+            f"{values[1]:g}, less than a tenth, and come out nearly flat; range='data' or "
+            "range=(low, high) spreads them over all grey levels",
+            UserWarning,
+            stacklevel=4,
+        )
+    return values
 
 
 def _build(listing: Listing, image: Any, attrs: dict[str, Scalar]) -> xr.Dataset:
@@ -191,10 +246,15 @@ def _report(
 
 def _common_size(items: Sequence[Item]) -> Size:
     """Return the size that evenly spaced images agree on, if small; else 64 x 64."""
-    spaced = np.unique(np.linspace(0, len(items) - 1, _HEADERS).astype(int))
-    sizes = {header_size(items[row]) for row in spaced} - {None}
+    sizes = {header_size(items[row]) for row in _spaced(len(items))} - {None}
     own = sizes.pop() if len(sizes) == 1 else None
     return own if own is not None and max(own) <= _LARGEST_OWN_SIDE else _DEFAULT_SIZE
+
+
+def _spaced(n: int) -> list[int]:
+    """At most a hundred evenly spaced positions."""
+    spaced: list[int] = np.unique(np.linspace(0, n - 1, _HEADERS).astype(int)).tolist()
+    return spaced
 
 
 def _joined_sha(sample: NDArray[Any], digests: Sequence[bytes]) -> str:

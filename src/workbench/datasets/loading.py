@@ -10,7 +10,7 @@ import xarray as xr
 from workbench.datasets import folder, shards, table
 from workbench.datasets.errors import BadDataError, DataNotFoundError
 from workbench.datasets.images import Fit, Mode, Size
-from workbench.datasets.listing import OnBad, Options, collect, of_split
+from workbench.datasets.listing import OnBad, Options, Range, collect, of_split
 from workbench.datasets.named import NAMES, SPLITS, load_named
 
 
@@ -26,6 +26,7 @@ def load(
     mode: Mode | None = None,
     lazy: bool | None = None,
     on_bad: OnBad = "skip",
+    range: Range = "dtype",  # noqa: A002 - the field's word
     image: str | None = None,
     label: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
@@ -64,6 +65,13 @@ def load(
         "skip" drops an image that cannot be read, with a warning and the count in
         ``attrs["skipped"]``; a lazy one is found out too late to be dropped, and comes back black
         with a warning when it is computed. "raise" raises, for a lazy one when it is computed.
+    range
+        Which values become 0 and 255 in images of more than 8 bits, for the whole dataset.
+        "dtype": 0 to 65,535 for 16 bits; for 32 bits and floats, which have no range of their own,
+        the first of 0 to 1, 0 to 255 and 0 to 65,535 that holds all values, else the least and
+        the greatest of all. Where the images use less than a tenth of it, as a 12-bit camera's
+        do, a warning says so. "data": the least and the greatest of all. (low, high): these, and
+        what lies beyond is clipped. ``attrs["range"]`` tells.
     image
         Tables only, as is all that follows. The column of paths (relative to the table), encoded
         bytes or ``{"bytes", "path"}`` structs; left out, the first of image, path, file, filename,
@@ -104,7 +112,7 @@ def load(
     >>> dict(ds["image"].sizes)
     {'sample': 50, 'y': 8, 'x': 8, 'channel': 1}
     """
-    options = Options(size, fit, mode, lazy, on_bad)
+    options = Options(size, fit, mode, lazy, on_bad, range)
     columns = {"image": image, "label": label, "classes": classes}
     given = [key for key, value in columns.items() if value is not None]
     if isinstance(name, str) and name in NAMES:
