@@ -94,7 +94,7 @@ def test_pages_are_what_is_not_complete_and_the_work_goes_on(ds, anna, tmp_path)
     assert again.page() == [0]
     assert again.page(skip=[0]) == [2]
     assert boxes.annotated(ds, anna.store).values.tolist() == [False, True, False, True]
-    assert repr(again) == "<Annotation of 4 images, 2 complete>"
+    assert repr(again) == "<Annotation: 2 of 4 images complete, 1 boxes>"
 
 
 def test_images_are_upright_and_small_while_coordinates_are_not(ds, tmp_path):

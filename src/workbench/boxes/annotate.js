@@ -126,7 +126,7 @@ function render({ model, el }) {
       draw("polyline", { points: corners.join(" "), class: "wb-outline wb-new", stroke: colorOf(classes[kind]) }, svg);
       for (const [x, y] of corners) draw("circle", { cx: x, cy: y, r: 4 * unit, class: "wb-handle" }, svg);
     }
-    const held = item.done ? (review ? item.done : "complete") : "";
+    const held = item.done === "seen" ? "" : item.done;
     const open = item.objects.filter((one) => one.open).length;
     const text = item.image ? `${item.objects.length - open} objects${open ? `, ${open} proposed` : ""}` : "cannot be read";
     box.dataset.done = item.done ? "yes" : "";
@@ -370,7 +370,7 @@ function render({ model, el }) {
 
   function complete(item) {
     const open = item.objects.filter((one) => one.open).length;
-    item.done = true;
+    item.done = "complete";
     change(item, [], true);
     goOn(item);
     if (open) say(`${open} proposals of sample ${item.sample} were not confirmed and are not taken; z goes back.`);
@@ -399,7 +399,7 @@ function render({ model, el }) {
     if (!review) {
       for (const item of page().filter((one) => !one.done)) {
         if (!options.viewedAsDone && !item.objects.some((one) => !one.open)) continue;
-        item.done = true;
+        item.done = "complete";
         change(item, [], true);
       }
     }

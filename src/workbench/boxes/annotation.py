@@ -116,6 +116,8 @@ class Annotation(Panel):
     """What :func:`annotate` returns: one annotator at work on one store, and the widget."""
 
     front = (("workbench.boxes", "annotate.js"), ("workbench.boxes", "annotate.css"))
+    #: Whether the boxes that were given count only where they are confirmed.
+    _are_proposals = True
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class Annotation(Panel):
         viewed_as_done: bool = False,
         shapes: Sequence[str] = SHAPES,
         reviewer: str | None = None,
+        seed: int = 0,
     ) -> None:
         if min(page) < 1:
             raise ValueError(f"a page of {page[0]} rows and {page[1]} columns holds no image")
@@ -137,11 +140,12 @@ class Annotation(Panel):
         self.ds, self.classes = ds, [str(name) for name in classes]
         self.reviewer = reviewer or user_name()
         self.given = objects_of(as_table([] if boxes is None else boxes, ds))
-        self.store = store if isinstance(store, Store) else Store(store, ds)
+        self.store = store if isinstance(store, Store) else Store(store, ds, seed)
         self._size = page[0] * page[1]
         self.ids = [str(name) for name in ds["sample"].values]
         self._own: dict[Any, pd.DataFrame] = {}
-        self.done: set[str | None] = set()
+        #: Sample and object to this annotator's last action on it.
+        self.actions: dict[tuple[str, str], str] = {}
         self._refresh()
         super().__init__(
             columns=page[1],
@@ -149,27 +153,36 @@ class Annotation(Panel):
             viewedAsDone=viewed_as_done,
             shapes=list(shapes),
             reviewer=self.reviewer,
-            review=False,
+            review=not self._are_proposals,
         )
 
     def page(self, skip: Iterable[int] = ()) -> list[int]:
-        """The next images that are not complete, by position, less `skip`."""
+        """The next cards of the queue that nothing was decided on, less `skip`."""
         skipped = set(skip)
-        still_open = (
-            at for at, name in enumerate(self.ids) if name not in self.done and at not in skipped
-        )
-        return list(islice(still_open, self._size))
+        waiting = (at for at in range(len(self)) if at not in skipped and not self.held(at))
+        return list(islice(waiting, self._size))
+
+    def __len__(self) -> int:
+        """How many cards the queue has: here one an image, in the order of the dataset."""
+        return len(self.ids)
+
+    def place(self, at: int) -> int:
+        """The position of a card's image."""
+        return at
+
+    def held(self, at: int) -> str:
+        """What this annotator decided on a card, in a word; "" while it is open."""
+        return "complete" if (self.ids[at], IMAGE) in self.actions else ""
 
     def objects(self, at: int) -> Objects:
-        """The objects of an image as this annotator left them; proposals are ``open``."""
-        given = self.given.get(self.ds["sample"].values[at], {})
-        proposed = {name: row | {"open": True} for name, row in given.items()}
-        return decide(proposed, self._own.get(self.ids[at], pd.DataFrame(columns=COLUMNS)))
+        """The objects of a card's image as this annotator left them; proposals are ``open``."""
+        place = self.place(at)
+        given = self.given.get(self.ds["sample"].values[place], {})
+        before = {name: row | {"open": self._are_proposals} for name, row in given.items()}
+        return decide(before, self._own.get(self.ids[place], pd.DataFrame(columns=COLUMNS)))
 
-    def save(
-        self, at: int, changes: Sequence[Row], done: bool = False, source: str = "drawn"
-    ) -> None:
-        """Save what was done to objects of an image, all of it or nothing.
+    def save(self, at: int, changes: Sequence[Row], done: bool = False) -> None:
+        """Save what was done to objects of a card's image, all of it or nothing.
 
         Each change has ``id`` and either ``label`` with ``box`` or ``points``, or nothing more
         for one that was deleted.
@@ -181,16 +194,22 @@ class Annotation(Panel):
         StoreError
             It could not be saved.
         """
-        sample, decisions = self.ids[at], []
+        decided: list[tuple[str, str, Row | None]] = []
         for change in changes:
-            data = json.dumps(self._checked(at, change)) if "label" in change else None
-            action = "none" if data is None else "change"
-            decisions.append(
-                Decision(sample, action, -1, -1, None, source, str(change["id"]), data)
-            )
-        if done:
-            decisions.append(Decision(sample, "confirm", -1, -1, None, source, IMAGE))
-        self.store.append(decisions, self.reviewer)
+            data = self._checked(self.place(at), change) if "label" in change else None
+            decided.append((str(change["id"]), "change" if data else "none", data))
+        self._append(at, [*decided, (IMAGE, "confirm", None)] if done else decided)
+
+    def _append(
+        self, at: int, decided: Iterable[tuple[str, str, Row | None]], source: str = "drawn"
+    ) -> None:
+        """Save object, action and data of each decision."""
+        sample = self.ids[self.place(at)]
+        rows = [
+            Decision(sample, action, -1, -1, None, source, name, json.dumps(data) if data else None)
+            for name, action, data in decided
+        ]
+        self.store.append(rows, self.reviewer)
         self._refresh(sample)
 
     def answer(self, message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -211,24 +230,26 @@ class Annotation(Panel):
         if kind == "card":
             return [{"do": "card", "card": self.card(at)}]
         if kind == "close":
-            return [{"do": "close", "at": at, "image": self._image(at, _CLOSE)}]
+            return [{"do": "close", "at": at, "image": self._image(self.place(at), _CLOSE)}]
         return [{"do": "status", "parts": self.status()}]
 
     def card(self, at: int) -> dict[str, Any]:
         """An image and its objects, ready to be sent as JSON."""
+        place = self.place(at)
         return {
             "at": at,
-            "sample": self.ids[at],
-            "image": self._image(at, _SCREEN),
-            "size": self._full_size(at)[::-1].tolist(),
-            "objects": [_sent(name, row) for name, row in self.objects(at).items()],
-            "done": self.ids[at] in self.done,
+            "sample": self.ids[place],
+            "image": self._image(place, _SCREEN),
+            "size": self.full_size(place)[::-1].tolist(),
+            "objects": [sent(name, row) for name, row in self.objects(at).items()],
+            "done": self.held(at),
         }
 
     def status(self) -> list[str]:
         """How far the annotation has come, in a few short texts."""
         drawn = sum((own["action"] == "change").sum() for own in self._own.values())
-        parts = [f"{len(self.done):,} of {len(self.ids):,} images complete", f"{drawn:,} boxes"]
+        done = sum(name == IMAGE for _, name in self.actions)
+        parts = [f"{done:,} of {len(self.ids):,} images complete", f"{drawn:,} boxes"]
         for row in box_agreement(self.ds, self.store).to_dict("records"):
             pair = {row["first"], row["second"]}
             if self.reviewer in pair and row["images"]:
@@ -242,15 +263,19 @@ class Annotation(Panel):
         return self.status(), f'<div style="display:flex;flex-wrap:wrap;gap:12px">{cards}</div>'
 
     def __repr__(self) -> str:
-        return f"<Annotation of {len(self.ids):,} images, {len(self.done):,} complete>"
+        return f"<{type(self).__name__}: {', '.join(self.status())}>"
 
     def _undo(self) -> dict[str, Any]:
         sample = self.store.undo(self.reviewer, objects=True)
         if sample is None:
             return {"do": "undone", "at": None}
         self._refresh(sample)
-        at = self.ids.index(sample)
+        at = self._card_of(sample)
         return {"do": "undone", "at": at, "card": self.card(at)}
+
+    def _card_of(self, sample: str) -> int:
+        """The card that shows what was undone."""
+        return self.ids.index(sample)
 
     def _refresh(self, sample: str | None = None) -> None:
         """Take in what this annotator's decisions are by now, on one image or all of them."""
@@ -258,16 +283,19 @@ class Annotation(Panel):
         own = current[current["reviewer"] == self.reviewer]
         self._own.pop(sample or "", None)
         self._own |= dict(list(own.groupby("sample")))
-        self.done -= {sample}
-        self.done |= set(own.loc[own["object"] == IMAGE, "sample"])
+        kept = {key: action for key, action in self.actions.items() if key[0] != sample}
+        self.actions = kept | dict(
+            zip(zip(own["sample"], own["object"], strict=True), own["action"], strict=True)
+        )
 
-    def _full_size(self, at: int) -> NDArray[np.int64]:
+    def full_size(self, at: int) -> NDArray[np.int64]:
+        """Height and width of the image at a position."""
         size: NDArray[np.int64] = image_sizes(self.ds.isel(sample=[at]))[0]
         return size
 
     def _checked(self, at: int, change: Row) -> Row:
         """A shape within its image, to a hundredth of a pixel."""
-        edges = self._full_size(at)[::-1]
+        edges = self.full_size(at)[::-1]
         points = change.get("points")
         shape = np.asarray(change["box"] if points is None else points, float).reshape(-1, 2)
         shape = shape.clip(0, edges).round(2)
@@ -292,7 +320,7 @@ class Annotation(Panel):
         path = str(one["path"].values) if "path" in self.ds else ""
         if not path:
             return np.asarray(one["image"].values)
-        size = self._full_size(at)
+        size = self.full_size(at)
         height, width = np.ceil(size * min(1, longest / size.max())).astype(int).tolist()
         try:
             return decode(Path(path).read_bytes(), path, (height, width), "stretch")
@@ -303,21 +331,20 @@ class Annotation(Panel):
         """An image with its objects drawn on it, as HTML."""
         from PIL import Image, ImageDraw
 
-        pixels = self._pixels(at, _STILL)
+        pixels = self._pixels(self.place(at), _STILL)
         image = Image.fromarray(
             picture(np.zeros((1, 1, 1), np.uint8) if pixels is None else pixels)
         )
         image.thumbnail((_STILL, _STILL))
-        pen, scale = ImageDraw.Draw(image), image.size / self._full_size(at)[::-1]
+        pen, scale = ImageDraw.Draw(image), image.size / self.full_size(self.place(at))[::-1]
         objects = self.objects(at).values()
         for row in objects:
-            shape = row["points"] or [[row[x], row[y]] for x, y in (CORNERS[:2], CORNERS[2:])]
-            corners = [tuple(point) for point in (np.asarray(shape) * scale).tolist()]
-            if row["points"] is None:
-                pen.rectangle(corners, outline="#ffb000", width=2)
-            else:
-                pen.polygon(corners, outline="#ffb000", width=2)
-        name, counts = escape(self.ids[at]), Counter(row["label"] for row in objects)
+            low, high = np.reshape([row[name] for name in CORNERS], (2, 2))
+            ring = [low, (high[0], low[1]), high, (low[0], high[1])]
+            corners = np.asarray(ring if row["points"] is None else row["points"]) * scale
+            around = [*corners.tolist(), corners[0].tolist()]
+            pen.line([tuple(point) for point in around], fill="#ffb000", width=2)
+        name, counts = escape(self.ids[self.place(at)]), Counter(row["label"] for row in objects)
         what = ", ".join(f"{n} {escape(label)}" for label, n in counts.items()) or "nothing drawn"
         return (
             f'<figure style="margin:0;width:{_STILL}px"><img src="{image_uri(image)}" alt="{name}: '
@@ -325,7 +352,7 @@ class Annotation(Panel):
         )
 
 
-def _sent(name: str, row: Row) -> dict[str, Any]:
+def sent(name: str, row: Row) -> dict[str, Any]:
     """An object as the browser has it."""
     points = None if row["points"] is None else np.asarray(row["points"]).tolist()
     box = [float(row[corner]) for corner in CORNERS]

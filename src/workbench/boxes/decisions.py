@@ -165,15 +165,18 @@ def _pairs(one: list[Row], other: list[Row], label: bool = False) -> list[tuple[
 
 def _settled(given: Objects, decisions: pd.DataFrame, least: float) -> list[Row]:
     """The boxes of an image: what was given, as people decided, and then what they added."""
-    kept = []
+    if decisions.empty:
+        return list(given.values())
     votes = decisions[decisions["action"] != "unclear"]
+    own = dict(list(votes.groupby("object")))
+    kept = []
     for name, row in given.items():
-        own = votes[votes["object"] == name]
-        group = [decide({name: row}, own.iloc[[i]]).get(name) for i in range(len(own))]
-        having = [vote for vote in group if vote is not None]
-        if not group:
+        if name not in own:
             kept.append(row)
-        elif len(having) >= least * len(group):
+            continue
+        group = [decide({name: row}, vote).get(name) for _, vote in own[name].groupby("reviewer")]
+        having = [vote for vote in group if vote is not None]
+        if len(having) >= least * len(group):
             kept.append(_merged(having))
     added = votes[~votes["object"].isin(list(given))]
     sets = [list(decide({}, part).values()) for _, part in added.groupby("reviewer")]

@@ -64,7 +64,7 @@ def find_box_issues(boxes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
     pandas.DataFrame
         One row a box and a prediction without one: ``sample``, ``kind``, ``score``, ``is_issue``
         (``score`` of 0.5 and more), ``box`` and ``prediction`` (their rows, -1 for none),
-        ``given`` and ``suggested`` (labels, "" for none).
+        ``given`` and ``suggested`` (labels, "" for none), and the prediction's corners.
 
     Raises
     ------
@@ -94,6 +94,7 @@ def find_box_issues(boxes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
     names = ["sample", "kind", "score", "box", "prediction", "given", "suggested"]
     issues = pd.DataFrame(rows, columns=names).sort_values("score", ascending=False, kind="stable")
     issues.insert(3, "is_issue", issues["score"] >= 0.5)
+    issues[CORNERS] = found[CORNERS].reindex(issues["prediction"]).to_numpy()
     return issues.reset_index(drop=True)
 
 
