@@ -60,3 +60,13 @@ def test_the_usual_index_when_unreachable_or_the_two_do_not_fit(setup, backend, 
 def test_what_still_cannot_be_imported_fails_loudly(setup):
     done, _ = setup(backend=0, failures=9)
     assert done.returncode != 0
+
+
+def test_runs_are_removed_by_a_target_of_their_own():
+    def commands(target):
+        done = subprocess.run(["make", "-n", "-C", ROOT, target], capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert ".venv" in commands("clean")
+    assert "runs" not in commands("clean")
+    assert "runs" in commands("clean-runs")
