@@ -122,6 +122,15 @@ def test_the_site_fetches_nothing_from_elsewhere(site):
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text()), sheet
 
 
+def test_what_the_page_where_is_what_names_is_there():
+    page = (ROOT / "docs" / "where-is-what.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| `(\w[\w/]+/)`:(.*) \|$", page, re.M)
+    packages = {path.parent.name for path in (ROOT / "src" / "workbench").glob("*/__init__.py")}
+    assert {package.split("/")[0] for package, _ in rows} == packages
+    named = {package + file for package, text in rows for file in re.findall(r"`(\w+\.py)`", text)}
+    assert not [file for file in named if not (ROOT / "src" / "workbench" / file).is_file()]
+
+
 @pytest.mark.kernel
 def test_the_search_works_on_pages_opened_from_disk(site):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
