@@ -37,7 +37,9 @@ def test_what_is_not_said_has_its_default_and_other_columns_stay(ds):
 
 
 def test_points_alone_bring_their_box(ds):
-    table = as_table([{"sample": "a", "points": [[1, 5], [4, 2], [3, 9]]}], ds)
+    polygon = {"sample": "a", "points": [[1, 5], [4, 2], [3, 9]]}
+    table = as_table([polygon, row(0, 0, 1, 1)], ds)
+    assert len(as_table([polygon], ds)) == 1
     assert table.loc[0, ["x_min", "y_min", "x_max", "y_max"]].tolist() == [1, 2, 4, 9]
     assert table.loc[0, "points"].shape == (3, 2)
 
@@ -57,7 +59,7 @@ def test_the_table_that_was_given_stays_as_it_is(ds):
         ([row(1, 2, 3, 4), row(5, 2, 3, 4)], "end before they begin, the first is row 1: a, 5.0"),
         ([row(1, np.nan, 3, 4)], "no finite numbers, the first is row 0: a, 1.0, nan"),
         ([row(1, "x", 3, 4)], "no finite numbers"),
-        ([{"sample": "a", "x_min": 1}], "y_min, x_max, y_max missing among sample, x_min"),
+        ([{"sample": "a", "x_min": 1}], "x_max, y_max, y_min missing among sample, x_min"),
         ([row(1, 2, 3, 4, points=[[1, 2], [3, 4]])], "row 0 of the boxes: points must be"),
         ([row(1, 2, 3, 4, points=[1, 2, 3])], "row 0 of the boxes: points must be"),
     ],

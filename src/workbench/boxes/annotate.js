@@ -113,13 +113,13 @@ function render({ model, el }) {
     const unit = matrix ? 1 / matrix.a : 1; // image pixels of a screen pixel
     const [width, height] = item.size;
     draw("image", { href: item.sharp || item.image, width, height, preserveAspectRatio: "none" }, svg);
-    if (item.suggestion) shape(svg, item.suggestion, "wb-shape wb-open wb-suggestion", unit);
     const area = ({ box: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0);
     const inFocus = item === card();
     for (const one of [...item.objects].sort((a, b) => area(b) - area(a))) {
-      const chosen = inFocus && one.id === selected;
+      const chosen = one.id === (inFocus ? selected : item.object);
       shape(svg, one, `wb-shape${one.open ? " wb-open" : ""}${chosen ? " wb-selected" : ""}`, unit);
     }
+    if (item.suggestion && !item.done) shape(svg, item.suggestion, "wb-shape wb-open wb-suggestion", unit);
     if (inFocus && object()) drawHandles(svg, object(), unit);
     if (inFocus && drag && drag.box) shape(svg, { box: drag.box, label: classes[kind] }, "wb-shape wb-new", unit);
     if (inFocus && corners) {
@@ -130,7 +130,7 @@ function render({ model, el }) {
     const open = item.objects.filter((one) => one.open).length;
     const text = item.image ? `${item.objects.length - open} objects${open ? `, ${open} proposed` : ""}` : "cannot be read";
     box.dataset.done = item.done ? "yes" : "";
-    box.querySelector("figcaption").replaceChildren(make("b", "", null, held ? `✓ ${held} ` : ""), item.why || text, make("span", "wb-name", null, item.sample));
+    box.querySelector("figcaption").replaceChildren(make("b", "", null, held ? `✓ ${held} ` : ""), item.why ? (held ? "" : item.why) : text, make("span", "wb-name", null, item.sample));
   }
 
   function shape(svg, one, className, unit) {

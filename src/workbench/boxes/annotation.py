@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,8 @@ from workbench.boxes.decisions import (
     decide,
     objects_of,
 )
-from workbench.datasets.boxes import CORNERS, as_table, image_sizes
+from workbench.datasets.boxes import CORNERS, as_table, image_of, image_sizes
 from workbench.datasets.errors import BadDataError, BadImageError
-from workbench.datasets.images import decode
 from workbench.labels.store import Decision, Store, user_name
 
 SHAPES = ("box", "polygon", "point")
@@ -311,30 +309,16 @@ class Annotation(Panel):
 
     def _image(self, at: int, longest: int) -> str:
         """An image as text for a page; "" where it cannot be read."""
-        pixels = self._pixels(at, longest)
-        return "" if pixels is None else data_uri(pixels, longest, "JPEG")
-
-    def _pixels(self, at: int, longest: int) -> NDArray[Any] | None:
-        """An image, upright and scaled down where it comes from a file."""
-        one = self.ds.isel(sample=at)
-        path = str(one["path"].values) if "path" in self.ds else ""
-        if not path:
-            return np.asarray(one["image"].values)
-        size = self.full_size(at)
-        height, width = np.ceil(size * min(1, longest / size.max())).astype(int).tolist()
         try:
-            return decode(Path(path).read_bytes(), path, (height, width), "stretch")
-        except (BadImageError, OSError):
-            return None
+            return data_uri(image_of(self.ds, at, longest), longest, "JPEG")
+        except BadImageError:
+            return ""
 
     def _still(self, at: int) -> str:
         """An image with its objects drawn on it, as HTML."""
         from PIL import Image, ImageDraw
 
-        pixels = self._pixels(self.place(at), _STILL)
-        image = Image.fromarray(
-            picture(np.zeros((1, 1, 1), np.uint8) if pixels is None else pixels)
-        )
+        image = Image.fromarray(picture(image_of(self.ds, self.place(at), _STILL)))
         image.thumbnail((_STILL, _STILL))
         pen, scale = ImageDraw.Draw(image), image.size / self.full_size(self.place(at))[::-1]
         objects = self.objects(at).values()

@@ -323,7 +323,7 @@ def _slots(
 def _around(corners: list[float], size: list[int]) -> list[float]:
     """The part of an image to look at: three times what is in question, 4 to 3, as x, y, w, h."""
     x_min, y_min, x_max, y_max = corners
-    width = min(max(3 * (x_max - x_min), 4 * (y_max - y_min), 48), *(size[0], 4 / 3 * size[1]))
+    width = min(max(3 * (x_max - x_min), 4 * (y_max - y_min), 96), *(size[0], 4 / 3 * size[1]))
     height = 0.75 * width
     x = np.clip((x_min + x_max - width) / 2, 0, size[0] - width)
     y = np.clip((y_min + y_max - height) / 2, 0, size[1] - height)

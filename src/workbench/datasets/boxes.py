@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.datasets.errors import BadDataError, BadImageError, SkippedWarning
-from workbench.datasets.images import header_size
+from workbench.datasets.images import decode, header_size
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 COLUMNS = ["sample", *CORNERS, "label", "score", "source", "points"]
@@ -24,7 +25,7 @@ def as_table(
     Parameters
     ----------
     boxes
-        A DataFrame or rows. ``sample`` and the corners, or ``points`` in their place, are needed.
+        A DataFrame or rows. Each needs ``sample`` and the corners, or ``points`` in their place.
     ds
         The image dataset; with it every ``sample`` must be one of its ids.
 
@@ -52,18 +53,19 @@ def as_table(
     table = frame.reset_index(drop=True)
     if table.empty:
         table = table.reindex(columns=[*COLUMNS, *table.columns.difference(COLUMNS)])
-    table["points"] = _points(table)
-    if not set(CORNERS) & set(table) and table["points"].notna().all():
-        table[CORNERS] = np.array([bounds(own) for own in table["points"]])
-    missing = [name for name in ["sample", *CORNERS] if name not in table]
-    if missing:
+    missing = {"sample", *CORNERS} - set(table)
+    if missing and ("points" not in table or "sample" in missing):
         raise BadDataError(
             f"a table of boxes has the columns {', '.join(COLUMNS)}; "
-            f"{', '.join(missing)} missing among {', '.join(map(str, table))}"
+            f"{', '.join(sorted(missing))} missing among {', '.join(map(str, table))}"
         )
     for name in [*CORNERS, "score"]:
         values = table[name] if name in table else pd.Series(np.nan, table.index)
         table[name] = pd.to_numeric(values, errors="coerce").astype(np.float64)
+    table["points"] = _points(table)
+    bare = table["points"].notna() & table[CORNERS].isna().all(axis=1)
+    if bare.any():
+        table.loc[bare, CORNERS] = np.array([bounds(own) for own in table.loc[bare, "points"]])
     for name in ("label", "source"):
         texts = table[name].tolist() if name in table else [""] * len(table)
         table[name] = np.array(["" if pd.isna(text) else str(text) for text in texts], object)
@@ -107,6 +109,28 @@ def image_sizes(ds: xr.Dataset) -> NDArray[np.int64]:
             raise BadImageError(path, "not there, or not an image in a format that Pillow reads")
         sizes.append(size)
     return np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def image_of(ds: xr.Dataset, at: int, longest: int) -> NDArray[Any]:
+    """The upright image at a position, (y, x, channel), from its file where it has one.
+
+    An image from a file is scaled down to at most `longest` pixels a side.
+
+    Raises
+    ------
+    BadImageError
+        The file cannot be read.
+    """
+    one = ds.isel(sample=[at])
+    path = str(one["path"].values[0]) if "path" in ds else ""
+    if not path:
+        return np.asarray(one["image"].values[0])
+    size = image_sizes(one)[0]
+    height, width = np.ceil(size * min(1, longest / size.max())).astype(int).tolist()
+    try:
+        return decode(Path(path).read_bytes(), path, (height, width), "stretch")
+    except OSError as error:
+        raise BadImageError(path, str(error)) from error
 
 
 def clip(boxes: pd.DataFrame, ds: xr.Dataset, where: str = "the table") -> pd.DataFrame:

@@ -1,7 +1,9 @@
 """Pictures: static figures, an interactive map, and the FiftyOne App where it is installed."""
 
+from workbench.show.box_figures import boxes
 from workbench.show.control import beats, control, control_curve
 from workbench.show.explanations import cams, receptive_field
+from workbench.show.fiftyone_boxes import boxes_from_fiftyone, boxes_to_fiftyone
 from workbench.show.fiftyone_bridge import app_link, fiftyone_ready, from_fiftyone, to_fiftyone
 from workbench.show.label_figures import distributions, errors_left, joints
 from workbench.show.maps import (
@@ -31,12 +33,15 @@ __all__ = [
     "joints",
     "regions_over",
     "merged_boxes",
+    "boxes",
     "cams",
     "receptive_field",
     "scatter",
     "Scatter",
     "to_fiftyone",
     "from_fiftyone",
+    "boxes_to_fiftyone",
+    "boxes_from_fiftyone",
     "fiftyone_ready",
     "app_link",
 ]

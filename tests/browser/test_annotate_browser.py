@@ -1,0 +1,259 @@
+"""Annotation in a real browser: mouse and keyboard, a reload, a killed kernel, two people."""
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+
+import numpy as np
+import psutil
+import pytest
+from jupyterlab_driving import open_notebook, run_all, use_theme
+from legibility import illegible
+from PIL import Image
+
+CODE = """
+import warnings
+from workbench import boxes, datasets
+ds = datasets.load("./photos", size=32).drop_vars(["label", "class"])
+boxes.annotate(ds, ["plate", "car", "person"], "drawn.db", reviewer="NAME")
+"""
+#: Full size, upright, of the photographs; on file they lie on their side.
+WIDTH, HEIGHT = 1200, 900
+
+
+@pytest.fixture
+def photos(lab):
+    folder = lab.folder / "photos"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rng = np.random.default_rng(0)
+    for name in "abcdefgh":
+        pixels = rng.integers(0, 255, (WIDTH // 50, HEIGHT // 50, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((HEIGHT, WIDTH))
+        image.save(folder / f"{name}.jpg", exif=exif)
+    for name in ("anna", "ben"):
+        lab.write(f"{name}.ipynb", CODE.replace("NAME", name))
+
+
+class Canvas:
+    """The first image of the page, with places in full-size pixels of the upright image."""
+
+    def __init__(self, tab):
+        self.tab, self.svg = tab, tab.locator(".wb-canvas").first
+
+    def place(self, x, y):
+        return self.svg.evaluate(
+            "(svg, [x, y]) => { const p = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());"
+            " return [p.x, p.y]; }",
+            [x, y],
+        )
+
+    def drag(self, start, end):
+        self.tab.mouse.move(*self.place(*start))
+        self.tab.mouse.down()
+        self.tab.mouse.move(*self.place(*end), steps=4)
+        self.tab.mouse.up()
+
+    def click(self, *at):
+        self.tab.mouse.click(*self.place(*at))
+
+
+def open_annotation(tab, lab, name="anna"):
+    open_notebook(tab, lab, f"{name}.ipynb")
+    run_all(tab)
+    tab.wait_for_selector(".wb-card")
+    tab.wait_for_function("document.querySelectorAll('.wb-status span').length > 2")
+    return Canvas(tab)
+
+
+def log(lab):
+    with closing(sqlite3.connect(lab.folder / "drawn.db", timeout=30)) as store:
+        query = "SELECT object, action, data, sample, reviewer FROM decisions ORDER BY id"
+        rows = store.execute(query).fetchall()
+    return [(name, action, json.loads(data or "null"), *more) for name, action, data, *more in rows]
+
+
+def saved(tab, lab, n):
+    """Wait until the log has so many rows, and return the last one."""
+    until = time.monotonic() + 60
+    while len(log(lab)) < n and time.monotonic() < until:
+        tab.wait_for_timeout(50)
+    rows = log(lab)
+    assert len(rows) == n
+    return rows[-1]
+
+
+def corners(data):
+    return [data[name] for name in ("x_min", "y_min", "x_max", "y_max")]
+
+
+def press(tab, *keys):
+    for key in keys:
+        tab.keyboard.press(key)
+
+
+@pytest.mark.timeout(900)
+def test_a_day_of_annotation(lab, photos, tab, new_tab, errors, keep):
+    """One story, as browsers start slowly."""
+    canvas = open_annotation(tab, lab)
+    size = canvas.svg.locator("image").evaluate(
+        "e => [e.width.baseVal.value, e.height.baseVal.value]"
+    )
+    assert size == [WIDTH, HEIGHT]
+    mouse(tab, lab, canvas)
+    keyboard(tab, lab)
+    shapes(tab, lab, canvas)
+    zoomed(tab, lab, canvas, keep)
+    for theme in ("Dark", "Light"):
+        use_theme(tab, theme)
+        keep(tab, theme.lower())
+        texts = set(illegible(tab.locator(".wb-boxes")))
+        assert texts <= {"plate", "car", "person"}  # these lie on the photographs
+    pages(tab, lab, canvas)
+    before = log(lab)
+    reloaded(tab, lab, keep)
+    after_a_dead_kernel(tab, lab, errors, before)
+    two_at_once(tab, lab, new_tab, keep)
+
+
+def mouse(tab, lab, canvas):
+    """Draw, move, resize, delete, undo: each is saved on release, within two screen pixels."""
+    near = pytest.approx
+    pixel = 2 * WIDTH / canvas.svg.bounding_box()["width"]
+    canvas.drag((200, 150), (500, 450))
+    drawn = saved(tab, lab, 1)
+    assert (drawn[1], drawn[2]["label"]) == ("change", "plate")
+    assert corners(drawn[2]) == near([200, 150, 500, 450], abs=pixel)
+    canvas.drag((350, 300), (450, 350))
+    assert corners(saved(tab, lab, 2)[2]) == near([300, 200, 600, 500], abs=2 * pixel)
+    canvas.drag((600, 500), (1500, 1000))  # a handle, to beyond the edge
+    assert corners(saved(tab, lab, 3)[2]) == near([300, 200, WIDTH, HEIGHT], abs=2 * pixel)
+    press(tab, "x")
+    assert saved(tab, lab, 4)[1] == "none"
+    press(tab, "z", "z")
+    assert saved(tab, lab, 6)[1] == "undo"
+    tab.wait_for_function(
+        "Math.abs(document.querySelector('rect.wb-outline').width.baseVal.value - 300) < 40"
+    )
+
+
+def keyboard(tab, lab):
+    """Every action has a key, and none of them reaches the notebook."""
+    cells = tab.locator(".jp-Cell").count()
+    press(tab, "Escape", "1", "a")
+    drawn = saved(tab, lab, 7)[2]
+    assert (drawn["label"], corners(drawn)) == ("car", [480, 360, 720, 540])
+    press(tab, "ArrowRight", "Shift+ArrowDown")
+    assert corners(saved(tab, lab, 9)[2]) == [492, 360, 732, 549]
+    press(tab, "2")
+    assert saved(tab, lab, 10)[2]["label"] == "person"
+    press(tab, "/")
+    tab.keyboard.type("pla")
+    press(tab, "Enter")
+    assert saved(tab, lab, 11)[2]["label"] == "plate"
+    press(tab, "s", "Delete", "d", "d", "m", "y")
+    assert saved(tab, lab, 12)[1] == "none"
+    assert tab.locator(".jp-Cell").count() == cells
+
+
+def shapes(tab, lab, canvas):
+    """A polygon by its corners, a point by a click."""
+    press(tab, "Escape", "p")
+    for at in ((100, 700), (300, 700), (200, 850)):
+        canvas.click(*at)
+    press(tab, "Enter")
+    drawn = saved(tab, lab, 13)[2]
+    pixel = 2 * WIDTH / canvas.svg.bounding_box()["width"]
+    assert np.array(drawn["points"]) == pytest.approx(
+        np.array([[100, 700], [300, 700], [200, 850]]), abs=pixel
+    )
+    press(tab, "Escape", "o")
+    canvas.click(900, 800)
+    assert saved(tab, lab, 14)[2]["points"][0] == pytest.approx([900, 800], abs=pixel)
+    press(tab, "Escape", "b")
+
+
+def zoomed(tab, lab, canvas, keep):
+    """Zoomed and enlarged, coordinates stay those of the full-size image, and finer."""
+    tab.mouse.move(*canvas.place(800, 300))
+    for _ in range(6):
+        tab.mouse.wheel(0, -100)
+    press(tab, "e")
+    tab.wait_for_function("document.querySelector('.wb-canvas').clientHeight > 400")
+    view = [float(x) for x in canvas.svg.get_attribute("viewBox").split()]
+    assert view[2] < WIDTH / 3
+    assert view[0] < 800 < view[0] + view[2]
+    canvas.drag((780, 280), (820, 310))
+    assert corners(saved(tab, lab, 15)[2]) == pytest.approx([780, 280, 820, 310], abs=0.5)
+    tab.wait_for_timeout(500)
+    keep(tab, "enlarged")
+    press(tab, "e", "f")
+    assert canvas.svg.get_attribute("viewBox") == f"0 0 {WIDTH} {HEIGHT}"
+
+
+def pages(tab, lab, canvas):
+    """Enter: complete, and on to the next image; n: the next page, which was loaded before."""
+    canvas.click(1100, 100)
+    press(tab, "Enter")
+    assert saved(tab, lab, 16)[:2] == ("*", "confirm")
+    assert "wb-focused" in tab.locator(".wb-card").nth(1).get_attribute("class")
+    press(tab, "n")
+    tab.wait_for_function("document.querySelectorAll('.wb-card').length === 2")
+    press(tab, "N")
+    tab.wait_for_function("document.querySelectorAll('.wb-card').length === 6")
+
+
+def objects(tab):
+    return tab.locator(".wb-card").first.locator(".wb-shape").count()
+
+
+def reloaded(tab, lab, keep):
+    """After a reload the kernel's widget is there again, as it was left."""
+    assert objects(tab) == 4
+    tab.reload()
+    tab.wait_for_selector(".jp-Notebook .jp-Cell")
+    run_all(tab)
+    tab.wait_for_function("document.querySelectorAll('.wb-status span').length > 2")
+    names = tab.eval_on_selector_all(".wb-name", "all => all.map((e) => e.textContent)")
+    assert names == ["b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg", "g.jpg"]
+    keep(tab, "reloaded")
+
+
+def after_a_dead_kernel(tab, lab, errors, before):
+    """What was called saved is there; what could not be saved is said so."""
+    assert log(lab) == before
+    (session,) = lab.api("sessions")
+    children = psutil.Process(lab.server.pid).children(recursive=True)
+    (kernel,) = [c for c in children if any(session["kernel"]["id"] in x for x in c.cmdline())]
+    assert errors == []
+    kernel.kill()
+    kernel.wait(30)
+    assert log(lab) == before
+    lab.end_kernels()
+    canvas = open_annotation(tab, lab)
+    of_the_dead = (session["kernel"]["id"], "@jupyter-widgets/jupyterlab-manager")
+    errors[:] = [error for error in errors if not any(sign in error for sign in of_the_dead)]
+    canvas.drag((100, 100), (300, 300))
+    assert saved(tab, lab, len(before) + 1)[3] == "b.jpg"
+
+
+def two_at_once(tab, lab, new_tab, keep):
+    """Two people draw in one store, and see how far they agree."""
+    n = len(log(lab))
+    other = new_tab()
+    canvas = open_annotation(other, lab, "ben")
+    press(other, "Escape")
+    other.locator(".wb-card").nth(1).click(position={"x": 5, "y": 5})
+    second = Canvas(other)
+    second.svg = other.locator(".wb-canvas").nth(1)
+    second.drag((110, 100), (300, 310))
+    Canvas(tab).drag((600, 600), (700, 700))
+    saved(tab, lab, n + 2)
+    assert {(row[3], row[4]) for row in log(lab)[n:]} == {("b.jpg", "ben"), ("b.jpg", "anna")}
+    other.wait_for_function(
+        "document.querySelector('.wb-status').textContent.includes('F1 with anna')"
+    )
+    assert canvas.svg.count() == 1
+    keep(other, "ben")
