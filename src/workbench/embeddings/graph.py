@@ -32,7 +32,8 @@ def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.Data
     Examples
     --------
     >>> points = xr.DataArray([[0.0], [5.0], [0.1], [9.0]], dims=("sample", "feature"))
-    >>> duplicates(find_neighbors(points, k=1), threshold=0.2).values
+    >>> from workbench.embeddings import neighbors
+    >>> duplicates(neighbors(points, k=1), threshold=0.2).values
     array([ 0, -1,  0, -1])
     """
     sparse = need("scipy.sparse", extra="embeddings")
