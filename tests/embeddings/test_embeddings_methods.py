@@ -133,7 +133,7 @@ def test_constant_and_duplicated_rows_give_finite_maps(values):
 
 def test_graphs_of_other_samples_and_datasets_are_refused(digits, graph):
     features = digits[0]
-    with pytest.raises(ValueError, match="500 ids differ, the first at position 0"):
+    with pytest.raises(ValueError, match="100 of 500 ids of the features are not among"):
         project(features[100:600], neighbors=graph)
     with pytest.raises(TypeError, match="not a Dataset"):
         project(features.to_dataset(name="image"))

@@ -5,7 +5,14 @@ import pytest
 import xarray as xr
 from sklearn.datasets import load_digits
 
-from workbench.embeddings import label_accuracy, neighbors, project, umap_descent, umap_layout
+from workbench.embeddings import (
+    fit,
+    label_accuracy,
+    neighbors,
+    project,
+    umap_descent,
+    umap_layout,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +105,16 @@ def test_options_are_checked_and_recorded(digits):
         project(features, neighbors=graph, init=np.zeros((3, 2)))
     with pytest.raises(TypeError, match="min_dits"):
         project(features, neighbors=graph, min_dits=0.5)
+
+
+def test_one_seed_gives_the_same_bytes_on_any_number_of_threads(digits, monkeypatch):
+    features, graph, _ = digits
+    monkeypatch.setattr(umap_descent, "_FEW", 0)
+    maps = []
+    for threads in (1, 2, 4, 7):
+        monkeypatch.setattr(umap_descent, "processors", lambda: threads)  # noqa: B023
+        made = fit(features[:500], neighbors=neighbors(features[:500], k=14), n_epochs=60, seed=3)
+        maps.append(made.xy.values.tobytes() + made.transform(features[500:]).values.tobytes())
+    assert len(set(maps)) == 1
+    other = project(features, neighbors=graph, n_epochs=60, seed=4)
+    assert not np.allclose(other, project(features, neighbors=graph, n_epochs=60, seed=3))

@@ -126,9 +126,9 @@ def project(
         defaults and the options `n_neighbors` (15), `min_dist`, `spread`, `n_epochs`, `init`
         (``"spectral"``, ``"pca"``, an array), `learning_rate`, `negative_sample_rate`,
         `repulsion_strength`, `set_op_mix_ratio`. The descent is our own: the moves of
-        umap-learn in the same order, with tabulated gradients, on one thread so that it
-        repeats. It is several times faster, of which twice the epochs take a part (`n_epochs`
-        is 1,000, or 400 beyond 10,000 samples). It is compiled on first use (a second) and
+        umap-learn with tabulated gradients, on all threads and still repeatable, since samples
+        see one another where they were before the epoch. `n_epochs` is twice umap-learn's,
+        1,000, or 400 beyond 10,000 samples. The descent is compiled on first use (a second) and
         kept beside the package, or where ``NUMBA_CACHE_DIR`` says.
 
         ``"umap-learn"``: that library itself, with all of its options.

@@ -1,7 +1,6 @@
 """Everything that a plan knows: the chips' format, what is read for them, units and groups."""
 
 import hashlib
-import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
+from workbench._machine import processors
 from workbench.rasters.errors import RegionError
 from workbench.rasters.raster import Band, Raster, read_header
 from workbench.rasters.schedule import (
@@ -23,13 +23,6 @@ from workbench.rasters.schedule import (
     make_layout,
     rows_of_piece,
 )
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -287,7 +280,7 @@ class PlanData:
 
     def threads(self) -> int:
         """Threads that fit into the memory: each holds a group's chips, encoded ones, and cells."""
-        return max(1, min(cores(), int(self.memory / 2 // self.thread_bytes)))
+        return max(1, min(processors(), int(self.memory / 2 // self.thread_bytes)))
 
     @property
     def thread_bytes(self) -> int:
