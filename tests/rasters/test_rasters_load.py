@@ -78,7 +78,8 @@ def test_any_raster_and_any_regions(tmp_path, scene, decoder, memory):
         with pytest.raises(rasters.NoOverlapError):
             rasters.plan(path, table)
         return
-    ds = rasters.plan(path, table, decoder=decoder, memory=memory).load(progress=False)
+    plan = rasters.plan(path, table, decoder=decoder, memory=memory, outside="keep")
+    ds = plan.load(progress=False)
     assert ds.image.dtype == facts["dtype"]
     for i, region in enumerate(table.itertuples()):
         here = {"y": slice(region.height), "x": slice(region.width)}
@@ -150,10 +151,15 @@ def test_edges(tmp_path):
     table = pd.DataFrame(
         {"col": [-4, 10, 45, 200], "row": [3, 10, 35, 0], "width": 10, "height": 10}
     )
-    padded = rasters.plan(path, table, fill=77).load(progress=False)
+    padded = rasters.plan(path, table, fill=77, outside="keep").load(progress=False)
     assert (padded.image.values[~padded.valid.values] == 77).all()
     assert padded.valid.sum(("y", "x")).values.tolist() == [60, 100, 25, 0]
-    clipped = rasters.plan(path, table, edge="clip")
+    with pytest.warns(rasters.RasterWarning, match=r"1 of 4 regions lie wholly outside .* \(3\)"):
+        kept = rasters.plan(path, table)
+    assert kept.skipped.index.tolist() == [3]
+    assert kept.load(progress=False).sizes["sample"] == 3
+    with pytest.warns(rasters.RasterWarning, match="wholly outside"):
+        clipped = rasters.plan(path, table, edge="clip")
     assert clipped.table[["col", "row", "width", "height"]].to_numpy().tolist() == [
         [0, 3, 6, 10], [10, 10, 10, 10], [45, 35, 5, 5]]  # fmt: skip
     assert clipped.skipped.index.tolist() == [3]
@@ -361,7 +367,7 @@ def test_a_polygon_masks_its_chip(tmp_path):
 def test_the_real_raster(real_data):
     path = real_data / "RGB.byte.tif"
     table = boxes(150, 718, 791, side=50, beyond=60)
-    ds = rasters.plan(path, table).load(progress=False)
+    ds = rasters.plan(path, table, outside="keep").load(progress=False)
     for i, region in enumerate(table.itertuples()):
         np.testing.assert_array_equal(ds.image[i], boundless(path, region))
 

@@ -268,7 +268,8 @@ def test_a_group_that_lies_outside_is_all_that_is_left(tmp_path, monkeypatch):
     path = write_raster(tmp_path / "a.tif", noise((3, 300, 300)), block=64)
     table = boxes(60, 300, 300, side=64)
     table.iloc[:40, 0] = -500
-    plan, out = rasters.plan(path, table, memory="16MiB"), tmp_path / "out"
+    plan = rasters.plan(path, table, memory="16MiB", outside="keep")
+    out = tmp_path / "out"
     assert (plan.layout.inside(plan.layout.members(0))[:, 1] == 0).all()
     reference = plan.write(tmp_path / "reference", progress=False).path
     from workbench.rasters.write import OutputFolder
@@ -335,7 +336,9 @@ def test_a_raster_that_changed_is_noticed(plan, tmp_path):
     out = plan.write(tmp_path / "out", progress=False).path
     write_raster(tmp_path / "a.tif", noise((3, 700, 600), seed=1), block=64, compress="deflate",
                  nodata=5)  # fmt: skip
-    with pytest.raises(rasters.OutputError, match=r"its raster state.*retry_failed=True if"):
+    with pytest.raises(
+        rasters.OutputError, match=r"the raster's files have changed.*retry_failed=True if"
+    ):
         make_plan(tmp_path).write(out)
 
 

@@ -12,6 +12,7 @@ from workbench.rasters.errors import (
     NoOverlapError,
     OutputError,
     RasterError,
+    RasterWarning,
     RegionError,
 )
 from workbench.rasters.example import write_example
@@ -36,4 +37,5 @@ __all__ = [
     "BlockError",
     "OutputError",
     "FailedRegionsWarning",
+    "RasterWarning",
 ]

@@ -142,16 +142,25 @@ def attributes(plan: PlanData) -> dict[str, Any]:
         "sha256_of": "the raster's header, the regions and the options",
         "fill": _one_or_all(plan.chip_format.fill),
     }
-    nodata = [header.bands[band - 1].nodata for band in plan.bands]
-    if any(value is not None for value in nodata):
-        attrs["nodata"] = _one_or_all(nodata)
+    bands = [header.bands[band - 1] for band in plan.bands]
+    for name, plain in (("nodata", None), ("scale", 1), ("offset", 0), ("unit", "")):
+        values = [getattr(band, name) for band in bands]
+        if any(value != plain for value in values):
+            attrs[name] = _one_or_all(values)
+    attrs["color"] = [band.color for band in bands]
+    if any(band.colors for band in bands):
+        attrs["colors"] = [[list(color) for color in band.colors] for band in bands]
+    if header.tags or any(band.tags for band in bands):
+        attrs["tags"] = dict(header.tags)
+        attrs["band_tags"] = [dict(band.tags) for band in bands]
     if header.crs is not None:
         attrs["crs"] = header.crs
     return attrs
 
 
 def _one_or_all(values: Sequence[Any]) -> Any:
-    """One value where all bands have the same, else a list."""
+    """One value where all bands have the same, else a list; JSON has no complex numbers."""
+    values = [value.real if isinstance(value, complex) else value for value in values]
     same = len({repr(value) for value in values}) == 1
     return values[0] if same else list(values)
 

@@ -158,8 +158,8 @@ def on_client(
     """Do a plan's groups on a distributed cluster, one dask task each; return the failures."""
     import distributed
 
-    # sent to each worker once, not with each task
-    there = client.scatter(task, broadcast=False)
+    # in the graph once, so that it can be sent again where the worker that has it is lost
+    there = delayed(task, pure=False, traverse=False)
     futures = client.compute(list(delayed_groups(plan, groups, there)))
     failures: Failures = {}
     done = distributed.as_completed(futures)  # type: ignore[no-untyped-call]
@@ -171,6 +171,11 @@ def on_client(
             if failures and on_error == "raise":
                 error: BlockError = next(iter(failures.values()))
                 raise error
+    except (distributed.scheduler.KilledWorker, distributed.CancelledError) as error:
+        raise RuntimeError(
+            f"the cluster lost workers while it cut ({error!r:.300}): killed, or out of memory? "
+            "What is written stays: write again with the same path, and it goes on from there"
+        ) from error
     finally:
         client.cancel(futures)
     return failures

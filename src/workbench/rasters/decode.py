@@ -13,7 +13,7 @@ import rasterio
 import tifffile
 from numpy.typing import NDArray
 
-from workbench.rasters.errors import BlockError
+from workbench.rasters.errors import BlockError, RasterError
 from workbench.rasters.plan_data import Settings
 from workbench.rasters.raster import Raster, open_raster
 from workbench.rasters.schedule import Grid, Ints
@@ -105,7 +105,7 @@ class TiffReader:
 
 def plain_page(header: Raster) -> Any | None:
     """Return tifffile's page, if its blocks are read right without GDAL's help."""
-    local = header.driver == "GTiff" and header.state is not None and hasattr(os, "pread")
+    local = header.driver == "GTiff" and bool(header.files) and hasattr(os, "pread")
     dtype = np.dtype(header.bands[0].dtype)
     if not local or header.level is not None or len({band.dtype for band in header.bands}) > 1:
         return None
@@ -236,6 +236,7 @@ def opened(settings: Settings) -> Iterator[Reader]:
     Where the mask is read, GDAL's own of the raster (nodata, alpha or a mask band) follows the
     bands as 0 and 1.
     """
+    settings.raster.check_unchanged()
     with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE, GDAL_NUM_THREADS=1):
         plain = settings.decoder == "auto" and not settings.chip_format.reads_mask
         page = plain_page(settings.raster) if plain else None
@@ -261,7 +262,14 @@ class GdalReader:
         header = self._settings.raster
         form = self._settings.chip_format
         if not hasattr(self._local, "handle"):
-            self._local.handle = open_raster(header)
+            try:
+                self._local.handle = open_raster(header)
+            except rasterio.errors.RasterioIOError as error:
+                raise RasterError(
+                    f"{header.path} cannot be opened any more, or not by this process: {error}. "
+                    "Workers of a cluster need it under the same path and, where it is remote, "
+                    "credentials in environment variables of their own"
+                ) from error
             self._handles.append(self._local.handle)
         shape = (rows[1] - rows[0], columns[1] - columns[0], form.channels + form.reads_mask)
         pixels = np.empty(shape, form.dtype)

@@ -32,3 +32,7 @@ class OutputError(FileExistsError):
 
 class FailedRegionsWarning(UserWarning):
     """Some regions could not be read; the others were."""
+
+
+class RasterWarning(UserWarning):
+    """Something about a raster or its regions that is hardly meant."""

@@ -6,20 +6,40 @@ import shutil
 import tarfile
 import warnings
 from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 
 from workbench.rasters import chips
+from workbench.rasters.crop import missing_pixels
 from workbench.rasters.errors import RegionError
 from workbench.rasters.plan_data import PlanData
+from workbench.rasters.raster import Band
 from workbench.rasters.schedule import Ints
 
 _LONGEST_NAME = 200
+
+
+def plan_for_format(plan: PlanData, form: str) -> PlanData:
+    """The same plan, and the raster's mask with it where the format writes one of its own."""
+    masked = any(plan.raster.bands[band - 1].masked_by == "mask" for band in plan.bands)
+    if form != "geotiff" or not masked:
+        return plan
+    return replace(plan, chip_format=replace(plan.chip_format, mask=True, reads_mask=True))
+
+
+def unique_partial(target: Path) -> Path:
+    """A name beside a target that no other worker, nor this one after a crash, writes to."""
+    return target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
 
 
 class FileWriter:
@@ -51,7 +71,7 @@ class FileWriter:
     ) -> list[str]:
         """Write a group's files, none for what failed."""
         folder = self._path / f"{group:06d}"
-        partial = folder.with_name(f".{folder.name}.partial")
+        partial = unique_partial(folder)
         partial.mkdir()
         names = [""] * len(image)
         for i, chip, good, region in self.members(group, image, valid, failed):
@@ -59,7 +79,12 @@ class FileWriter:
             (partial / name).write_bytes(self.encode(chip, good, region))
             names[i] = f"{folder.name}/{name}"
         shutil.rmtree(folder, ignore_errors=True)  # written, but not recorded any more
-        partial.replace(folder)
+        try:
+            partial.replace(folder)
+        except OSError:  # another worker was given the same group, and was faster
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(partial)
         return names
 
     def members(
@@ -102,38 +127,98 @@ def file_name(identity: Any) -> str:
 
 
 class GeoTiffWriter(FileWriter):
-    """GeoTIFF: its own geotransform, the raster's CRS and nodata, a mask where it is not valid."""
+    """GeoTIFF: all that the raster says of its pixels, and a mask where some hold no data."""
 
     suffix = ".tif"
 
     def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:
         """Return a GeoTIFF."""
-        plan = self._plan
+        form = self._plan.chip_format
+        raster = self._plan.raster
+        bands = [raster.bands[number - 1] for number in self._plan.bands]
+        pixels = chip[..., : form.channels]
+        nodata = [band.nodata for band in bands]
+        same = len({repr(value) for value in nodata}) == 1
+        colors = [band.color for band in bands]
+        missing = np.stack(
+            [missing_pixels(band, pixels[..., i], None) for i, band in enumerate(bands)]
+        ).all(axis=0)
+        seen = ~missing
+        if colors[-1] == "alpha":
+            seen = seen & (pixels[..., -1] != 0)
+        holds = valid & ~missing
+        if form.mask:
+            holds &= chip[..., form.channels] != 0
         profile = {
             "driver": "GTiff",
             "height": chip.shape[0],
             "width": chip.shape[1],
-            "count": plan.chip_format.channels,
-            "dtype": plan.chip_format.dtype,
-            "nodata": plan.raster.bands[plan.bands[0] - 1].nodata,
-            "crs": plan.raster.crs,
-            "transform": rasterio.Affine.from_gdal(
-                *chips.geotransforms(plan, np.array([region]))[0]
-            ),
+            "count": form.channels,
+            "dtype": form.dtype,
+            "nodata": nodata[0] if same else None,
+            "crs": raster.crs,
             "compress": "deflate",
             "zlevel": 1,
             "interleave": "pixel",
+            "photometric": "rgb" if colors[:3] == ["red", "green", "blue"] else "minisblack",
+            "alpha": "yes" if colors[-1] == "alpha" else "no",
         }
-        if plan.chip_format.mask:
-            valid = valid & (chip[..., plan.chip_format.channels] != 0)
+        if raster.placed:
+            numbers = chips.geotransforms(self._plan, np.array([region]))[0]
+            profile["transform"] = rasterio.Affine.from_gdal(*numbers)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
             with memory.open(**profile) as target:
-                target.write(chip[..., : plan.chip_format.channels].transpose(2, 0, 1))
-                names = [plan.raster.bands[band - 1].description or None for band in plan.bands]
-                target.descriptions = tuple(names)
-                if not valid.all():
-                    target.write_mask(valid)
+                if not raster.placed:
+                    self._place_by_points(target, region)
+                self._describe(target, bands)
+                target.write(pixels.transpose(2, 0, 1))
+                if not np.array_equal(holds, seen if same else np.ones_like(seen)):
+                    target.write_mask(holds)
+                if not same:
+                    target.update_tags(NODATA_VALUES=" ".join(map(str, nodata)))
             return bytes(memory.read())
+
+    def _describe(self, target: Any, bands: list[Band]) -> None:
+        """What the raster says of itself and of its bands."""
+        if bands[0].colors and len(bands) == 1 and bands[0].dtype in ("uint8", "uint16"):
+            target.write_colormap(1, {value: rgba for value, *rgba in bands[0].colors})
+        else:
+            # GDAL derives a palette only from its colours
+            target.colorinterp = [
+                ColorInterp.gray if band.color == "palette" else ColorInterp[band.color]
+                for band in bands
+            ]
+        target.update_tags(**dict(self._plan.raster.tags))
+        target.descriptions = tuple(band.description or None for band in bands)
+        if any(band.scale != 1 or band.offset != 0 for band in bands):
+            target.scales = tuple(band.scale for band in bands)
+            target.offsets = tuple(band.offset for band in bands)
+        if any(band.unit for band in bands):
+            target.units = tuple(band.unit for band in bands)
+        for number, band in enumerate(bands, 1):
+            if band.tags:
+                target.update_tags(number, **dict(band.tags))
+
+    def _place_by_points(self, target: Any, region: int) -> None:
+        """Ground control points, or rational polynomials, counted from the chip's corner."""
+        raster = self._plan.raster
+        form = self._plan.chip_format
+        col, row, width, height = self._plan.boxes[region].tolist()
+        across = form.width / width if form.resampled else 1.0
+        down = form.height / height if form.resampled else 1.0
+        if raster.gcps:
+            points = [
+                GroundControlPoint((r - row) * down, (c - col) * across, x, y, z)
+                for r, c, x, y, z in raster.gcps
+            ]
+            target.gcps = points, rasterio.crs.CRS.from_wkt(raster.crs or "")
+        else:
+            rpc = RPC.from_gdal(dict(raster.rpcs))
+            rpc.line_off = (rpc.line_off + 0.5 - row) * down - 0.5
+            rpc.samp_off = (rpc.samp_off + 0.5 - col) * across - 0.5
+            rpc.line_scale *= down
+            rpc.samp_scale *= across
+            target.rpcs = rpc
 
 
 class PngWriter(FileWriter):
@@ -147,8 +232,9 @@ class PngWriter(FileWriter):
         if not fits_png(self._plan):
             form = self._plan.chip_format
             raise RegionError(
-                f"PNG holds 1 to 4 bands of uint8 or uint16, not {form.channels} of {form.dtype}; "
-                'choose bands=, or format="geotiff" or "zarr"'
+                "PNG holds 1 or 3 bands of uint8 or uint16, and one of alpha after them, not "
+                f"{form.channels} of {form.dtype} without alpha; choose bands=, or "
+                'format="geotiff" or "zarr"'
             )
 
     def encode(self, chip: NDArray[Any], valid: NDArray[np.bool_], region: int) -> bytes:  # noqa: ARG002
@@ -157,8 +243,10 @@ class PngWriter(FileWriter):
 
 
 def fits_png(plan: PlanData) -> bool:
-    """Say whether PNG can hold a plan's chips."""
-    return plan.chip_format.dtype in ("uint8", "uint16") and plan.chip_format.channels <= 4
+    """Say whether PNG can hold a plan's chips: of two or four bands it shows the last as alpha."""
+    form = plan.chip_format
+    alpha = plan.raster.bands[plan.bands[-1] - 1].color == "alpha"
+    return form.dtype in ("uint8", "uint16") and form.channels in ((2, 4) if alpha else (1, 3))
 
 
 def as_png(chip: NDArray[Any]) -> bytes:
@@ -177,9 +265,13 @@ class WebDatasetWriter(FileWriter):
     ) -> list[str]:
         """Write a group's tar file, without what failed."""
         target = self._path / f"{group:06d}.tar"
-        partial = target.with_name(f".{target.name}.partial")
+        partial = unique_partial(target)
         png = fits_png(self._plan)
         label, names = chips.labels(self._plan)
+        regions = [region for *_, region in self.members(group, image, valid, failed)]
+        # row by row as records, for a row as a series would make 64-bit ids floats
+        table = self._plan.table.iloc[regions].drop(columns="polygon", errors="ignore")
+        rows = zip(table.index.tolist(), table.to_dict("records"), strict=True)
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
             for _, chip, good, region in self.members(group, image, valid, failed):
                 # a key ends at the first dot of the file's name
@@ -189,24 +281,18 @@ class WebDatasetWriter(FileWriter):
                     _add(tar, f"{key}.png", as_png(pixels))
                 else:
                     _add(tar, f"{key}.npy", _as_npy(pixels))
-                facts = self._facts(region)
+                identity, row = next(rows)
+                facts = {"sample": identity} | {str(key): _plain(row[key]) for key in row}
                 if label is not None:
                     _add(tar, f"{key}.cls", str(label[region]).encode())
                     facts["label"] = names[label[region]] if label[region] >= 0 else None
+                place = chips.geotransforms(self._plan, np.array([region]))[0]
+                facts["geotransform"] = place.tolist()
                 if not good.all():
                     _add(tar, f"{key}.valid.npy", _as_npy(good))
                 _add(tar, f"{key}.json", json.dumps(facts).encode())
         partial.replace(target)
         return ["" if i in failed else target.name for i in range(len(valid))]
-
-    def _facts(self, region: int) -> dict[str, Any]:
-        plan, row = self._plan, self._plan.table.iloc[region]
-        facts = {
-            "sample": plan.table.index[region],
-            "geotransform": chips.geotransforms(plan, np.array([region]))[0].tolist(),
-            **row.drop("polygon", errors="ignore").to_dict(),
-        }
-        return {str(name): _plain(value) for name, value in facts.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Plan how to cut regions out of a raster: check everything, read nothing but headers."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,10 +12,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from workbench._units import parse_size
+from workbench._units import parse_size, show_size
 from workbench.rasters import chips, crop
 from workbench.rasters.dask_tasks import Order, to_xarray
-from workbench.rasters.errors import NoOverlapError, RegionError
+from workbench.rasters.errors import NoOverlapError, RasterError, RasterWarning, RegionError
 from workbench.rasters.plan_data import PlanData, make_chip_format, make_read_source
 from workbench.rasters.preview import preview
 from workbench.rasters.raster import Raster, crs_name, extent, read_header
@@ -24,6 +25,8 @@ from workbench.rasters.write import Format, Written, write
 
 #: Bytes that the order, the schedule and the table's boxes take for each region.
 _BYTES_A_REGION = 200
+#: What Zarr, its codecs and the parts of the manifest take as they set to work.
+_LIBRARIES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ class Plan(PlanData):
                 "naive_decodes_per_block": float(counts.mean()) if len(counts) else 0.0,
                 "decodes_per_block": schedule.decodes / cells if cells else 1.0,
                 "bytes_to_decode": len(counts) * grid.block[0] * grid.block[1] * form.pixel_bytes,
-                "expected_peak_memory": working + _BYTES_A_REGION * len(self.table),
+                "expected_peak_memory": working + _LIBRARIES + _BYTES_A_REGION * len(self.table),
                 "output_bytes": len(self.table) * form.chip_bytes,
             },
             name=self.raster.path,
@@ -193,7 +196,8 @@ class Plan(PlanData):
             By default as many as there are processors and memory for.
         client
             A ``distributed.Client``, whose workers see the raster and the folder under the same
-            paths: one task a group.
+            paths: one task a group. Credentials for remote rasters, and GDAL's other options, they
+            take from environment variables of their own.
         progress
             Show a bar.
 
@@ -205,7 +209,8 @@ class Plan(PlanData):
         Raises
         ------
         OutputError
-            The folder holds something else, or the chips of another plan.
+            The folder holds something else or the chips of another plan, or another process is
+            writing to it.
         OSError
             Such as a full disk: make room and write again.
         """
@@ -225,6 +230,7 @@ class Plan(PlanData):
 Marks = NDArray[np.bool_]
 Edge = Literal["pad", "clip", "skip", "raise"]
 EDGES = ("pad", "clip", "skip", "raise")
+Outside = Literal["skip", "keep"]
 #: Below this nothing useful can be planned.
 _LEAST_MEMORY = 2**24
 
@@ -241,7 +247,9 @@ def plan(
     *,
     mask: bool = False,
     overviews: bool = True,
+    outside: Outside = "skip",
     decoder: Literal["auto", "gdal"] = "auto",
+    allow_remote: bool = False,
 ) -> Plan:
     """Plan how to cut regions out of a raster. Only headers are read.
 
@@ -275,8 +283,16 @@ def plan(
         Read from the raster's coarsest overview that is no coarser than the chips of any region,
         as GDAL does, where `size` makes every region smaller; with False, and where there is no
         such overview, from the full resolution.
+    outside
+        What to do with regions that lie wholly outside the raster: ``"skip"`` them with a warning
+        (they are listed in `Plan.skipped`), or with ``edge="pad"`` ``"keep"`` them as chips of
+        `fill`.
     decoder
         ``"gdal"`` reads everything through GDAL, ``"auto"`` plain local TIFFs by imagecodecs.
+    allow_remote
+        Let a local file name data anywhere, as a VRT or a WMS description may. By default a local
+        file is opened by the driver of its suffix; a file called ``.vrt`` may name local files, and
+        those outside its folder are named in a warning. Paths and URLs given here are explicit.
 
     Returns
     -------
@@ -297,7 +313,9 @@ def plan(
     >>> table = pd.DataFrame({"col": [0], "row": [8], "width": [4], "height": [4]})
     >>> plan("big.tif", table, memory="512MiB").load()  # doctest: +SKIP
     """
-    header = read_header(raster)
+    header = read_header(raster, allow_remote=allow_remote)
+    if outside not in ("skip", "keep"):
+        raise RegionError(f'outside={outside!r} is neither "skip" nor "keep"')
     if edge not in EDGES:
         raise RegionError(f"edge={edge!r} is none of {', '.join(EDGES)}")
     if len(regions) == 0:
@@ -309,7 +327,15 @@ def plan(
     if budget < _LEAST_MEMORY:
         raise ValueError(f"memory={memory!r} is too little to work with; give 16MiB or more")
     chosen = _chosen_bands(bands, header)
-    table, skipped, boxes = _at_edges(header, regions, check_boxes(regions), edge)
+    table, skipped, boxes = _at_edges(header, regions, check_boxes(regions), edge, outside)
+    together = chosen if header.interleave == "band" else range(1, len(header.bands) + 1)
+    pixel_bytes = sum(header.bands[band - 1].itemsize for band in together)
+    block = header.block[0] * header.block[1] * pixel_bytes
+    if block > budget:
+        raise RasterError(
+            f"each block of {header.path} takes {show_size(block)} and is read whole; give more "
+            f"than memory={memory!r}, or make it tiled: gdal_translate -co TILED=YES"
+        )
     source = make_read_source(header, boxes, size if overviews else None)
     chip_format = make_chip_format(source, boxes, chosen, size, fill, resampling, mask, budget)
     return Plan(header, table, skipped, chip_format, chosen, budget, decoder, boxes, source)
@@ -328,25 +354,40 @@ def _chosen_bands(bands: Sequence[int] | None, header: Raster) -> list[int]:
 
 
 def _at_edges(
-    header: Raster, table: pd.DataFrame, boxes: Ints, edge: Edge
+    header: Raster, table: pd.DataFrame, boxes: Ints, edge: Edge, outside: Outside
 ) -> tuple[pd.DataFrame, pd.DataFrame, Ints]:
-    """Apply the rule for regions that stick out: what to cut, what not, and the boxes."""
+    """Apply the rules for regions that stick out: what to cut, what not, and the boxes."""
     inside = clipped(boxes, header.height, header.width)
     touching = inside[:, 1] > 0
     if not touching.any():
-        raise NoOverlapError(_apart(header, boxes))
+        raise NoOverlapError(_apart(header, boxes) + _hint(table))
     low = inside[:, [2, 0]]
     clip = np.hstack([low, inside[:, [3, 1]] - low])
     whole = (clip == boxes).all(axis=1)
     if edge == "raise" and not whole.all():
         raise RegionError(_sticking_out(header, table, boxes, whole))
-    kept = np.ones(len(table), np.bool_)
-    if edge in ("clip", "skip"):
-        kept = touching if edge == "clip" else whole
-        if not kept.any():
-            raise RegionError('every region sticks out of the raster; use edge="pad" or "clip"')
-        boxes = (clip if edge == "clip" else boxes)[kept]
+    kept = whole if edge == "skip" else touching
+    if edge == "pad" and outside == "keep":
+        kept = np.ones(len(table), np.bool_)
+    if not kept.any():
+        raise RegionError('every region sticks out of the raster; use edge="pad" or "clip"')
+    if edge != "skip" and not kept.all():
+        lost = table.index[~kept]
+        first = ", ".join(map(repr, lost[:5].tolist()))
+        warnings.warn(
+            f"{len(lost):,} of {len(table):,} regions lie wholly outside the raster and are not "
+            f"cut ({first}{', ...' if len(lost) > 5 else ''}){_hint(table)}",
+            RasterWarning,
+            stacklevel=3,
+        )
+    boxes = (clip if edge == "clip" else boxes)[kept]
     return _with_boxes(table.loc[kept] if not kept.all() else table, boxes), table.loc[~kept], boxes
+
+
+def _hint(table: pd.DataFrame) -> str:
+    """What `regions` found that would bring regions into the raster."""
+    hint = table.attrs.get("hint")
+    return f"; {hint}" if hint else ""
 
 
 def _with_boxes(table: pd.DataFrame, boxes: Ints) -> pd.DataFrame:

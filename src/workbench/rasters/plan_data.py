@@ -187,7 +187,7 @@ def make_read_source(header: Raster, boxes: Ints, size: int | tuple[int, int] | 
     fitting = [factor for factor in header.overviews if 1 < factor <= least]
     if not fitting:
         return ReadSource(header, boxes)
-    overview = read_header(header.path, header.overviews.index(max(fitting)))
+    overview = read_header(header, header.overviews.index(max(fitting)))
     scale = overview.width / header.width, overview.height / header.height
     low = np.floor(boxes[:, :2] * scale).astype(np.int64)
     end = np.ceil((boxes[:, :2] + boxes[:, 2:]) * scale).astype(np.int64)
@@ -218,6 +218,8 @@ class PlanData:
     decoder: str
     boxes: Ints = field(repr=False)
     source: ReadSource = field(repr=False)
+    #: the memory that groups were made for, where an earlier run had another budget
+    layout_memory: int = 0
 
     @cached_property
     def settings(self) -> Settings:
@@ -266,12 +268,13 @@ class PlanData:
     def layout(self) -> Layout:
         """Units in the order in which they are read."""
         form = self.chip_format
-        grid = make_grid(self.source.raster, form.pixel_bytes, self.memory)
+        memory = self.layout_memory or self.memory
+        grid = make_grid(self.source.raster, form.pixel_bytes, memory)
         largest = int((self.units[:, 2] * self.units[:, 3]).max())
         chip = max(largest, form.rows * form.width) * (form.pixel_bytes + 1)
         if form.pieces > 1:  # a shard is a piece, so that none is written by two
-            chip = self.memory
-        return make_layout(grid, self.units, chip, form.pixel_bytes, self.memory)
+            chip = memory
+        return make_layout(grid, self.units, chip, form.pixel_bytes, memory)
 
     def schedule(self, groups: Ints | None = None) -> Schedule:
         """Who decodes which cell, if these groups are to be read; all by default."""
@@ -294,10 +297,10 @@ class PlanData:
     def fingerprint(self) -> str:
         """Tells two plans apart: of the raster's header, the boxes, the ids and all options.
 
-        The raster's size in bytes and its time, `Raster.state`, are no part of it.
+        Where the raster lies, its files' sizes and times, and the memory are no part of it.
         """
-        header = replace(self.source.raster, state=None)
-        sha = hashlib.sha256(repr((header, self.chip_format, self.bands, self.memory)).encode())
+        form = replace(self.chip_format, rows=0)
+        sha = hashlib.sha256(repr((self.source.raster.identity, form, self.bands)).encode())
         sha.update(np.ascontiguousarray(self.boxes).tobytes())
         sha.update(pd.util.hash_pandas_object(self.table.index.to_series()).to_numpy().tobytes())
         return sha.hexdigest()

@@ -67,7 +67,7 @@ def small(plan: PlanData, side: int) -> tuple[NDArray[Any] | None, float]:
 
 def _step(header: Raster, most: int) -> int:
     """Read each so-manieth block, down and across, to decode no more bytes; 0: not even one."""
-    pixel = sum(np.dtype(band.dtype).itemsize for band in header.bands)
+    pixel = sum(band.itemsize for band in header.bands)
     block = header.block[0] * header.block[1] * pixel
     if block > most:
         return 0

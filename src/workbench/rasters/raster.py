@@ -1,10 +1,15 @@
 """What a raster's header says, and the way from map coordinates to its pixels."""
 
+import hashlib
 import os
+import re
 import stat
+import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +18,21 @@ import pyproj
 import rasterio
 from numpy.typing import ArrayLike, NDArray
 
-from workbench.rasters.errors import RasterError
+from workbench.rasters.errors import RasterError, RasterWarning
 
 #: Points on each edge of a box or a polygon's extent when it is reprojected.
 _EDGE_POINTS = 21
+#: How texts begin that GDAL follows to other data, which may lie anywhere, the network included.
+_REFERRING = re.compile(
+    rb"VRTData(set|Source)|<GDAL|<W(M|C|MT|F)S|<WMT_MS|<OGRWFS|<Capabilities|stac_version|<kml",
+    re.I,
+)
+#: Where a VRT names other files: an element, perhaps relative to the VRT's own folder.
+_SOURCE = re.compile(
+    r"""<(?:\w*Source\w*|\w*Filename|Argument\s+name=["']\w*filename\w*["'])\b([^>]*)>([^<]+)<""",
+    re.I,
+)
+_REMOTE = re.compile(r"://|/vsi|^\s*(<|&lt;)|^(WMS|WMTS|WCS|OGCAPI|STAC\w*|PLMOSAIC|EEDAI?):", re.I)
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,18 @@ class Band:
     nodata: float | None = None
     masked_by: str = ""
     description: str = ""
+    color: str = "undefined"
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str = ""
+    #: of a palette: value, red, green, blue and alpha of each colour
+    colors: tuple[tuple[int, ...], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one of its pixels."""
+        return np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -50,12 +78,44 @@ class Raster:
     transform: tuple[float, ...]
     block: tuple[int, int]
     interleave: str = "pixel"
-    #: size in bytes and time of the last change, where it is a file: tells that it was replaced
-    state: tuple[int, int] | None = None
+    #: the local files that hold its pixels: its own and, of a VRT, its sources
+    files: tuple[str, ...] = ()
+    #: of each file its size in bytes and the time of its last change: they tell of a replacement
+    state: tuple[tuple[int, int], ...] = ()
     #: by how much each overview is reduced
     overviews: tuple[int, ...] = ()
     #: the overview that this is the header of; None for the raster itself
     level: int | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    #: ground control points, where there is no transform: row, column, x, y and z of each
+    gcps: tuple[tuple[float, ...], ...] = ()
+    #: rational polynomial coefficients, likewise, as GDAL writes them
+    rpcs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def placed(self) -> bool:
+        """Whether a transform tells where its pixels lie on the map."""
+        return not (self.gcps or self.rpcs)
+
+    @property
+    def state_digest(self) -> str:
+        """Names, sizes and times of its files, as one text to compare."""
+        names = [Path(file).name for file in self.files]
+        return hashlib.sha256(repr((names, self.state)).encode()).hexdigest()
+
+    @property
+    def identity(self) -> "Raster":
+        """The header without its path, files and times: equal for the same raster elsewhere."""
+        return replace(self, path="" if self.files else self.path, files=(), state=())
+
+    def check_unchanged(self) -> None:
+        """Raise ``RasterError`` where one of its files is not what it was when it was planned."""
+        for file, state in zip(self.files, self.state, strict=True):
+            if _state(file) != state:
+                raise RasterError(
+                    f"{file} has changed since the plan was made: what is cut from it would not "
+                    "belong to the same raster. Plan again, and write to another path"
+                )
 
     def dtype(self, bands: Sequence[int]) -> str:
         """The type that some bands have in common; raise ``RasterError`` where they differ."""
@@ -88,27 +148,46 @@ class Raster:
         return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def read_header(path: str | os.PathLike[str] | Raster, level: int | None = None) -> Raster:
+def read_header(
+    path: str | os.PathLike[str] | Raster,
+    level: int | None = None,
+    *,
+    allow_remote: bool = False,
+) -> Raster:
     """Read a raster's header, or that of one of its overviews (the first is 0).
+
+    A local file is opened by the driver of its suffix and by none that follows references to other
+    data. A VRT has to be called ``.vrt``; remote data that it names need `allow_remote`, and files
+    outside its folder are named in a warning. A path or URL that is remote itself is explicit.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     RasterError
-        It is no raster, or its only georeference are ground control points or rational
-        polynomials.
+        It is no raster, has no bands, or refers to data that it may not.
     """
     if isinstance(path, Raster):
-        return path
+        if level is None:
+            return path
+        with open_raster(replace(path, level=level)) as source:
+            return _described(source, path.path, level, bool(path.files))
     name = os.fspath(path)
-    state = _state(name)
+    local = _is_local(name)
+    driver = None
+    if local and not allow_remote:
+        suffix = Path(name).suffix.lower()
+        driver = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT"}.get(suffix)
+        if driver == "VRT":
+            check_references(Path(name))
+        elif refers_elsewhere(Path(name)):
+            raise RasterError(
+                f"{name} is a text that names other data; call it .vrt if it is a VRT, or give "
+                "allow_remote=True if you trust it"
+            )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            options = {} if level is None else {"overview_level": level}
-            with rasterio.open(name, **options) as source:
-                return _described(source, name, state, level)
+        with _quiet(), rasterio.open(name, driver=driver) as source:
+            return _described(source, name, None, local)
     except rasterio.errors.RasterioIOError as error:
         raise RasterError(f"{name} cannot be opened as a raster: {error}") from error
 
@@ -116,65 +195,167 @@ def read_header(path: str | os.PathLike[str] | Raster, level: int | None = None)
 def open_raster(header: Raster) -> Any:
     """Open the raster, or the overview, that a header is of."""
     options = {} if header.level is None else {"overview_level": header.level}
-    return rasterio.open(header.path, driver=header.driver, **options)
+    with _quiet():
+        return rasterio.open(header.path, driver=header.driver, **options)
 
 
-def _state(name: str) -> tuple[int, int] | None:
+_one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning that a raster has no place on the map: pixel boxes need none."""
+    # Python's filters of warnings belong to the process, and threads of ours open rasters
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name is that of a file or folder here, which then is a proper one."""
     if name.startswith("/vsi") or "://" in name:
-        return None
-    try:
-        found = Path(name).stat()
-    except OSError as error:
-        if ":" in name or name.lstrip().startswith("<"):  # a driver's own syntax, or a VRT as text
-            return None
-        raise FileNotFoundError(f"there is no raster at {name}") from error
-    if stat.S_ISDIR(found.st_mode) and not any(Path(name).iterdir()):
+        return False
+    if not os.path.lexists(name) and (":" in name or name.lstrip().startswith("<")):
+        return False  # a driver's own syntax, or a VRT as text
+    check_file(name, "raster")
+    if Path(name).is_dir() and not any(Path(name).iterdir()):
         raise RasterError(f"{name} is an empty folder, not a raster")
-    return found.st_size, found.st_mtime_ns
+    return True
 
 
-def _check(source: Any, name: str) -> None:
-    """Raise ``RasterError`` where regions cannot be cut out of an open raster."""
+def check_file(name: str | os.PathLike[str], what: str) -> None:
+    """Raise where there is no file or folder, or something that cannot be read to its end."""
+    try:
+        mode = Path(name).stat().st_mode
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"there is no {what} at {name!s:.200}") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise RasterError(f"{name} is a device, a pipe or a socket, not a file with a {what}")
+
+
+def _state(file: str) -> tuple[int, int] | None:
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def refers_elsewhere(file: Path) -> bool:
+    """Whether a file is a text that GDAL would follow to other data."""
+    if file.is_dir() or ".gti" in file.suffixes:
+        return not file.is_dir()
+    with file.open("rb") as content:
+        head = content.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return head.startswith((b"<", b"{")) and bool(_REFERRING.search(head))
+
+
+def check_references(path: Path) -> None:
+    """Follow what a VRT names: refuse remote data, warn of files outside its folder."""
+    outside: list[Path] = []
+    waiting = [path.absolute()]
+    seen = set(waiting)
+    while waiting:
+        vrt = waiting.pop()
+        for relative, source in _SOURCE.findall(vrt.read_text(errors="replace")):
+            source = unescape(source).strip()
+            if _REMOTE.search(source):
+                raise RasterError(
+                    f"{vrt} reads {source!r:.200}; give allow_remote=True if you trust it"
+                )
+            file = (
+                vrt.parent / source
+                if re.search(r"relative\w+\s*=\s*.1", relative)
+                else Path(source)
+            )
+            file = file.absolute()
+            if file in seen or not file.is_file():
+                continue
+            seen.add(file)
+            if not file.resolve().is_relative_to(path.resolve().parent):
+                outside.append(file)
+            if file.suffix.lower() == ".vrt":
+                waiting.append(file)
+            elif refers_elsewhere(file):
+                raise RasterError(
+                    f"{vrt} reads {file}, a text that names other data; give allow_remote=True if "
+                    "you trust it"
+                )
+    if outside:
+        warnings.warn(
+            f"{path} reads {len(outside)} files outside its own folder, the first {outside[0]}",
+            RasterWarning,
+            stacklevel=4,
+        )
+
+
+def _described(source: Any, name: str, level: int | None, local: bool) -> Raster:
     if source.count == 0:
         parts = ", ".join(source.subdatasets[:3]) or "none"
         raise RasterError(f"{name} has no bands of its own; its subdatasets: {parts}")
-    if source.transform.is_identity and (source.gcps[0] or source.rpcs):
-        kind = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
-        raise RasterError(
-            f"{name} is placed on the map by {kind} only, which no affine transform expresses; "
-            "warp it first: gdalwarp, or rasterio.vrt.WarpedVRT saved as a file"
-        )
     if source.transform.is_degenerate:
         raise RasterError(f"the transform of {name} cannot be inverted: {source.transform!r}")
-
-
-def _described(source: Any, name: str, state: tuple[int, int] | None, level: int | None) -> Raster:
-    _check(source, name)
+    unplaced = source.transform.is_identity
+    points, point_crs = source.gcps if unplaced else ([], None)
+    crs = source.crs or point_crs
+    files = _files(source) if local else []
     return Raster(
         path=name,
         driver=source.driver,
         width=source.width,
         height=source.height,
         bands=tuple(_band(source, number) for number in source.indexes),
-        crs=source.crs.to_wkt() if source.crs else None,
+        crs=crs.to_wkt() if crs else None,
         transform=tuple(float(number) for number in source.transform.to_gdal()),
         block=(int(source.block_shapes[0][0]), int(source.block_shapes[0][1])),
         interleave=source.interleaving.name if source.interleaving else "pixel",
-        state=state,
+        files=tuple(files),
+        state=tuple(_state(file) or (0, 0) for file in files),
         overviews=_overviews(source),
         level=level,
+        tags=_tags(source.tags()),
+        gcps=tuple((point.row, point.col, point.x, point.y, point.z or 0.0) for point in points),
+        rpcs=tuple(source.rpcs.to_gdal().items()) if unplaced and source.rpcs else (),
     )
+
+
+def _files(source: Any) -> list[str]:
+    """The files that a raster's pixels lie in, of nested VRTs too."""
+    files: dict[str, None] = {}
+    waiting = list(source.files)
+    while waiting:
+        file = waiting.pop(0)
+        if file in files or file.endswith(".aux.xml") or not Path(file).exists():
+            continue  # statistics, which a viewer may write at any time, are no pixels
+        files[file] = None
+        if file.lower().endswith(".vrt") and file != source.name:
+            with rasterio.open(file, driver="VRT") as nested:
+                waiting += nested.files
+    return list(files)
 
 
 def _band(source: Any, number: int) -> Band:
     flags = {flag.name for flag in source.mask_flag_enums[number - 1]}
+    color = source.colorinterp[number - 1].name
+    colors = source.colormap(number) if color == "palette" else {}
     return Band(
         # NumPy has no complex numbers of integers; float32 holds those of 16 bits exactly
         dtype=source.dtypes[number - 1].replace("complex_int16", "complex64"),
         nodata=source.nodatavals[number - 1],
         masked_by="nodata" if "nodata" in flags else "mask" if "per_dataset" in flags else "",
         description=source.descriptions[number - 1] or "",
+        color=color,
+        scale=source.scales[number - 1],
+        offset=source.offsets[number - 1],
+        unit=source.units[number - 1] or "",
+        colors=tuple((value, *color) for value, color in sorted(colors.items())),
+        tags=_tags(source.tags(number)),
     )
+
+
+def _tags(tags: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """What was said of the raster, but for statistics of its pixels: they are not the chips'."""
+    return tuple(item for item in tags.items() if not item[0].startswith("STATISTICS_"))
 
 
 def _overviews(source: Any) -> tuple[int, ...]:

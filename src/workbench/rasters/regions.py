@@ -1,10 +1,10 @@
 """Tables of regions: points, boxes or geometries become integer boxes of a raster's pixels."""
 
 import os
-from collections.abc import Callable
+import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,17 @@ import shapely
 from numpy.typing import NDArray
 
 from workbench.rasters.errors import RegionError
-from workbench.rasters.raster import Raster, crs_name, densified, read_header, reproject
+from workbench.rasters.raster import (
+    Raster,
+    check_file,
+    check_references,
+    crs_name,
+    densified,
+    read_header,
+    refers_elsewhere,
+    reproject,
+)
+from workbench.rasters.schedule import clipped
 
 Units = Literal["pixels", "map"]
 #: Rounding of map coordinates must not add a row or a column: a thousandth of a pixel is none.
@@ -49,6 +59,12 @@ def in_raster(
     x: Any, y: Any, table: Any, header: Raster, crs: Any, *, whole: bool = True
 ) -> tuple[Any, Any]:
     """Reproject to the raster's CRS; refuse what cannot be."""
+    if not header.placed:
+        kind = "ground control points" if header.gcps else "rational polynomials (RPC)"
+        raise RegionError(
+            f"{header.path} is placed on the map by {kind} only, which no affine transform "
+            "expresses: give pixel boxes, or warp it first by gdalwarp or rasterio.vrt.WarpedVRT"
+        )
     if isinstance(crs, str) and crs == "raster":
         return x, y
     if crs is None:
@@ -67,7 +83,7 @@ def in_raster(
         rows = bad.reshape(len(table), -1).any(axis=1) if whole else np.array([True])
         raise RegionError(
             f"region {table.index[int(np.argmax(rows))]!r} cannot be reprojected from "
-            f"{crs_name(crs)} to the raster's {crs_name(header.crs)}"
+            f"{crs_name(crs)} to the raster's {crs_name(header.crs)}; are x and y swapped?"
         )
     return x, y
 
@@ -105,13 +121,13 @@ def outward(left: Any, top: Any, right: Any, bottom: Any, table: Any) -> Any:
 
 
 def _whole(box: list[Any], table: Any) -> NDArray[np.int64]:
-    found = np.stack(box)
-    if (far := (np.abs(found) > FARTHEST).any(axis=0)).any():
+    boxes = np.stack(box)
+    if (far := (np.abs(boxes) > FARTHEST).any(axis=0)).any():
         raise RegionError(
             f"region {table.index[int(np.argmax(far))]!r} lies {FARTHEST:,} pixels away from the "
             "raster: its coordinates are hardly in the CRS that was given"
         )
-    return found.astype(np.int64)
+    return boxes.astype(np.int64)
 
 
 Kind = Literal["pixels", "points", "bounds", "geometry"]
@@ -119,6 +135,9 @@ BOX = ["col", "row", "width", "height"]
 BOUNDS = ["left", "bottom", "right", "top"]
 #: The columns that each kind of table is told by, in this order.
 KINDS: dict[Kind, list[str]] = {"pixels": BOX, "bounds": BOUNDS, "points": ["x", "y"]}
+#: Names of columns that say of themselves that they are degrees of longitude and latitude.
+_LONGITUDES = {"lon", "long", "lng", "longitude"}
+_LATITUDES = {"lat", "latitude"}
 #: Names that the image dataset gives to its own variables.
 RESERVED = {"image", "valid", "geotransform", "channel", "class", "polygon", "mask"}
 
@@ -132,14 +151,15 @@ def regions(
     crs: Any = None,
     kind: Kind | None = None,
     polygon_mask: bool = False,
+    allow_remote: bool = False,
 ) -> pd.DataFrame:
     """Turn a table of places into integer boxes of a raster's pixels.
 
     A table may hold pixel boxes (columns ``col``, ``row``, ``width``, ``height``), map boxes
-    (``left``, ``bottom``, ``right``, ``top``), centre points (``x``, ``y``), or be a GeoDataFrame,
-    whose points are centres and whose other geometries are taken by their bounding box. Map
-    coordinates pass through the inverse of the raster's affine transform, so that rotated and
-    south-up rasters need no care.
+    (``left``, ``bottom``, ``right``, ``top``), centre points (``x``, ``y``; or ``lon``, ``lat``,
+    which are EPSG:4326 unless `crs` says otherwise), or be a GeoDataFrame, whose points are centres
+    and whose other geometries are taken by their bounding box. Map coordinates pass through the
+    inverse of the raster's affine transform, so that rotated and south-up rasters need no care.
 
     Parameters
     ----------
@@ -160,6 +180,8 @@ def regions(
         of several.
     polygon_mask
         Keep the geometries' outlines, so that pixels whose centre lies outside are not `valid`.
+    allow_remote
+        Let a local file name data anywhere; see `plan`.
 
     Returns
     -------
@@ -184,24 +206,61 @@ def regions(
     >>> regions(towns, raster, size=8, crs="raster").loc[0].to_dict()
     {'col': 6, 'row': 6, 'width': 8, 'height': 8, 'label': 'town'}
     """
-    header = read_header(raster)
+    header = read_header(raster, allow_remote=allow_remote)
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"the table must be a pandas or geopandas DataFrame, not {type(table)}")
     if table.empty:
         raise RegionError("the table of regions has no rows")
-    found = _kind(table, kind)
-    used, boxes, polygon = _READERS[found](table, header, size, units, crs)
+    if kind is None and not {"x", "y"} <= set(table.columns):
+        table, crs = _with_degrees_named(table, crs)
+    kind = _kind(table, kind)
+    used, boxes, polygon, centres = _READERS[kind](table, header, size, units, crs)
     if polygon_mask and polygon is None:
         raise RegionError("polygon_mask=True needs a GeoDataFrame of polygons")
     carried = table.drop(columns=[name for name in (*used, "sample", "id") if name in table])
-    if found == "geometry":
+    if kind == "geometry":
         carried = pd.DataFrame(carried.drop(columns=table.geometry.name, errors="ignore"))
-    _check_names(carried, found)
+    _check_names(carried, kind)
     result = pd.DataFrame(dict(zip(BOX, boxes, strict=True)), index=_ids(table))
     result = pd.concat([result, carried.set_axis(result.index)], axis=1)
     if polygon_mask:
         result["polygon"] = polygon
+    outside = clipped(np.asarray(boxes).T, header.height, header.width)[:, 1] == 0
+    if centres is not None and outside.any():
+        x, y, crs = centres
+        result.attrs["hint"] = _better_place(x[outside], y[outside], crs, header)
     return result
+
+
+def _with_degrees_named(table: Any, crs: Any) -> tuple[Any, Any]:
+    """Take columns ``lon`` and ``lat`` as ``x`` and ``y``, in degrees unless the CRS is given."""
+    names = {str(name).lower(): name for name in table.columns}
+    x = next((names[name] for name in names if name in _LONGITUDES), None)
+    y = next((names[name] for name in names if name in _LATITUDES), None)
+    if x is None or y is None:
+        return table, crs
+    return table.rename(columns={x: "x", y: "y"}), "EPSG:4326" if crs is None else crs
+
+
+def _better_place(x: Any, y: Any, crs: Any, header: Raster) -> str:
+    """What would bring places into the raster that lie outside it: a hint, or nothing."""
+    ways = {
+        "with x and y swapped": (y, x),
+        "with longitudes from -180 to 180 instead of 0 to 360": (np.where(x > 180, x - 360, x), y),
+        "with longitudes from 0 to 360": (np.where(x < 0, x + 360, x), y),
+    }
+    best = ""
+    most = 0
+    for way, place in ways.items():
+        here = place
+        if not (isinstance(crs, str) and crs == "raster"):
+            here = reproject(*place, crs, header.crs)
+        columns, rows = header.pixels(*here)
+        inside = (columns >= 0) & (columns < header.width) & (rows >= 0) & (rows < header.height)
+        if inside.sum() > most:
+            most = int(inside.sum())
+            best = f"{way} {most:,} of them would lie in it"
+    return best
 
 
 def check_boxes(table: pd.DataFrame) -> NDArray[np.int64]:
@@ -246,12 +305,22 @@ def _kind(table: Any, kind: Kind | None) -> Kind:
 def _ids(table: pd.DataFrame) -> pd.Index:
     name = next((name for name in ("sample", "id") if name in table.columns), None)
     ids = table.index if name is None else pd.Index(table[name])
+    what = "the table's index" if name is None else f"the column {name!r}"
+    remedy = (
+        "call table.reset_index(drop=True) first"
+        if name is None
+        else "correct it, or rename it: without a column 'sample' or 'id' the index names regions"
+    )
     if isinstance(ids, pd.MultiIndex):
         ids = pd.Index(["/".join(map(str, parts)) for parts in ids])
     if ids.hasnans:
-        raise RegionError(f"row {int(np.argmax(ids.isna()))} (the first is 0) has no id")
+        row = int(np.argmax(ids.isna()))
+        raise RegionError(f"{what} has no id in row {row} (the first is 0); {remedy}")
     if not ids.is_unique:
-        raise RegionError(f"ids must be unique; {ids[ids.duplicated()][0]!r} occurs twice")
+        twice = ids[ids.duplicated()][0]
+        raise RegionError(
+            f"ids must be unique, and in {what} {twice!r} occurs twice or more; {remedy}"
+        )
     if not pd.api.types.is_integer_dtype(ids.dtype):
         ids = pd.Index(ids.astype(str).to_numpy(object))
     return ids.rename("sample")
@@ -273,7 +342,7 @@ def _from_pixels(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
             "pixel boxes have a width and a height of their own; leave size out, or give it to "
             "plan() to resample to it"
         )
-    return BOX, check_boxes(table).T, None
+    return BOX, check_boxes(table).T, None, None
 
 
 def _from_points(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
@@ -287,7 +356,8 @@ def _from_points(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
     else:
         sides = np.broadcast_to(np.asarray(size, float).reshape(-1, 1), (2, len(table)))
     x, y = in_raster(values[:, 0], values[:, 1], table, header, crs)
-    return used, around(x, y, sides, table, header, units), None
+    centres = values[:, 0], values[:, 1], crs
+    return used, around(x, y, sides, table, header, units), None, centres
 
 
 def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:  # noqa: ARG001
@@ -300,7 +370,8 @@ def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
                 f"{BOUNDS[high]} {values[row, high]:g}; the first must be smaller"
             )
     x, y = densified(values)
-    return BOUNDS, enclosing(*in_raster(x, y, table, header, crs), table, header), None
+    boxes = enclosing(*in_raster(x, y, table, header, crs), table, header)
+    return BOUNDS, boxes, None, (x.mean(axis=1), y.mean(axis=1), crs)
 
 
 def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) -> Any:
@@ -308,6 +379,9 @@ def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) 
     if (off := (shapes.isna() | shapes.is_empty).to_numpy()).any():
         raise RegionError(f"region {table.index[int(np.argmax(off))]!r} has no geometry")
     crs = shapes.crs if crs is None else crs
+    single = (shapes.geom_type == "MultiPoint") & (shapely.get_num_geometries(shapes.array) == 1)
+    if single.any():
+        shapes = shapes.where(~single, shapely.get_geometry(shapes.array, 0))
     if (shapes.geom_type == "Point").all():
         points = pd.DataFrame({"x": shapes.x, "y": shapes.y}, index=table.index)
         more = [name for name in ("width", "height") if name in table and size is None]
@@ -325,10 +399,10 @@ def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) 
     polygon = shapely.transform(dense, to_pixels)
     left, top, right, bottom = shapely.bounds(polygon).T
     boxes = outward(left, top, right, bottom, table)
-    return [], boxes, polygon
+    return [], boxes, polygon, ((bounds[:, 0] + bounds[:, 2]) / 2, bounds[:, 1::2].mean(1), crs)
 
 
-_READERS: dict[Kind, Callable[..., Any]] = {
+_READERS: dict[Kind, Any] = {
     "pixels": _from_pixels,
     "points": _from_points,
     "bounds": _from_bounds,
@@ -336,18 +410,36 @@ _READERS: dict[Kind, Callable[..., Any]] = {
 }
 
 
-def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8-sig",
+    allow_remote: bool = False,
+) -> pd.DataFrame:
     """Read a table of places: CSV or Parquet, or any file of geometries that geopandas reads.
 
     Parameters
     ----------
     path
-        ``.csv``; ``.parquet``, which may be GeoParquet; ``.gpkg``, ``.geojson``, ``.shp``...
+        ``.csv``, ``.tsv`` or ``.txt``, also as ``.gz`` or in a ``.zip``; ``.parquet``, which may be
+        GeoParquet; ``.gpkg``, ``.geojson``, ``.shp``, or a ``.zip`` with one of them.
+    layer
+        Of a file with several.
+    separator
+        Between a text's columns; by default the one of comma, semicolon, tab and bar that its first
+        line has most of.
+    encoding
+        Of a text, such as ``"latin-1"``.
+    allow_remote
+        Let a local file name data anywhere, as an OGR VRT may.
 
     Returns
     -------
     pandas.DataFrame
-        A GeoDataFrame where there are geometries; :func:`workbench.rasters.regions` takes both.
+        A GeoDataFrame where there are geometries, which in a text are a column ``wkt`` or
+        ``geometry``; :func:`workbench.rasters.regions` takes both.
 
     Raises
     ------
@@ -361,22 +453,54 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     >>> read_table("houses.gpkg")  # doctest: +SKIP
     """
     file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"there is no table at {file}")
+    check_file(file, "table")
+    if not allow_remote:
+        if file.suffix.lower() == ".vrt":
+            check_references(file)
+        elif file.suffix.lower() != ".kml" and refers_elsewhere(file):
+            raise RegionError(f"{file} names other data; give allow_remote=True if you trust it")
     try:
-        table: pd.DataFrame = _reader(file)(file)
+        return _read(file, layer, separator, encoding)
+    except UnicodeDecodeError as error:
+        raise RegionError(f"{file} is not in {encoding}; give encoding=: {error}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise RegionError(f"{file} cannot be read as a table of regions: {error}") from error
-    return table
 
 
-def _reader(file: Path) -> Callable[[Path], Any]:
-    if file.suffix.lower() == ".csv":
-        return pd.read_csv
+def _read(file: Path, layer: str | None, separator: str | None, encoding: str) -> pd.DataFrame:
+    if _is_text(file):
+        return _read_text(file, separator, encoding)
     import geopandas
     from pyarrow import parquet
 
+    table: pd.DataFrame
     if file.suffix.lower() != ".parquet":
-        return cast(Callable[[Path], Any], geopandas.read_file)
-    located = b"geo" in (parquet.read_schema(file).metadata or {})
-    return cast(Callable[[Path], Any], geopandas.read_parquet if located else pd.read_parquet)
+        table = geopandas.read_file(file, **({} if layer is None else {"layer": layer}))
+    elif b"geo" in (parquet.read_schema(file).metadata or {}):
+        table = geopandas.read_parquet(file)
+    else:
+        table = pd.read_parquet(file)
+    return table
+
+
+def _is_text(file: Path) -> bool:
+    kinds = (".csv", ".tsv", ".txt")
+    if file.suffix.lower() == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            return all(name.lower().endswith(kinds) for name in archive.namelist())
+    return file.with_suffix("").suffix in kinds if file.suffix == ".gz" else file.suffix in kinds
+
+
+def _read_text(file: Path, separator: str | None, encoding: str) -> pd.DataFrame:
+    if separator is None:
+        first = pd.read_csv(file, sep="\0", nrows=1, header=None, encoding=encoding).iat[0, 0]
+        separator = max(",;\t|", key=str(first).count)
+    table = pd.read_csv(file, sep=separator, encoding=encoding)
+    shapes = next((n for n in table.columns if str(n).lower() in ("wkt", "geometry")), None)
+    if shapes is None:
+        return table
+    import geopandas
+
+    geometry = geopandas.GeoSeries.from_wkt(table.pop(shapes))
+    located: pd.DataFrame = geopandas.GeoDataFrame(table, geometry=geometry)
+    return located

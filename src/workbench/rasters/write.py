@@ -10,15 +10,21 @@ import errno
 import json
 import os
 import shutil
+import socket
+import threading
+import time
 import warnings
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
@@ -27,7 +33,14 @@ from workbench.rasters import chips, crop
 from workbench.rasters.crop import Cells, Failures, Job
 from workbench.rasters.dask_tasks import on_client
 from workbench.rasters.errors import FailedRegionsWarning, OutputError
-from workbench.rasters.formats import GeoTiffWriter, PngWriter, WebDatasetWriter, ZarrWriter
+from workbench.rasters.formats import (
+    GeoTiffWriter,
+    PngWriter,
+    WebDatasetWriter,
+    ZarrWriter,
+    plan_for_format,
+    unique_partial,
+)
 from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints
 
@@ -104,9 +117,18 @@ def _facts(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
     return pyarrow.chunked_array(paths).combine_chunks(), first.set_index("position")
 
 
+#: Seconds between signs of life of a folder's owner, and after which it counts as dead.
+_HEARTBEAT = 5
+_FORGOTTEN = 60
 PLAN = "plan.json"
 MANIFEST = "manifest.parquet"
 PARTS = "manifest"
+
+
+#: What must agree for a run to go on where another one stopped.
+_AGREEING = (
+    *("format", "raster_state", "regions", "bands", "size", "resampling", "fill", "fingerprint"),
+)
 
 
 class OutputFolder:
@@ -119,15 +141,17 @@ class OutputFolder:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What must agree for a run to go on where another one stopped."""
+        """What the folder holds."""
         plan = self.plan
         return {
             "made_by": "workbench.rasters",
             "format": self.format,
             "raster": plan.raster.path,
-            "raster_state": list(plan.raster.state or ()),
+            "raster_state": plan.raster.state_digest,
+            "attributes": chips.attributes(plan),
             "regions": len(plan.table),
-            "memory": plan.memory,
+            "memory": plan.layout_memory or plan.memory,
+            "rows": plan.chip_format.rows,
             "bands": plan.bands,
             "size": [plan.chip_format.height, plan.chip_format.width],
             "resampling": plan.chip_format.resampling,
@@ -145,11 +169,15 @@ class OutputFolder:
             raise OutputError(f"{self.path} holds chips already; delete it or give another path")
         there = json.loads((self.path / PLAN).read_text())
         mine = json.loads(json.dumps(self.description))
-        differing = [key for key in mine if there.get(key) != mine[key]]
-        if differing == ["raster_state"] and retry_failed:
-            return True
-        if differing:
+        differing = [key for key in _AGREEING if there.get(key) != mine[key]]
+        if differing and not (differing == ["raster_state"] and retry_failed):
             raise OutputError(_refusal(self.path, differing[0], there, mine))
+        # the groups stay as they were begun, whatever the memory is now
+        self.plan = replace(
+            self.plan,
+            layout_memory=there["memory"],
+            chip_format=replace(self.plan.chip_format, rows=there["rows"]),
+        )
         return True
 
     def reopen(self) -> None:
@@ -195,6 +223,37 @@ class OutputFolder:
         path.mkdir(parents=True)
         return path
 
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the only process that writes here, by a lock file beside the folder.
+
+        It names its owner, and its time is renewed while the owner lives. The lock of a process
+        that has ended, or on another machine was not heard of for a minute, is taken over.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        started = psutil.Process().create_time()
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        while True:
+            try:
+                with lock.open("x") as file:
+                    json.dump(me, file)
+                break
+            except FileExistsError:
+                _take_over(lock, self.path)
+        stop = threading.Event()
+
+        def renew() -> None:
+            while not stop.wait(_HEARTBEAT):
+                os.utime(lock)
+
+        threading.Thread(target=renew, daemon=True).start()
+        try:
+            yield
+        finally:
+            stop.set()
+            lock.unlink(missing_ok=True)
+
     @property
     def complete(self) -> bool:
         """Whether everything is written."""
@@ -219,7 +278,7 @@ class OutputFolder:
             }
         )
         target = self.path / PARTS / f"{group:06d}.parquet"
-        partial = target.with_name(f".{target.name}.partial")
+        partial = unique_partial(target)
         rows.to_parquet(partial, index=False)
         partial.replace(target)
 
@@ -227,7 +286,7 @@ class OutputFolder:
         """Join the parts to the manifest, if that is not done; return its path."""
         target = self.path / MANIFEST
         if not self.complete:
-            partial = target.with_name(f".{target.name}.partial")
+            partial = unique_partial(target)
             write_manifest(self.plan, self._parts(), partial)
             partial.replace(target)
         shutil.rmtree(self.path / PARTS, ignore_errors=True)
@@ -247,10 +306,44 @@ class OutputFolder:
         partial.replace(folder / PLAN)
 
 
+def _take_over(lock: Path, folder: Path) -> None:
+    """Remove the lock of a dead owner; raise ``OutputError`` where the owner lives."""
+    try:
+        age = time.time() - lock.stat().st_mtime
+        text = lock.read_text()
+    except FileNotFoundError:
+        return
+    try:
+        owner = json.loads(text)
+    except ValueError:  # it is being written, or its writer was killed at that
+        owner = {"host": "?", "pid": 0, "started": 0}
+    if owner["host"] == socket.gethostname():
+        alive = psutil.pid_exists(owner["pid"])
+        alive = alive and abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1
+    else:
+        alive = age < _FORGOTTEN
+    if alive:
+        raise OutputError(
+            f"process {owner['pid']} on {owner['host']} is writing to {folder}; wait for it or "
+            f"give another path. If it has ended, delete {lock}"
+        )
+    # by another name first: of several who find it dead, one removes it and no new one is removed
+    aside = lock.with_name(f"{lock.name}.{uuid4().hex[:8]}")
+    try:
+        lock.rename(aside)
+    except FileNotFoundError:
+        return
+    if aside.read_text() != text:
+        aside.rename(lock)
+    aside.unlink(missing_ok=True)
+
+
 def _refusal(path: Path, key: str, there: dict[str, Any], mine: dict[str, Any]) -> str:
     what = f"its {key.replace('_', ' ')} is {there.get(key)!r}, now it is {mine[key]!r}"
     if key == "fingerprint":
         what = "the regions or options differ"
+    if key == "raster_state":
+        what = "the raster's files have changed since"
     advice = "give another path"
     if key == "raster_state":
         advice += ", or retry_failed=True if the raster was only repaired"
@@ -334,24 +427,40 @@ def write(
     """Write all chips; see `Plan.write`."""
     if form not in _WRITERS:
         raise ValueError(f"format={form!r} is none of {', '.join(_WRITERS)}")
+    if "://" in os.fspath(path):
+        raise OutputError(
+            f"{path} is an address; chips are written to a folder of this machine or of its "
+            "network. Write there, then copy the folder by the storage's own tool"
+        )
+    plan = plan_for_format(plan, form)
     folder = OutputFolder(plan, path, form)
-    writer: Writer = _WRITERS[form](plan, folder.path)
     try:
-        if not folder.exists(resume, retry_failed):
-            skeleton = folder.skeleton()
-            writer.prepare(skeleton)
-            folder.begin(skeleton)
-        elif retry_failed:
-            folder.reopen()
-        if not folder.complete:
-            writer.clean()
-            task = WriteGroup(writer, folder, on_error)
-            groups = folder.missing()
-            if client is not None:
-                on_client(plan, client, groups, task, on_error, progress)
-            else:
-                crop.run(plan, groups, task, on_error=on_error, threads=threads, progress=progress)
-        folder.finish()
+        with folder.owned():
+            began = folder.exists(resume, retry_failed)
+            writer: Writer = _WRITERS[form](folder.plan, folder.path)
+            if not began:
+                skeleton = folder.skeleton()
+                writer.prepare(skeleton)
+                folder.begin(skeleton)
+            elif retry_failed:
+                folder.reopen()
+            if not folder.complete:
+                plan.source.raster.check_unchanged()
+                writer.clean()
+                task = WriteGroup(writer, folder, on_error)
+                groups = folder.missing()
+                if client is not None:
+                    on_client(folder.plan, client, groups, task, on_error, progress)
+                else:
+                    crop.run(
+                        folder.plan,
+                        groups,
+                        task,
+                        on_error=on_error,
+                        threads=threads,
+                        progress=progress,
+                    )
+            folder.finish()
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _full(folder) from error
