@@ -142,7 +142,7 @@ def mouse(tab, lab, canvas):
 def keyboard(tab, lab):
     """Every action has a key, and none of them reaches the notebook."""
     cells = tab.locator(".jp-Cell").count()
-    press(tab, "Escape", "1", "a")
+    press(tab, "1", "a")
     drawn = saved(tab, lab, 7)[2]
     assert (drawn["label"], corners(drawn)) == ("car", [480, 360, 720, 540])
     press(tab, "ArrowRight", "Shift+ArrowDown")
@@ -160,7 +160,7 @@ def keyboard(tab, lab):
 
 def shapes(tab, lab, canvas):
     """A polygon by its corners, a point by a click."""
-    press(tab, "Escape", "p")
+    press(tab, "p")
     for at in ((100, 700), (300, 700), (200, 850)):
         canvas.click(*at)
     press(tab, "Enter")
