@@ -16,6 +16,7 @@ TOPICS = (
     "models",
     "embeddings",
     "labels",
+    "boxes",
     "gradcam",
     "rasters",
     "show",

@@ -154,7 +154,9 @@ function render({ model, el }) {
   function drawHandles(svg, one, unit) {
     const [x0, y0, x1, y1] = one.box;
     const places = one.points || HANDLES.map(([x, y]) => [x0 + x * (x1 - x0), y0 + y * (y1 - y0)]);
+    const isTiny = Math.min(x1 - x0, y1 - y0) < 24 * unit; // corners only
     places.forEach(([cx, cy], i) => {
+      if (!one.points && isTiny && i % 2) return;
       const handle = draw("circle", { cx, cy, r: 4.5 * unit, class: "wb-handle" }, svg);
       handle.dataset.handle = i;
       handle.style.cursor = one.points ? "move" : `${CURSORS[i]}-resize`;
