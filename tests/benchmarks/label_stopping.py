@@ -7,7 +7,10 @@ interval after every page, which is what makes ordinary intervals fail. It stops
 of the dataset is still wrong by the interval's upper end. Cases: the share of wrong labels, and
 the skill of the ranking, from blind (0) to one that misses little (4), the distance in standard
 deviations between the scores' logits of right and wrong labels. With `--data digits` the labels,
-noise and scores are real: injected noise, out-of-fold probabilities, find_issues.
+noise and scores are real: injected noise, out-of-fold probabilities, find_issues. With
+`--mistakes 0.05` the reviewer finds a right label wrong, or a wrong one right, in 5 % of the
+answers; he is asked again as `labels.review` asks. `uniform` are the decisions of a random audit
+of all samples that stops by the same interval.
 
 Columns: `fixed` is the coverage after 5, 10, 20 and 30 % of the samples, `every page` the share of
 runs whose interval held at every look until the stop, `right` the share of stops at which at most
@@ -41,17 +44,62 @@ def population(n, rate, skill, rng):
     return wrong, 1 / (1 + np.exp(-logit))
 
 
-def simulate(n, rate, skill, seed):
+def simulate(n, rate, skill, seed, mistakes=0.0):
     """One run with made scores."""
     wrong, score = population(n, rate, skill, np.random.default_rng([1, seed]))
-    return review(wrong, score, score > 0.5, seed)
+    return both(wrong, score, score > 0.5, seed, mistakes)
 
 
-def review(wrong, score, flagged, seed):
+def both(wrong, score, flagged, seed, mistakes):
+    """The review along the queue, and a random audit of all samples beside it."""
+    run = review(wrong, score, flagged, seed, mistakes)
+    n = len(wrong)
+    rng = np.random.default_rng([2, seed])
+    order = rng.permutation(n)
+    audit = Audit(np.zeros(n, dtype=bool), np.arange(n), np.zeros(n, dtype=np.int64))
+    reviewer = Reviewer(audit, wrong, mistakes, rng)
+    run["uniform"] = None
+    for seen in range(0, n, PAGE):
+        for position in order[seen : seen + PAGE].tolist():
+            reviewer.look(position, True, True)
+        if audit.left().share[2] <= TARGET:
+            run["uniform"] = reviewer.answers / n
+            break
+    return run
+
+
+class Reviewer:
+    """Answers wrongly now and then, and is asked again as a session asks."""
+
+    def __init__(self, audit, wrong, mistakes, rng):
+        self.audit, self.wrong, self.mistakes, self.rng = audit, wrong, mistakes, rng
+        self.answers, self.plain, self.first, self.left_wrong = 0, 0, {}, int(wrong.sum())
+
+    def answer(self, position):
+        self.answers += 1
+        return bool(self.wrong[position]) ^ (self.rng.random() < self.mistakes)
+
+    def look(self, position, drawn, rare):
+        """Decide on a sample; `rare` where an error among the draws is a surprise."""
+        verdict = self.answer(position)
+        if drawn and rare and verdict and not self.answer(position):
+            verdict = self.answer(position)
+        elif not (drawn and rare and verdict):
+            self.first[position] = verdict
+        self.audit.review(position, verdict, drawn)
+        self.left_wrong -= int(self.wrong[position])
+        self.plain += 1
+        if self.plain % 12 == 0 and self.first:
+            again = int(self.rng.choice(list(self.first)))
+            self.audit.repeat(self.answer(again) != self.first.pop(again))
+
+
+def review(wrong, score, flagged, seed, mistakes=0.0):
     """Go through the queue until 30 % are seen and the review may stop."""
-    n, total = len(wrong), int(wrong.sum())
+    n = len(wrong)
     queue = make_queue(score, flagged, seed=seed)
     audit = Audit(queue.flagged, queue.rank)
+    reviewer = Reviewer(audit, wrong, mistakes, np.random.default_rng([3, seed]))
     marks = [max(int(share * n) // PAGE, 1) * PAGE for share in LOOKS]
     run = {"fixed": [], "error": [], "every": True, "stop": None, "single": None, "n": n}
     run |= {"expected": 0.0, "found": 0}
@@ -62,18 +110,19 @@ def review(wrong, score, flagged, seed):
             run["expected"] += expected_yield(score[before], wrong[before], score[page])
             run["found"] += int(wrong[page].sum())
         for position in page.tolist():
-            audit.review(position, bool(wrong[position]), bool(queue.audit[position]))
+            reviewer.look(position, bool(queue.audit[position]), not flagged[position])
         if run["stop"] is None or seen + len(page) in marks:
-            look(run, audit, total, seen + len(page) in marks)
+            look(run, reviewer, seen + len(page) in marks)
         if run["stop"] and run["single"] and seen + len(page) >= marks[-1]:
             break
     return run
 
 
-def look(run, audit, total, marked):
+def look(run, reviewer, marked):
     """Compare the interval with the truth."""
+    audit = reviewer.audit
     left, n = audit.left(), run["n"]
-    truth = total - left.found
+    truth = reviewer.left_wrong
     covers = left.low <= truth <= left.high
     if marked:
         run["fixed"].append(covers)
@@ -81,7 +130,7 @@ def look(run, audit, total, marked):
     if run["stop"] is None:
         run["every"] &= covers
         if left.share[2] <= TARGET:
-            run["stop"] = stop(left, truth, n, covers)
+            run["stop"] = stop(left, truth, n, covers) | {"answers": reviewer.answers / n}
     if run["single"] is None and (high := single_look(audit, left)) <= TARGET * n:
         run["single"] = stop(left, truth, n, truth <= high)
 
@@ -98,7 +147,7 @@ def stop(left, truth, n, covers):
 
 def single_look(audit, left):
     """The upper end of the two-sided 90 % interval that would do for one look."""
-    behind = [error for rank, error in audit._drawn if rank >= audit._depth]
+    behind = [error for rank, *_, error in audit._drawn if rank >= audit._depth]
     if not behind:
         return left.unreviewed
     size, hits = left.unreviewed + len(behind), sum(behind)
@@ -126,7 +175,9 @@ def summary(runs):
         "covers at the stop": np.mean([stop["covers"] for stop in stops]),
         "right to stop": np.mean([stop["right"] for stop in stops]),
         "right of the rest": np.mean([stop["right of rest"] for stop in stops]),
-        "reviewed": np.median([stop["reviewed"] for stop in stops]),
+        "reviewed": np.median([stop["reviewed"] for stop in stops]) if stops else np.nan,
+        "answers": np.median([stop["answers"] for stop in stops]) if stops else np.nan,
+        "uniform": np.median([run["uniform"] or np.inf for run in runs]),
         "audited": np.median([stop["audited"] for stop in stops]),
         "bias": (by_run.mean(), by_run.std() / np.sqrt(len(runs))),
         "yield": sum(run["expected"] for run in runs) / max(sum(run["found"] for run in runs), 1),
@@ -143,7 +194,7 @@ def digits_and_probabilities():
     return ds, labels.out_of_fold(ds, ds.label, progress=False)
 
 
-def digits(kind, rate, seed):
+def digits(kind, rate, seed, mistakes=0.0):
     """One run on scikit-learn's digits with noise, and our own queue."""
     from workbench import labels
 
@@ -151,9 +202,8 @@ def digits(kind, rate, seed):
     noisy = labels.inject_noise(ds.label, kind, rate, seed, probabilities=clean)
     probabilities = labels.out_of_fold(ds, noisy.label, seed=seed, progress=False)
     issues = labels.find_issues(noisy.label, probabilities).sort_index()
-    return review(
-        noisy.is_wrong.values, issues["score"].to_numpy(), issues["is_issue"].to_numpy(), seed
-    )
+    score, flagged = issues["score"].to_numpy(), issues["is_issue"].to_numpy()
+    return both(noisy.is_wrong.values, score, flagged, seed, mistakes)
 
 
 def report(name, runs, seconds):
@@ -163,7 +213,8 @@ def report(name, runs, seconds):
         f"{name:<34} fixed {fixed}  every page {table['covers on every page']:.3f}  "
         f"at stop {table['covers at the stop']:.3f}  right {table['right to stop']:.3f} "
         f"({table['right of the rest']:.2f})  reviewed {table['reviewed']:.0%}  "
-        f"audited {table['audited']:.0f}  bias {table['bias'][0]:+.3%} ± {table['bias'][1]:.3%}  "
+        f"audited {table['audited']:.0f}  answers {table['answers']:.2f}, uniform "
+        f"{table['uniform']:.2f}  bias {table['bias'][0]:+.3%} ± {table['bias'][1]:.3%}  "
         f"yield {table['yield']:.2f}  single look: right {table['single right']:.3f}, "
         f"reviewed {table['single reviewed']:.0%}  [{seconds:.0f} s]",
         flush=True,
@@ -176,8 +227,9 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 10_000])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.005, 0.05, 0.2])
     parser.add_argument("--skills", type=float, nargs="+", default=[4.0, 2.5, 0.0])
-    kinds = ["uniform", "pair", "annotator"]
+    kinds = ["uniform", "pair", "confusion", "annotator"]
     parser.add_argument("--kinds", nargs="+", default=kinds)
+    parser.add_argument("--mistakes", type=float, default=0.0)
     parser.add_argument("--data", choices=["made", "digits"], default="made")
     options = parser.parse_args()
     if options.data == "digits":
@@ -195,7 +247,7 @@ def main():
         }
     for name, (make, arguments) in cases.items():
         started = time.perf_counter()
-        runs = [make(*arguments, seed) for seed in range(options.seeds)]
+        runs = [make(*arguments, seed, options.mistakes) for seed in range(options.seeds)]
         report(name, runs, time.perf_counter() - started)
 
 

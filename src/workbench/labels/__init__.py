@@ -16,8 +16,9 @@ from workbench.labels.next_batch import next_batch
 from workbench.labels.probabilities import load_probabilities, multilabel_out_of_fold, out_of_fold
 from workbench.labels.ranking import losses, method_agreement, mistakenness
 from workbench.labels.review import review
-from workbench.labels.session import review_batch
+from workbench.labels.session import audit_sample, review_batch
 from workbench.labels.store import StoreError
+from workbench.labels.verified import recut
 
 __all__ = [
     "out_of_fold",
@@ -33,6 +34,8 @@ __all__ = [
     "method_agreement",
     "review",
     "review_batch",
+    "audit_sample",
+    "recut",
     "decisions",
     "apply_decisions",
     "export",

@@ -1,7 +1,4 @@
-"""What the decisions of a review come to: corrected labels, agreement, tags.
-
-Corrected labels as files: a table, or a folder with one subfolder a class.
-"""
+"""Outcome of a review: corrected labels, agreement, tags, and files of them."""
 
 import os
 import shutil
@@ -18,7 +15,11 @@ from workbench._images import picture
 from workbench.labels.store import Store, given_labels, opened
 
 #: What a sample can have come to. As tags they go to FiftyOne and come back.
-STATUSES = ("confirmed", "changed", "none", "unclear", "disputed")
+STATUSES = ("confirmed", "changed", "none", "excluded", "unclear", "disputed")
+#: What the store holds in place of a class number where the image does not belong to the data.
+EXCLUDED = -2
+#: What stands for "nobody could tell" where answers are compared.
+UNCLEAR = -3
 _ANSWERS = {"confirmed": "given", "none": "none", "unclear": "unclear"}
 Where = Store | str | os.PathLike[str]
 
@@ -59,7 +60,7 @@ def settle(current: pd.DataFrame, at: np.ndarray, given: np.ndarray) -> pd.DataF
     """What :func:`decisions` returns, indexed by position; `at` is the position of each row."""
     placed = current.assign(at=at)
     table = placed.groupby("at").agg(
-        reviewers=("reviewer", "size"), score=("score", "max"), time=("time", "max")
+        reviewers=("reviewer", "nunique"), score=("score", "max"), time=("time", "max")
     )
     here = table.index.to_numpy(dtype=np.int64)
     winner = _winners(placed).reindex(here)
@@ -67,14 +68,19 @@ def settle(current: pd.DataFrame, at: np.ndarray, given: np.ndarray) -> pd.DataF
     told = winner["label"].notna().to_numpy()
     label = winner["label"].where(told & ~disputed, given[here]).to_numpy(dtype=np.int64)
     status = np.select(
-        [disputed, ~told, label == given[here], label == -1],
-        ["disputed", "unclear", "confirmed", "none"],
+        [disputed, ~told, label == given[here], label == -1, label == EXCLUDED],
+        ["disputed", "unclear", "confirmed", "none", "excluded"],
         "changed",
     )
     table.insert(0, "status", status.astype(object))
     table.insert(1, "given", given[here])
-    table.insert(2, "label", label)
+    table.insert(2, "label", np.maximum(label, -1))
     return table
+
+
+def repeated(current: pd.DataFrame) -> pd.Series:
+    """Which decisions answer a question that was asked again, unannounced."""
+    return current["source"].str.startswith("repeat ").astype(bool)
 
 
 def _winners(current: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +135,8 @@ def apply_decisions(ds: xr.Dataset, store: Where) -> xr.Dataset:
     table = decisions(ds, store)
     given = given_labels(ds)
     at = pd.Index(ds["sample"].values).get_indexer(table.index)
-    label, review = given.copy(), np.full(len(given), "", dtype="<U9")
+    label = given.copy()
+    review = np.full(len(given), "", dtype="<U9")
     label[at] = table["label"]
     review[at] = table["status"]
     return ds.assign(
@@ -197,17 +204,23 @@ def agreement(ds: xr.Dataset, store: Where) -> pd.DataFrame:
         One row a pair: ``first``, ``second``, ``n`` samples both decided on, ``agree`` the share
         of equal answers, ``kappa`` (Cohen 1960), which is 0 for the agreement that chance alone
         would bring and 1 for full agreement; NaN where both gave one and the same answer
-        throughout, or share no sample. No class and cannot tell are answers too.
+        throughout, or share no sample. No class and cannot tell are answers too. A reviewer who
+        was asked again is a second one, "..., asked again".
     """
     cohen = need("sklearn.metrics", extra="labels").cohen_kappa_score
     with opened(store, ds) as opened_store:
         current = opened_store.current()
-    answer = current["label"].where(current["action"] != "unclear", -2).astype(np.int64)
-    wide = current.assign(answer=answer).pivot(index="sample", columns="reviewer", values="answer")
+    answer = current["label"].where(current["action"] != "unclear", UNCLEAR).astype(np.int64)
+    reviewer = current["reviewer"] + np.where(repeated(current), ", asked again", "")
+    current = current.assign(answer=answer, reviewer=reviewer).drop_duplicates(
+        ["sample", "reviewer"]
+    )
+    wide = current.pivot(index="sample", columns="reviewer", values="answer")
     rows = []
     for first, second in combinations(wide.columns, 2):
         both = wide[[first, second]].dropna().astype(np.int64)
-        a, b = both[first].to_numpy(), both[second].to_numpy()
+        a = both[first].to_numpy()
+        b = both[second].to_numpy()
         varied = len(np.unique(np.r_[a, b])) > 1
         rows.append(
             {

@@ -14,7 +14,14 @@ from workbench._extras import need
 from workbench._samples import same_samples
 from workbench.embeddings.graph import duplicates, outliers, votes_of
 from workbench.labels.noise_models import NoiseMixture, fit_noise, smoothed
-from workbench.labels.probabilities import BLOCK, Labels, Source, aligned, blocks
+from workbench.labels.probabilities import (
+    BLOCK,
+    Labels,
+    Source,
+    aligned,
+    blocks,
+    load_probabilities,
+)
 
 #: A class with fewer labels than this share of the median class is named.
 RARE = 0.1
@@ -118,6 +125,8 @@ def find_issues(
     neighbors: xr.Dataset | None = None,
     *,
     classes: Sequence[str] | None = None,
+    verified: pd.Series | None = None,
+    opinions: Sequence[Any] = (),
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank the samples by how probably their given label is wrong, and cut.
@@ -160,6 +169,14 @@ def find_issues(
     classes
         The classes' names in the order of their numbers, where the labels do not carry them.
         Named columns of `probabilities` are matched by name.
+    verified
+        What people said of some samples, by sample id: bool, whether the label is wrong, or the
+        right class numbers, -1 for none. :func:`recut` says how the cut follows them.
+    opinions
+        Other signs of wrong labels, of which the mean rank, together with that of the score,
+        decides the order: probabilities (sample, class) of other models, scores (sample,) that are
+        high where a label is suspicious, such as those of training dynamics, and graphs, for the
+        share of the neighbours that carry another label. How many are flagged stays.
     seed
         Fixes the samples on which the models are fitted, where there are more than 5,000 (or 100
         a class, up to 20,000).
@@ -211,12 +228,53 @@ def find_issues(
         flags = _cleanlab_flags(found, given)
         around = _around(given, neighbors)
     columns, attrs = scoring.result()
+    if opinions:
+        signs = [_suspicion(own, given, ids, attrs["classes"]) for own in opinions]
+        _reorder(columns, signs, attrs["threshold"])
     table = {"given": given, **columns, "cleanlab_flag": flags, **around}
     order = np.argsort(-table["score"], kind="stable")
     index = pd.Index(ids[order], name="sample")
     frame = pd.DataFrame({name: table[name][order] for name in COLUMNS}, index=index)
     frame.attrs.update(attrs)
-    return frame
+    if verified is None:
+        return frame
+    from workbench.labels.verified import recut
+
+    return recut(frame, verified)
+
+
+def _suspicion(
+    opinion: Any, given: NDArray[np.int64], ids: NDArray[Any], classes: int
+) -> NDArray[np.float64]:
+    """An opinion as one number a sample, high where the label is suspicious."""
+    named = xr.DataArray(given, coords={"sample": ids}, dims="sample")
+    if isinstance(opinion, xr.Dataset) and "index" in opinion:
+        graph = same_samples(opinion, named, ("an opinion's neighbours", "labels"))
+        return np.asarray((given[graph["index"].values] != given[:, None]).mean(axis=1))
+    if isinstance(opinion, pd.Series):
+        opinion = xr.DataArray(opinion, dims="sample", coords={"sample": opinion.index.to_numpy()})
+    if np.ndim(opinion) == 1:
+        score = same_samples(opinion, named, ("an opinion", "labels"))
+        return np.asarray(score, dtype=np.float64)
+    _, found = aligned(named, load_probabilities(opinion))
+    if found.sizes["class"] != classes:
+        raise ValueError(f"an opinion has {found.sizes['class']} classes, the others {classes}")
+    return np.concatenate([1 - p[np.arange(len(p)), given[rows]] for rows, p in blocks(found)])
+
+
+def _reorder(
+    columns: dict[str, NDArray[Any]], signs: list[NDArray[np.float64]], threshold: float
+) -> None:
+    """Give the scores, which stay as they are, to the samples in the order of the mean rank."""
+    for sign in signs:
+        if np.isnan(sign).any():
+            raise ValueError(f"an opinion holds NaN for {np.isnan(sign).sum()} samples")
+    ranks = [pd.Series(sign).rank().to_numpy() for sign in (columns["score"], *signs)]
+    order = np.argsort(np.mean(ranks, axis=0), kind="stable")
+    score = np.empty(len(order))
+    score[order] = np.sort(columns["score"])
+    columns["score"] = score
+    columns["is_issue"] = score > threshold
 
 
 def _scored(
@@ -233,6 +291,7 @@ def _scored(
         "threshold": cut.threshold,
         "class_noise_evidence": cut.evidence,
         "temperature": cut.temperature,
+        "classes": found.sizes["class"],
     }
 
 

@@ -1,7 +1,4 @@
-"""The review in a notebook: a grid of images, decided on with the keyboard.
-
-What a reviewer sees of a sample: its image, its labels, and why it is suspected.
-"""
+"""Review in a notebook: a grid of images with their labels, decided on with the keyboard."""
 
 import math
 from html import escape
@@ -158,8 +155,8 @@ def review(
 ) -> "Review":
     """Review suspected labels with the keyboard, in JupyterLab, VS Code or Colab.
 
-    Images come a page at a time, worst first, with one in five drawn by lot from all the rest, so
-    that the errors left can be estimated without trusting the ranking. Every decision is on disk
+    Images come a page at a time, worst first, with one in five drawn at random from all the rest,
+    so that the errors left can be estimated without trusting the ranking. Every decision is on disk
     before the widget calls it saved. Calling this again goes on where the review stopped. In
     batch runs a still page stands in the widget's place; :func:`review_batch` decides there.
 
@@ -194,9 +191,11 @@ def review(
     viewed_as_done
         Let one key confirm all images of a page that were not decided on.
     audit
-        Share of images drawn by lot until the flagged ones are through; half after that.
+        Share of images drawn at random until the flagged ones are through; half after that. Or,
+        from 1 on, how many random ones come before all others: after 60, :func:`recut` knows a
+        better cut. A few images are asked again, unannounced, to see how often answers differ.
     seed
-        Of the lots; a store keeps the one that it was made with.
+        Of the draws; a store keeps the one that it was made with.
 
     Returns
     -------
@@ -268,12 +267,22 @@ class Review(Panel):
         left, expected = self.session.progress(page)
         parts = [f"{left.reviewed:,} reviewed, {left.found:,} wrong"]
         if math.isnan(left.estimate):
-            parts.append("wrong labels left: not known before the first draw by lot")
+            parts.append(
+                f"wrong labels left: too early to say, {left.low:,} to {left.high:,} (90 %); the "
+                f"ranking alone expects {self.session.expected():,.0f}"
+            )
         else:
             parts.append(
                 f"about {left.estimate:,.0f} wrong labels left, {left.low:,} to {left.high:,} "
                 f"(90 %), at most {left.share[2]:.1%} of all"
             )
+        ahead = [
+            f"≤ {target:.0%}: " + (f"{count:,}" if count is not None else "over 5,000")
+            for target, count in self.session.ahead().items()
+            if count != 0
+        ]
+        if ahead and left.unreviewed:
+            parts.append(f"decisions still to go: {', '.join(ahead)}")
         if page:
             parts.append(f"this page: about {expected:.1f} of {len(page)}")
         together = self.session.agreement()

@@ -1,10 +1,8 @@
-"""One reviewer at work on one store: the queue, the decisions, and how much is left.
+"""Review session: the queue of samples with audit draws in it, decisions, and errors left."""
 
-The order in which samples are reviewed: the ranking, with an audit by lot mixed in.
-
-Review without a front end: a table of answers through the same queue and store.
-"""
-
+import copy
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,16 +14,32 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from workbench.labels.audit import Audit, Left, expected_yield
-from workbench.labels.decisions import Where, agreement, id_index, positions, settle
+from workbench.labels.audit import Audit, ErrorsLeft, expected_yield, rank, strata, yield_rates
+from workbench.labels.decisions import (
+    EXCLUDED,
+    UNCLEAR,
+    Where,
+    agreement,
+    id_index,
+    positions,
+    repeated,
+    settle,
+)
 from workbench.labels.store import Decision, Store, given_labels, user_name
 
-#: Behind the flagged samples every second one is drawn by lot: there errors are rare, and to
+#: Behind the flagged samples every second one is an audit draw: there errors are rare, and to
 #: certify that takes draws.
 _PERIOD_BEHIND = 2
-#: Sets the audit's lots apart from everything else that is seeded with the same small number,
-#: such as injected noise, which the draws must know nothing of.
-_STREAM = 0x61756469
+#: Share of audit draws among the flagged samples where `audit` is a number of samples.
+_SHARE = 0.2
+#: One question in so many is asked again, to see how often the same reviewer answers otherwise.
+_REPEAT_EVERY = 12
+#: A question is asked again after so many others at least.
+_REPEAT_AFTER = 12
+#: How far ahead the decisions that a target still takes are counted.
+_AHEAD = 5_000
+#: Answers that are no class.
+WORDS = ("given", "suggested", "none", "unclear", "exclude")
 
 
 @dataclass(frozen=True)
@@ -37,15 +51,18 @@ class Queue:
     order
         int64 (sample,): the positions in the order in which they are shown.
     audit
-        bool (sample,), by position: drawn by lot from all that was not shown before.
+        bool (sample,), by position: drawn at random from all, or all of a stratum, that were not
+        shown before.
     rank
         int64 (sample,), by position: 0 for the most suspicious.
     flagged
         bool (sample,), by position.
     score
         float64 (sample,), by position.
-    lots
-        int64 (sample,): the positions in the order of the lots, which the seed alone decides.
+    draws
+        int64 (sample,): the positions in the order of the draws, which seed and ids alone decide.
+    stratum
+        int64 (sample,), by position: the part of the ranking, see :func:`~.audit.strata`.
     """
 
     order: NDArray[np.int64]
@@ -53,17 +70,22 @@ class Queue:
     rank: NDArray[np.int64]
     flagged: NDArray[np.bool_]
     score: NDArray[np.float64]
-    lots: NDArray[np.int64]
+    draws: NDArray[np.int64]
+    stratum: NDArray[np.int64]
 
 
 def make_queue(
-    score: NDArray[np.float64], flagged: NDArray[np.bool_], audit: float = 0.2, seed: int = 0
+    score: NDArray[np.float64],
+    flagged: NDArray[np.bool_],
+    audit: float = 0.2,
+    seed: int = 0,
+    ids: Iterable[Any] | None = None,
 ) -> Queue:
-    """Rank the samples by their score and mix draws by lot into the ranking.
+    """Rank the samples by their score and mix audit draws into the ranking.
 
     One in ``1 / audit`` samples is a draw until the flagged ones are through, every second one
     after that. Where the draws stand is settled before the first decision, so that what they find
-    cannot depend on it; within each stretch of ``1 / audit`` samples it is by lot, so that a
+    cannot depend on it; within each stretch of ``1 / audit`` samples it is random, so that a
     reviewer does not know which they are.
 
     Parameters
@@ -73,9 +95,12 @@ def make_queue(
     flagged
         bool (sample,): taken for errors; they come before the others.
     audit
-        Share of draws among the flagged samples, 0 (no audit at all) to 0.5.
+        Share of draws among the flagged samples, 0 (no audit at all) to 0.5. Or, from 1 on, how
+        many draws come before all others, evenly from the strata of the ranking.
     seed
         Of the draws.
+    ids
+        (sample,): what the draws go by besides the seed; by default the positions.
 
     Raises
     ------
@@ -88,29 +113,100 @@ def make_queue(
     >>> queue.order
     array([1, 2, 0])
     """
-    if not 0 <= audit <= 0.5:
-        raise ValueError(f"audit={audit} is the share of samples drawn by lot, from 0 to 0.5")
+    pilot = int(audit) if audit >= 1 else 0
+    if not (0 <= audit <= 0.5 or pilot == audit):
+        raise ValueError(
+            f"audit={audit} is the share of samples drawn at random, from 0 to 0.5, or from 1 on "
+            "the number of samples that are asked for first"
+        )
     n = len(score)
-    ranking = np.lexsort((-score, ~flagged))  # the last key is the first in rank
-    rank = np.empty(n, dtype=np.int64)
-    rank[ranking] = np.arange(n)
-    rng = np.random.default_rng([_STREAM, seed])
-    lots = rng.permutation(n)
-    slots = _audit_slots(n, int(flagged.sum()), audit, rng)
+    ranked = rank(score, flagged)
+    stratum = strata(flagged, ranked)
+    draws = _draws(range(n) if ids is None else ids, seed)
+    first = _even(draws, stratum, pilot)
     placed = np.zeros(n, dtype=bool)
-    sources = iter(ranking.tolist()), iter(lots.tolist())
+    placed[first] = True
+    share = _SHARE if pilot else audit
+    behind = int(np.count_nonzero(flagged & ~placed))
+    slots = _audit_slots(n - len(first), behind, share, np.random.default_rng(seed))
+    sources = iter(np.argsort(ranked).tolist()), iter(draws.tolist())
     order = np.empty(n, dtype=np.int64)
-    for slot, by_lot in enumerate(slots.tolist()):
-        position = next(p for p in sources[by_lot] if not placed[p])
+    order[: len(first)] = first
+    for slot, is_draw in enumerate(slots.tolist(), start=len(first)):
+        position = next(p for p in sources[is_draw] if not placed[p])
         placed[position] = True
         order[slot] = position
     drawn = np.empty(n, dtype=bool)
-    drawn[order] = slots
-    return Queue(order, drawn, rank, flagged.astype(bool), score.astype(np.float64), lots)
+    drawn[order] = np.r_[np.ones(len(first), dtype=bool), slots]
+    return Queue(
+        order=order,
+        audit=drawn,
+        rank=ranked,
+        flagged=flagged.astype(bool),
+        score=score.astype(np.float64),
+        draws=draws,
+        stratum=stratum,
+    )
+
+
+def audit_sample(issues: pd.DataFrame, n: int = 60, seed: int = 0) -> pd.Index:
+    """Random audit sample: the ids to ask people about before the cut is made.
+
+    A model's probabilities alone cannot tell an annotator's errors from its own. The verdicts on
+    these samples can: give them to :func:`find_issues` as ``verified``.
+
+    Parameters
+    ----------
+    issues
+        What :func:`find_issues` returned.
+    n
+        How many, drawn evenly from six strata of the ranking.
+    seed
+        Of the draw. :func:`review` with ``audit=n`` asks for the same samples first.
+
+    Returns
+    -------
+    pandas.Index
+        The ids, in random order.
+
+    Raises
+    ------
+    ValueError
+        `n` is not from 1 to the number of samples.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"score": [0.9, 0.2, 0.1], "is_issue": [True, False, False]})
+    >>> len(audit_sample(table, 2))
+    2
+    """
+    if not 1 <= n <= len(issues):
+        raise ValueError(f"n={n} must be from 1 to the {len(issues)} samples of issues")
+    queue = make_queue(
+        issues["score"].to_numpy(), issues["is_issue"].to_numpy(), n, seed, issues.index
+    )
+    return issues.index[queue.order[:n]]
+
+
+def _draws(ids: Iterable[Any], seed: int) -> NDArray[np.int64]:
+    """Positions in a random order that goes by the seed and each sample's own id."""
+    texts = (f"{seed} {name}".encode(errors="surrogateescape") for name in ids)
+    keys = [int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) for text in texts]
+    return np.argsort(np.array(keys, dtype=np.uint64), kind="stable").astype(np.int64)
+
+
+def _even(draws: NDArray[np.int64], stratum: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The first draws of each stratum, as many of each as there are, mixed again."""
+    turn = np.zeros(len(draws), dtype=np.int64)  # in its stratum, in the order of the draws
+    for k in np.unique(stratum):
+        own = np.flatnonzero(stratum[draws] == k)
+        turn[own] = np.arange(len(own))
+    chosen: NDArray[np.int64] = draws[np.sort(np.argsort(turn, kind="stable")[:n])]
+    return chosen
 
 
 def _audit_slots(n: int, flagged: int, audit: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which places of the queue are draws by lot: one, at random, in each stretch."""
+    """Which places of the queue are audit draws: one, at random, in each stretch."""
     slots = np.zeros(n, dtype=bool)
     if audit == 0:
         return slots
@@ -153,12 +249,12 @@ def queue_of(ds: xr.Dataset, issues: pd.DataFrame, audit: float, seed: int) -> Q
         flagged[at] = issues["is_issue"].to_numpy(dtype=bool)
     if np.isnan(score).any():
         raise ValueError(f"{np.isnan(score).sum()} scores in issues are not numbers")
-    queue = make_queue(score, flagged, audit, seed)
+    queue = make_queue(score, flagged, audit, seed, id_index(ds))
+    if "stratum" in issues:  # of the ranking before the draws were known
+        stratum = queue.stratum.copy()
+        stratum[at] = issues["stratum"].to_numpy(dtype=np.int64)
+        queue = replace(queue, stratum=stratum)
     return replace(queue, score=np.maximum(score, 0.0))
-
-
-#: Answers that are no class.
-WORDS = ("given", "suggested", "none", "unclear")
 
 
 class Session:
@@ -182,7 +278,8 @@ class Session:
         audit: float = 0.2,
         seed: int = 0,
     ) -> None:
-        self.ds, self.issues = ds, issues
+        self.ds = ds
+        self.issues = issues
         self.given = given_labels(ds)
         self.classes = [str(name) for name in ds["class"].values]
         self.ids = id_index(ds)
@@ -192,19 +289,23 @@ class Session:
         self.suggested = self._suggestions()
         self._held = self._own()
         self._cursor = 0
+        self._again: set[int] = set()  # asked again, and not yet answered
 
     def page(self, size: int, skip: Iterable[int] = ()) -> list[int]:
-        """The next samples of the queue that this reviewer has not decided on, less `skip`."""
-        order, skipped = self.queue.order, set(skip)
+        """The next samples to decide on, less `skip`: of the queue, and a few for a second time."""
+        order = self.queue.order
+        skipped = set(skip)
         while self._cursor < len(order) and int(order[self._cursor]) in self._held:
             self._cursor += 1
+        again = [position for position in self._to_repeat() if position not in skipped][: size // 2]
         found: list[int] = []
         for position in map(int, order[self._cursor :]):
-            if len(found) == size:
+            if len(found) + len(again) >= size:
                 break
             if position not in self._held and position not in skipped:
                 found.append(position)
-        return found
+        self._again |= set(again)
+        return found + again
 
     def decide(self, answers: Mapping[int, Any], source: str | None = None) -> None:
         """Save answers, all of them or none; `source` says where they come from, if not here.
@@ -219,14 +320,18 @@ class Session:
         made = [self._decision(position, answer, source) for position, answer in answers.items()]
         self.store.append(made, self.reviewer)
         for position, decision in zip(answers, made, strict=True):
-            self._held[position] = (decision.action, decision.label)
+            if position in self._again:
+                self._again.discard(position)
+            else:
+                self._held[position] = (decision.action, decision.label)
 
     def undo(self) -> int | None:
         """Take this reviewer's last decision back; its sample, or None where there is none."""
         sample = self.store.undo(self.reviewer)
         if sample is None:
             return None
-        self._held, self._cursor = self._own(), 0
+        self._held = self._own()
+        self._cursor = 0
         return int(positions(self.ids, pd.Series([sample]))[0])
 
     def holds(self, position: int, answer: Any) -> bool:
@@ -235,17 +340,47 @@ class Session:
         return self._held.get(position) == (decision.action, decision.label)
 
     def held(self, position: int) -> tuple[str, int] | None:
-        """The action and the label of the own decision on a sample, None where there is none."""
-        return self._held.get(position)
+        """The action and the label of the own decision on a sample, None where there is none.
 
-    def progress(self, page: Sequence[int] = (), level: float = 0.9) -> tuple[Left, float]:
+        Nor where it is asked again: nobody shall see what the first answer was.
+        """
+        return None if position in self._again else self._held.get(position)
+
+    def progress(self, page: Sequence[int] = (), level: float = 0.9) -> tuple[ErrorsLeft, float]:
         """How many errors are left in what nobody has reviewed, and how many a page may hold."""
-        reviewed, wrong, drawn = self._reviewed()
-        audit = Audit(self.queue.flagged, self.queue.rank)
-        for position, error, by_lot in zip(reviewed, wrong, drawn, strict=True):
-            audit.review(position, error, by_lot)
+        audit, reviewed, wrong = self._audited()
         score = self.queue.score
         return audit.left(level), expected_yield(score[reviewed], wrong, score[list(page)])
+
+    def expected(self) -> float:
+        """How many errors the ranking alone expects in what nobody has reviewed."""
+        _, reviewed, wrong = self._audited()
+        rest = np.setdiff1d(np.arange(len(self.given)), reviewed)
+        return expected_yield(self.queue.score[reviewed], wrong, self.queue.score[rest])
+
+    def ahead(self, targets: Sequence[float] = (0.05, 0.02, 0.01)) -> dict[float, int | None]:
+        """How many more decisions until at most each of these shares of the labels may be wrong.
+
+        One run through the rest of the queue, errors drawn at the rates that the decisions so far
+        give the scores; None where 5,000 are not enough.
+        """
+        audit, reviewed, wrong = self._audited()
+        done = set(reviewed)
+        rest = [p for p in self.queue.order.tolist() if p not in done][:_AHEAD]
+        score = self.queue.score
+        rates = yield_rates(score[reviewed], wrong, score[rest])
+        errors = np.random.default_rng(0).random(len(rest)) < rates
+        audit = copy.deepcopy(audit)
+        found: dict[float, int | None] = dict.fromkeys(targets)
+        step = max(6, len(rest) // 60)
+        for count, (position, error) in enumerate(zip(rest, errors.tolist(), strict=True)):
+            if count % step == 0:
+                high = audit.left().share[2]
+                found |= {t: count for t in targets if found[t] is None and high <= t}
+                if None not in found.values():
+                    break
+            audit.review(position, error, bool(self.queue.audit[position]))
+        return found
 
     def agreement(self) -> pd.DataFrame:
         """How far every two reviewers agree; see :func:`workbench.labels.agreement`."""
@@ -268,17 +403,22 @@ class Session:
         raise ValueError(f"{name!r} is no class and none of {', '.join(WORDS)}; {hint}")
 
     def _decision(self, position: int, answer: Any, source: str | None) -> Decision:
-        given, suggested = int(self.given[position]), int(self.suggested[position])
+        given = int(self.given[position])
+        suggested = int(self.suggested[position])
         if answer == "unclear":
-            action, label = "unclear", given
-        elif answer == "none":
-            action, label = "none", -1
+            action = "unclear"
+            label = given
+        elif answer in ("none", "exclude"):
+            action = "none"
+            label = -1 if answer == "none" else EXCLUDED
         else:
             if answer == "suggested" and suggested < 0:
                 raise ValueError(f"there is no suggestion for sample {self.ids[position]!r}")
             known = {"given": given, "suggested": suggested}
             label = known[answer] if answer in known else self.number(answer)
             action = "confirm" if label == given else "change"
+        if position in self._again:
+            source = f"repeat {1 + self._answers().get(position, 0)}"
         place = "audit" if self.queue.audit[position] else "ranked"
         _, previous = self._held.get(position, ("", given))
         return Decision(
@@ -293,7 +433,7 @@ class Session:
     def _own(self) -> dict[int, tuple[str, int]]:
         """Position to action and label, for what this reviewer has decided."""
         current = self.store.current()
-        own = current[current["reviewer"] == self.reviewer]
+        own = current[(current["reviewer"] == self.reviewer) & ~repeated(current)]
         at = positions(self.ids, own["sample"]).tolist()
         return dict(zip(at, zip(own["action"], own["label"], strict=True), strict=True))
 
@@ -304,33 +444,99 @@ class Session:
         found[at] = self.issues["suggested"]
         return found
 
-    def _reviewed(self) -> tuple[list[int], list[bool], list[bool]]:
-        """What was reviewed, in the order of first decisions: where, whether wrong, whether drawn.
+    def _audited(self) -> tuple[Audit, list[int], list[bool]]:
+        """The audit so far; what was reviewed, in the order of first decisions; which was wrong.
 
         A disputed label counts as wrong: what is left is then rather over- than understated.
         """
         current = self.store.current()
-        table = settle(current, positions(self.ids, current["sample"]), self.given)
+        current = current.assign(at=positions(self.ids, current["sample"]))
+        table = settle(current, current["at"].to_numpy(), self.given)
         log = self.store.log()
-        log = log[log["action"] != "undo"].drop_duplicates("sample")
+        log = log[(log["action"] != "undo") & ~repeated(log)].drop_duplicates("sample")
         log = log.assign(at=positions(self.ids, log["sample"]))
         log = log[log["at"].isin(table.index)]
-        wrong = table["status"].loc[log["at"]].isin(["changed", "none", "disputed"])
-        at = log["at"].to_numpy()
-        return at.tolist(), wrong.tolist(), self._drawn(at, log["source"]).tolist()
+        status = table["status"].loc[log["at"]]
+        wrong = (~status.isin(["confirmed", "unclear"])).tolist()
+        reviewed = log["at"].to_numpy()
+        audit = Audit(self.queue.flagged, self.queue.rank, self.queue.stratum)
+        drawn = self._drawn(reviewed, log["source"])
+        for position, error, is_draw in zip(reviewed.tolist(), wrong, drawn.tolist(), strict=True):
+            audit.review(position, error, is_draw)
+        for differs in self._repeats(current):
+            audit.repeat(differs)
+        return audit, reviewed.tolist(), wrong
+
+    def _repeats(self, current: pd.DataFrame) -> list[bool]:
+        """Whether each answer given for a second time differs from the first.
+
+        Only of labels that were chosen for it at random: what is asked again because the first
+        answer was a surprise differs more often.
+        """
+        answer = current["label"].where(current["action"] != "unclear", UNCLEAR)
+        current = current.assign(answer=answer)
+        first = current[~repeated(current)].set_index(["at", "reviewer"])["answer"]
+        second = current[current["source"] == "repeat 1"].set_index(["at", "reviewer"])["answer"]
+        pairs = pd.concat([first, second], axis=1, join="inner", keys=["first", "second"])
+        at = pairs.index.get_level_values("at").to_numpy(dtype=np.int64)
+        pairs = pairs[~self._surprising(at, pairs["first"].to_numpy())]
+        return (pairs["first"] != pairs["second"]).tolist()
+
+    def _surprising(self, at: NDArray[np.int64], label: NDArray[Any]) -> NDArray[np.bool_]:
+        """Audit draws behind the flagged part whose label is found wrong."""
+        found: NDArray[np.bool_] = (
+            self.queue.audit[at] & ~self.queue.flagged[at] & (label != self.given[at])
+        )
+        return found
+
+    def _to_repeat(self) -> list[int]:
+        """What to ask this reviewer again: surprises first, then one question in twelve."""
+        old = list(self._held)[: -_REPEAT_AFTER or None]
+        answers = self._answers()
+        at = np.array(old, dtype=np.int64)
+        label = np.array([self._held[p][1] for p in old], dtype=np.int64)
+        surprises = at[self._surprising(at, label)].tolist()
+        again = [p for p in surprises if p not in answers]
+        again += [p for p in surprises if answers.get(p) == 1 and self._torn(p)]
+        plain = set(old) - set(surprises)
+        wanted = len(self._held) // _REPEAT_EVERY - len(plain & set(answers))
+        rest = sorted(plain - set(answers))
+        rng = np.random.default_rng(len(self._held))
+        if wanted > 0 and rest:
+            again += rng.choice(rest, min(wanted, len(rest)), replace=False).tolist()
+        return [p for p in again if p not in self._again]
+
+    def _answers(self) -> dict[int, int]:
+        """How often this reviewer has answered each position again."""
+        return dict(Counter(self._own_repeats()["at"].tolist()))
+
+    def _torn(self, position: int) -> bool:
+        """Whether the own second answer differs from the first."""
+        own = self._own_repeats()
+        return bool((own.loc[own["at"] == position, "label"] != self._held[position][1]).any())
+
+    def _own_repeats(self) -> pd.DataFrame:
+        current = self.store.current()
+        own = current[(current["reviewer"] == self.reviewer) & repeated(current)]
+        return own.assign(at=positions(self.ids, own["sample"]))
 
     def _drawn(self, at: NDArray[np.int64], source: pd.Series) -> NDArray[np.bool_]:
-        """Which reviewed samples are random draws: those among the lots up to the first gap.
+        """Which reviewed samples are random draws: those up to the first gap in their stratum.
 
         Had a reviewer left a drawn sample out and gone on, the draws behind it would not be
         random any more; they count as reviewed, but not as draws.
         """
-        turn = np.empty_like(self.queue.lots)
-        turn[self.queue.lots] = np.arange(len(turn))
-        seen = np.zeros(len(turn) + 1, dtype=bool)
-        seen[turn[at]] = True
-        gap = int(np.argmin(seen))
-        drawn: NDArray[np.bool_] = (source == "audit").to_numpy() & (turn[at] < gap)
+        order = self.queue.draws
+        turn = np.empty_like(order)
+        turn[order] = np.arange(len(order))
+        seen = np.zeros(len(order), dtype=bool)
+        seen[at] = True
+        drawn = np.array(source == "audit")
+        for k in np.unique(self.queue.stratum[at]):
+            own = order[self.queue.stratum[order] == k]
+            gaps = own[~seen[own]]
+            if len(gaps):
+                drawn &= (self.queue.stratum[at] != k) | (turn[at] < turn[gaps[0]])
         return drawn
 
 
@@ -400,7 +606,8 @@ def review_batch(
         if until is not None and left.share[2] <= until:
             break
         session.decide({p: given[p] for p in waiting[start : start + page]}, source)
-        before, promised = left, expected
+        before = left
+        promised = expected
         left, expected = session.progress(waiting[start + page : start + 2 * page])
         rows.append(_row(left, promised, left.found - before.found))
     return pd.DataFrame(rows, columns=list(_row(left, 0.0, 0)))
@@ -418,7 +625,7 @@ def _located(session: Session, answers: pd.Series | Mapping[Any, Any]) -> dict[i
     return dict(zip(at.tolist(), table.tolist(), strict=True))
 
 
-def _row(left: Left, expected: float, wrong: int) -> dict[str, float]:
+def _row(left: ErrorsLeft, expected: float, wrong: int) -> dict[str, float]:
     return {
         "reviewed": left.reviewed,
         "found": left.found,

@@ -227,7 +227,7 @@ SELECT * FROM decisions WHERE id IN (
     SELECT max(id) FROM decisions
     WHERE action != 'undo' AND (object != '') = :objects AND (:sample IS NULL OR sample = :sample)
     AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
-    GROUP BY sample, object, reviewer
+    GROUP BY sample, object, reviewer, CASE WHEN source LIKE 'repeat %' THEN source ELSE '' END
 ) ORDER BY id
 """
 _LAST = """
@@ -260,7 +260,9 @@ class Decision:
     score
         The issue's score when the decision was made.
     source
-        ``"ranked"`` or ``"audit"`` for what the queue showed, else where the decision came from.
+        ``"ranked"`` or ``"audit"`` for what the queue showed; ``"repeat 1"`` for an answer to a
+        question that was asked again, which holds beside the first; else where the decision came
+        from.
     object
         The object's id within the sample; empty for a decision on the sample's label.
     data
@@ -291,7 +293,7 @@ class Store:
     ds
         The dataset, whose hash must be that of the store.
     seed
-        Of the audit's lots. It is kept when the store is made; later the store's own holds.
+        Of the audit's draws. It is kept when the store is made; later the store's own holds.
 
     Raises
     ------
@@ -381,6 +383,27 @@ def opened(store: Store | str | os.PathLike[str], ds: xr.Dataset) -> Iterator[St
         raise StoreError(f"there is no store of decisions at {path}; labels.review makes one")
     with Store(path, ds) as own:
         yield own
+
+
+def read_current(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """What holds in a store whose dataset is not at hand; the file stays as it is.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it is no store.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise StoreError(f"there is no store of decisions at {file}; labels.review makes one")
+    with explained(file):
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return pd.read_sql_query(
+                _CURRENT, connection, index_col="id", params={"objects": False, "sample": None}
+            )
+        finally:
+            connection.close()
 
 
 def user_name() -> str:

@@ -22,7 +22,9 @@ def errors_left(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """How many wrong labels are left as a review goes on, with the interval.
+    """How many wrong labels are left as a review goes on, with the whole interval.
+
+    The line of the estimate begins where the audit draws carry one.
 
     Parameters
     ----------
@@ -53,18 +55,25 @@ def errors_left(
         raise ValueError("there is nothing to show: no page was reviewed")
     with styled():
         fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-        x, (band, line, *_) = progress["reviewed"], colors(5)
-        ax.fill_between(x, progress["low"] / total, progress["high"] / total, color=band,
-                        alpha=0.25, linewidth=0, label="90 % interval")  # fmt: skip
+        x = progress["reviewed"]
+        band, line, *_ = colors(5)
+        low = progress["low"] / total
+        high = progress["high"] / total
+        ax.fill_between(x, low, high, color=band, alpha=0.25, lw=0, label="90 % interval")
         ax.plot(x, progress["left"] / total, color=band, label="estimate")
         if truth is not None:
             ax.plot(x, pd.Series(truth) / total, color=line, ls="--", label="truth")
         if target is not None:
             ax.axhline(target, color="#444444", lw=0.8)
-            ax.annotate(f"stop below {target:.0%}", (1, target), (0, 3), ha="right",
-                        xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
-        # The first pages know nothing; to show them whole would flatten all that follows.
-        ax.set_ylim(0, min(1.0, 4 * float(progress["left"].max()) / total or 1.0))
+            ax.annotate(
+                f"stop below {target:.0%}",
+                (1, target),
+                (0, 3),
+                ha="right",
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+            )
+        ax.set_ylim(0, min(1.0, 1.05 * float(high.max()) or 1.0))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="labels reviewed", ylabel="wrong labels left", title=title)
@@ -107,18 +116,26 @@ def distributions(
     names = names[np.argsort(-sizes, kind="stable")]
     with styled():
         fig, axes = plt.subplots(
-            2, len(values), figsize=(4 * len(values), 4.6), sharex="col", squeeze=False,
-            layout="constrained", height_ratios=(3, max(1.2, 0.45 * len(names))),
-        )  # fmt: skip
+            2,
+            len(values),
+            figsize=(4 * len(values), 4.6),
+            sharex="col",
+            squeeze=False,
+            layout="constrained",
+            height_ratios=(3, max(1.2, 0.45 * len(names))),
+        )
         for column, (name, score) in enumerate(values.items()):
             top, bottom = axes[:, column]
             top.hist(score, bins=40, color=OTHERS)
             top.set(title=name, ylabel="" if column else "samples")
             boxes = [score[group == member] for member in names]
             bottom.boxplot(
-                boxes, orientation="horizontal", widths=0.6, showfliers=False,
+                boxes,
+                orientation="horizontal",
+                widths=0.6,
+                showfliers=False,
                 medianprops={"color": PALETTE[0], "linewidth": 2},
-            )  # fmt: skip
+            )
             bottom.invert_yaxis()
             bottom.set_yticks(range(1, len(names) + 1), [] if column else list(names))
         fig.suptitle(title, x=0.01, ha="left")
@@ -140,9 +157,12 @@ def joints(joint: xr.DataArray, *, title: str = "", caption: str = "") -> Figure
     rows = -(-len(names) // columns)
     with styled():
         fig, axes = plt.subplots(
-            rows, columns, figsize=(2.3 * columns, 2.1 * rows + 0.5), squeeze=False,
+            rows,
+            columns,
+            figsize=(2.3 * columns, 2.1 * rows + 0.5),
+            squeeze=False,
             layout="constrained",
-        )  # fmt: skip
+        )
         for ax in axes.flat[len(names) :]:
             ax.set_axis_off()
         for k, (ax, name) in enumerate(zip(axes.flat, names, strict=False)):
@@ -151,8 +171,9 @@ def joints(joint: xr.DataArray, *, title: str = "", caption: str = "") -> Figure
             ax.imshow(share, cmap="Purples", vmin=0, vmax=1)
             for (given, true), count in np.ndenumerate(table):
                 dark = share[given, true] > 0.6
-                ax.text(true, given, f"{count:,.0f}", ha="center", va="center", fontsize=9,
-                        color="white" if dark else "black")  # fmt: skip
+                color = "white" if dark else "black"
+                text = f"{count:,.0f}"
+                ax.text(true, given, text, ha="center", va="center", fontsize=9, color=color)
             ax.set_title(name, fontsize=10, loc="center")
             ax.set_xticks([0, 1], ["absent", "there"], fontsize=8)
             labels = ["not given", "given"] if k % columns == 0 else ["", ""]
