@@ -45,6 +45,76 @@ def test_the_right_map_wins_every_test_and_the_wrong_one_loses(scene):
     assert table.loc["random map", "energy"] == pytest.approx(share, rel=0.5)
 
 
+class TestVerdict:
+    def test_of_right_wrong_and_random_maps_over_seeds(self, scene):
+        x, maps = scene
+        x = x.repeat(4, 1, 1, 1)
+        named = {name: values.repeat(4, 1, 1) for name, values in maps.items()}
+        for grid in (4, 24):
+            for seed in range(10):
+                named[f"noise {grid} {seed}"] = gradcam.random_maps(
+                    16, (24, 24), (grid, grid), seed
+                )
+        table = gradcam.faithfulness(Patch(), x, named, target=1, progress=False).table
+        assert table.loc["right", "verdict"].startswith("better than chance, ")
+        assert table.loc["wrong", "verdict"] == "worse than chance"
+        noise = table.loc[[name for name in named if name.startswith("noise")]]
+        # 5 % of 20 is 1
+        assert noise["verdict"].str.startswith("better").sum() <= 2
+        assert (noise["low"] < noise["over_chance"]).all()
+        assert table.loc["centre blob", "verdict"] != table.loc["centre blob", "verdict"]
+
+    def test_a_map_that_gets_worse_step_by_step_is_ordered_rightly(self, scene):
+        x, maps = scene
+        noise = torch.rand(10, *maps["right"].shape, generator=torch.Generator().manual_seed(3))
+        worse = {i: maps["right"] * (1 - i / 9) + noise[i] * i / 9 for i in range(10)}
+        worse = {f"{i}": values for i, values in worse.items()}
+        table = gradcam.faithfulness(Patch(), x, worse, target=1, steps=16, progress=False).table
+        scores = table.loc[list(worse), "score"].to_numpy()
+        pairs = [scores[i] >= scores[j] - 0.01 for i in range(10) for j in range(i + 1, 10)]
+        assert np.mean(pairs) >= 0.95
+
+    def test_there_is_a_random_map_for_each_resolution_and_none_for_one_image(self, scene):
+        x, maps = scene
+        named = {"fine": maps["right"][:1], "coarse": torch.rand(1, 6, 6)}
+        table = gradcam.faithfulness(Patch(), x[:1], named, target=1, progress=False).table
+        assert [name for name in table.index if name.startswith("random")] == [
+            "random map 24×24",
+            "random map 6×6",
+        ]
+        assert table.loc["fine", "verdict"] == "one image allows no verdict"
+
+
+class TestActivation:
+    def test_one_score_an_image_needs_a_sigmoid(self, scene):
+        x, maps = scene
+
+        class One(Patch):
+            def forward(self, x):
+                return super().forward(x)[:, 1:]
+
+        with pytest.raises(ValueError, match="one score an image; say activation='sigmoid'"):
+            gradcam.faithfulness(One(), x, maps, progress=False)
+        table = gradcam.faithfulness(
+            One(), x, maps, activation="sigmoid", steps=4, progress=False
+        ).table
+        # one logit by sigmoid is two by softmax
+        two = gradcam.faithfulness(Patch(), x, maps, target=1, steps=4, progress=False).table
+        np.testing.assert_allclose(table["deletion"], two["deletion"], atol=1e-5)
+        with gradcam.Probe(One(), activation="sigmoid") as probe:
+            p = probe.run(x).probabilities
+        torch.testing.assert_close(p[:, 0], Patch()(x).softmax(1)[:, 1])
+
+    def test_a_network_that_ends_in_softmax_gets_none(self, scene):
+        x, maps = scene
+        twice = nn.Sequential(Patch(), nn.Softmax(1))
+        with gradcam.Probe(twice) as probe:
+            torch.testing.assert_close(probe.run(x).probabilities, twice(x))
+        a, b = (gradcam.faithfulness(m, x, maps, target=1, steps=4, progress=False).table
+                for m in (Patch(), twice))  # fmt: skip
+        np.testing.assert_allclose(a["insertion"], b["insertion"], atol=1e-5)
+
+
 def test_curves_begin_and_end_where_they_must(scene):
     x, maps = scene
     curves = gradcam.faithfulness(Patch(), x, maps, target=1, steps=4, progress=False).curves
@@ -106,7 +176,7 @@ class TestRandomization:
         with gradcam.Probe(model, "layer4") as probe:
             maps = {"gradcam": probe.run(ds).map()}
         table = gradcam.faithfulness(model, ds, maps, layer="layer4", steps=2, progress=False).table
-        assert table["verdict"].notna().to_dict() == {
+        assert table["randomization"].notna().to_dict() == {
             "gradcam": True, "random map": False, "centre blob": False, "plain gradient": True,
         }  # fmt: skip
 

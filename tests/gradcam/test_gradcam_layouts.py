@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from workbench import gradcam
+from workbench.models.layers import layout_of
 
 
 class TestTransformers:
@@ -101,3 +102,108 @@ class TestTransformers:
             assert seen.map().shape == (1, 4, 6)
             with pytest.raises(ValueError, match="needs more than `reshape`"):
                 seen.map("ablationcam")
+
+
+class Wrapped(nn.Module):
+    """A layer that gives what it is told, behind a convolution of as many pixels."""
+
+    def __init__(self, shape, inner=None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.inner = inner or nn.Identity()
+        self.shape = shape
+
+    def forward(self, x):
+        n = len(x)
+        total = torch.Size(self.shape).numel()
+        flat = self.conv(x).flatten(1)
+        return self.inner(
+            flat.repeat(1, -(-total // flat.shape[1]))[:, :total].view(n, *self.shape)
+        )
+
+
+class TestFourAxes:
+    @pytest.mark.parametrize(
+        ("shape", "inner", "grid"),
+        [
+            ((56, 56, 96), None, (56, 56)),  # Swin's first stage at 224 pixels
+            ((28, 28, 48), None, (28, 28)),
+            ((14, 14, 8), None, (14, 14)),
+            ((14, 7, 7), None, (7, 7)),
+            ((8, 7, 7), None, (7, 7)),
+            ((7, 7, 8), None, (7, 7)),
+            ((96, 28, 28), nn.BatchNorm2d(96), (28, 28)),
+            ((28, 28, 28), nn.BatchNorm2d(28), (28, 28)),
+            ((14, 14, 14), nn.LayerNorm(14), (14, 14)),
+            ((5, 30, 14), nn.Conv2d(5, 5, 1), (30, 14)),  # its own strides along y and x
+        ],
+    )
+    def test_the_axes_with_the_images_proportions_are_the_plane(self, shape, inner, grid):
+        x = torch.rand(2, 3, 224, 224)
+        layout = layout_of(Wrapped(shape, inner), "inner", torch.rand(2, *shape), x.shape[2:], 2)
+        assert layout.grid == grid
+        last = layout.kind == "channels last"
+        assert last == (shape[:2] == grid and (shape[2] != grid[0] or type(inner) is nn.LayerNorm))
+
+    @pytest.mark.parametrize("shape", [(3, 197, 64), (16, 196, 96), (20, 9, 64)])
+    def test_impossible_proportions_are_refused(self, shape):
+        model = Wrapped(shape)
+        with pytest.raises(ValueError, match="no two axes have the proportions of the image's 224"):
+            layout_of(model, "inner", torch.rand(1, *shape), (224, 224), 1)
+
+    def test_an_image_that_a_preset_stretches(self):
+        from workbench.models.loading import Preprocess
+
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 6, 3, 2), nn.Flatten())
+        model.register_forward_pre_hook(Preprocess(size=(32, 32)))
+        with gradcam.Probe(model, "1") as probe:
+            assert probe.run(torch.rand(1, 3, 20, 60)).map(signed=True).shape == (1, 7, 7)
+
+    def test_a_change_is_shown_where_it_is(self):
+        import timm
+
+        torch.manual_seed(0)
+        model = timm.create_model("swin_tiny_patch4_window7_224", img_size=112, num_classes=5,
+                                  embed_dim=48, depths=(1, 1, 1, 1))  # fmt: skip
+        x = torch.rand(1, 3, 112, 112)
+        y = x.clone()
+        y[:, :, 76:85, 28:36] = torch.rand(1, 3, 9, 8)
+        with gradcam.Probe(model.eval(), "layers.0") as probe:
+            a, b = (probe.run(image, 3).activations["layers.0"] for image in (x, y))
+        row, column = divmod(int((a - b).abs().sum(1).argmax()), a.shape[3])
+        assert abs((row + 0.5) / a.shape[2] - 0.72) < 0.06
+        assert abs((column + 0.5) / a.shape[3] - 0.29) < 0.06
+
+
+def test_hieras_unrolled_tokens_are_put_in_order_or_refused():
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=5).eval()
+    nn.init.normal_(model.head.fc.weight)
+    x = torch.rand(1, 3, 64, 64)
+    y = x.clone()
+    y[:, :, 44:48, 16:20] = 0
+    with gradcam.Probe(model, "blocks.0") as probe:
+        a, b = (probe.run(image, 3).activations["blocks.0"] for image in (x, y))
+    row, column = divmod(int((a - b).abs().sum(1).argmax()), a.shape[3])
+    assert abs(row - 11) <= 1
+    assert abs(column - 4) <= 1
+    with pytest.raises(ValueError, match="tokens in an order of its own"):
+        gradcam.Probe(model, "blocks.0.norm1").run(x, 3)
+
+
+def test_a_video_has_a_plane_with_time():
+    from torchvision.models.video import r3d_18
+
+    torch.manual_seed(0)
+    model = r3d_18(weights=None, num_classes=4)
+    with gradcam.Probe(model, "layer3") as probe:
+        seen = probe.run(torch.rand(1, 3, 8, 32, 32), 2)
+        for method in ("gradcam", "gradcam++", "xgradcam", "layercam", "eigencam"):
+            assert seen.map(method, signed=True).shape == (1, 2, 4, 4)
+        assert seen.map("gradient").shape == (1, 8, 32, 32)
+        assert seen.map(signed=True, size=(8, 32, 32)).shape == (1, 8, 32, 32)
+        with pytest.raises(ValueError, match="occlusion covers windows of images"):
+            seen.map("occlusion")

@@ -1,5 +1,6 @@
 """The probe leaves nothing behind, works on models in any state, and says what is wrong."""
 
+import copy
 import gc
 from collections import Counter
 
@@ -245,3 +246,137 @@ class TestWhatIsTaken:
                 probe.run(x, 1)
             seen = probe.run(x, lambda o: o[:, 1].mean((1, 2)))
         torch.testing.assert_close(seen.gradients[""][:, 1], torch.full((2, 8, 8), 1 / 64))
+
+
+class Caching(nn.Module):
+    """Keeps tensors beside its parameters while it evaluates, as LeViT and its kin do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.bias = nn.Parameter(torch.ones(4))
+        self.cache = {}
+        self.last = None
+
+    def forward(self, x):
+        if not self.training:
+            self.cache["bias"] = self.bias * 2
+            self.last = self.bias * 2
+        bias = self.bias * 2 if self.training else self.cache["bias"]
+        return (self.conv(x).relu() + bias.view(-1, 1, 1)).mean((2, 3))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_what_a_network_caches_is_left_as_it_was(training):
+    model = Caching().train(training)
+    x = torch.rand(1, 3, 8, 8)
+    with gradcam.Probe(model, "conv") as probe:
+        probe.run(x).map("gradient")
+    assert model.cache == {}
+    assert model.last is None
+    copy.deepcopy(model)
+    gradcam.faithfulness(model, x, {"gradcam": torch.rand(1, 3, 3)}, layer="conv", progress=False)
+
+
+class TestWhatAModelTakesAndGives:
+    def test_several_inputs(self, images):
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 3, 8)
+
+            def forward(self, x, gate):
+                return self.conv(x).mean((2, 3)) * gate
+
+        torch.manual_seed(0)
+        gate = torch.rand(3, 4)
+        model = Two()
+        with gradcam.Probe(model, "conv") as probe:
+            seen = probe.run((images, gate), [0, 1, 2])
+            torch.testing.assert_close(seen.output, model(images, gate).detach())
+            for method in gradcam.METHODS:
+                if "guided" not in method:
+                    assert seen.map(method, signed=True).any(), method
+            alone = probe.run((images[1:2], gate[1:2]), 1)
+            for method in ("ablationcam", "occlusion", "smoothgrad"):
+                a, b = seen.map(method, signed=True)[1], alone.map(method, signed=True)[0]
+                torch.testing.assert_close(a, b, msg=method)
+            with pytest.raises(ValueError, match="input 1 is not a tensor with one entry"):
+                probe.run((images, gate[:2]), 0)
+
+    @pytest.mark.parametrize("form", ["dict", "tuple", "list of dicts", "logits"])
+    def test_outputs_of_any_form_with_a_function(self, small, images, form):
+        class Formed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = small
+
+            def forward(self, x):
+                y = self.inner(x)
+                if form == "list of dicts":
+                    return [{"scores": row} for row in y]
+                return {"dict": {"a": y}, "tuple": (y, y.sum()), "logits": {"logits": y}}[form]
+
+        target = {
+            "dict": lambda o: o["a"][:, 2],
+            "tuple": lambda o: o[0][:, 2],
+            "list of dicts": lambda o: torch.stack([one["scores"][2] for one in o]),
+            "logits": lambda o: o[:, 2],
+        }[form]
+        with gradcam.Probe(small, "layer4") as probe:
+            plain = probe.run(images, 2)
+            expected = {m: plain.map(m, signed=True) for m in ("gradcam", "occlusion")}
+        with gradcam.Probe(Formed(), "inner.layer4") as probe:
+            seen = probe.run(images, target)
+            for method, maps in expected.items():
+                torch.testing.assert_close(seen.map(method, signed=True), maps)
+            if form != "logits":
+                with pytest.raises(ValueError, match=r"not a tensor of scores: give a target"):
+                    probe.run(images, 2)
+
+    def test_labels_of_a_dataset(self, small):
+        ds = datasets.load("photos", n=3)
+        with gradcam.Probe(small, "layer4") as probe:
+            assert probe.run(ds, ds["label"]).target.tolist() == ds["label"].values.tolist()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_occlusion_in_half_precision(self, small, images, dtype):
+        with gradcam.Probe(small.to(dtype)) as probe:
+            assert probe.run(images, 1).map("occlusion", stride=16).shape == (3, 64, 64)
+
+    def test_sums_do_not_overflow_in_half_precision(self):
+        from workbench.gradcam.cam_methods import FORMULAS
+
+        model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2 * 32 * 32, 2))
+        nn.init.constant_(model[0].bias, 100)
+        with gradcam.Probe(model.half(), "0") as probe:
+            seen = probe.run(torch.rand(1, 3, 32, 32), 0)
+        for method in FORMULAS:
+            assert torch.isfinite(seen.map(method, signed=True)).all(), method
+
+    def test_smoothgrad_of_an_image_does_not_depend_on_the_batch(self, small, images):
+        with gradcam.Probe(small) as probe:
+            together = probe.run(images, 1).map("smoothgrad", samples=2)
+            alone = probe.run(images[2:], 1).map("smoothgrad", samples=2)
+        torch.testing.assert_close(together[2:], alone)
+
+    def test_compiled_and_quantised_networks_are_named(self, small, images):
+        with pytest.raises(ValueError, match=r"torch.compile, .* model._orig_mod"):
+            gradcam.Probe(torch.compile(small), "layer4")
+        quantised = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)).eval()
+        quantised = torch.ao.quantization.quantize_dynamic(quantised, {nn.Linear})
+        with pytest.raises(ValueError, match="quantised network has no gradients"):
+            gradcam.Probe(quantised, "1")
+        with gradcam.Probe(quantised) as probe:
+            seen = probe.run(images, 1)
+            assert seen.map("occlusion", stride=32, signed=True).any()
+            with pytest.raises(ValueError, match="has no gradients: take 'occlusion'"):
+                seen.map("gradient")
+
+
+def test_a_map_of_nothing_is_said(small, images):
+    with gradcam.Probe(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                                     nn.Flatten()), "1") as probe:  # fmt: skip
+        seen = probe.run(images, lambda output: -output.sum(1))
+        with pytest.warns(UserWarning, match="3 of 3 maps of 'gradcam' are nowhere positive"):
+            seen.map()

@@ -155,6 +155,34 @@ def test_the_narrowest_layer_and_whether_it_covers_the_object(resnet):
     assert table["covers"].tolist() == [False, False, True, True]
 
 
+def test_the_narrowest_is_the_last_to_run_not_the_last_to_be_named():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.second = nn.Conv2d(4, 4, 3, padding=1)
+            self.first = nn.Conv2d(3, 4, 4, 4)
+
+        def forward(self, x):
+            return self.second(self.first(x)).mean((2, 3))
+
+    table = gradcam.receptive_field(Turned(), (3, 32, 32))
+    assert list(table.index)[:2] == ["first", "second"]
+    assert gradcam.narrowest(table) == "second"
+
+
+def test_the_narrowest_of_a_transformer_is_read_by_the_output():
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=5).eval()
+    nn.init.normal_(model.head.weight)
+    table = gradcam.receptive_field(model, (3, 64, 64))
+    assert not table.loc["blocks.1", "used"]
+    layer = gradcam.narrowest(table)
+    with gradcam.Probe(model, layer) as probe:
+        assert probe.run(torch.rand(1, 3, 64, 64), 1).map(signed=True).any()
+
+
 def test_a_preset_does_not_count(resnet, tmp_path):
     torch.save(resnet.state_dict(), tmp_path / "w.pt")
     loaded = models.load(tmp_path / "w.pt", architecture="resnet18")

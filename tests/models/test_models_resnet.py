@@ -40,6 +40,34 @@ class TestActivations:
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert list(found.sample.values) == list(photos.sample.values)
 
+    @pytest.mark.parametrize(
+        ("build", "layer", "axes"),
+        [
+            (lambda: _timm("vit_tiny_patch16_224", img_size=32, depth=2), "blocks.1", 1),
+            (lambda: _timm("vit_tiny_patch16_224", img_size=32, depth=2), "norm", 1),
+            (lambda: _swin(), "features.1", (1, 2)),
+            (lambda: nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d(1)), "1", (2, 3)),
+        ],
+    )
+    def test_transformers_are_averaged_over_the_image_too(self, photos, build, layer, axes):
+        torch.manual_seed(0)
+        network = build().eval()
+        kept = []
+        handle = network.get_submodule(layer).register_forward_hook(lambda *a: kept.append(a[2]))
+        image = torch.from_numpy(photos["image"].values).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            network(image)
+        handle.remove()
+        vectors = models.activations(network, photos, layer, progress=False)
+        np.testing.assert_allclose(vectors, kept[0].mean(axes), atol=1e-4)
+
+    def test_a_network_that_ends_in_a_convolution(self, photos):
+        from torchvision.models import squeezenet1_1
+
+        vectors = models.activations(squeezenet1_1(num_classes=4), photos, progress=False)
+        assert vectors.attrs["layer"] == "before classifier.1"
+        assert vectors.sizes["feature"] == 512
+
     def test_leaves_the_model_as_it_was(self, photos, network):
         network.train()
         network.layer1.eval()
@@ -213,6 +241,18 @@ class TestCalibration:
         assert calibrate(model, photos, recipe) == pytest.approx(3, abs=0.05)
         after = models.predict(model, photos, progress=False)
         np.testing.assert_allclose(after, before, atol=0.01)
+
+
+def _timm(name, **options):
+    import timm
+
+    return timm.create_model(name, num_classes=5, **options)
+
+
+def _swin():
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([2, 2], 16, [1, 1], [2, 2], [4, 4], num_classes=5)
 
 
 def test_calibration_error_of_a_worked_example():

@@ -1,7 +1,8 @@
 """Class activation maps of a layer: the formulas, and Ablation-CAM's replay of the network.
 
-A formula takes activations A and gradients dS/dA of the score S, both (sample, channel, y, x), and
-returns the signed map (sample, y, x): the ReLU with which most papers end is the caller's.
+A formula takes activations A and gradients dS/dA of the score S, both (sample, channel, y, x) or
+(sample, channel, t, y, x) and in single precision or better. It returns the signed map (sample, y,
+x): the ReLU with which most papers end is the caller's.
 """
 
 from collections import deque
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from workbench.gradcam.forward import Scorer, logits, undisturbed
-from workbench.gradcam.layers import OutputLayout
+from workbench.gradcam.forward import Forward, Scorer, undisturbed
+from workbench.models.layers import OutputLayout
 
 
 def ablation_drops(
-    model: nn.Module,
+    forward: Forward,
     layer: nn.Module,
     layout: OutputLayout,
     x: Tensor,
@@ -39,8 +40,8 @@ def ablation_drops(
 
     Parameters
     ----------
-    model, layer, layout
-        The network, the layer and how its output holds the plane.
+    forward, layer, layout
+        The network with its other inputs, the layer and how its output holds the plane.
     x
         Images (sample, channel, y, x).
     activations
@@ -65,11 +66,13 @@ def ablation_drops(
         The replay of what follows the layer does not give what the network gives.
     """
     drops = activations.new_zeros(activations.shape[:2])
-    with undisturbed(model), tqdm(total=len(x), unit="image", disable=not progress) as bar:
+    with undisturbed(forward.model), tqdm(total=len(x), unit="image", disable=not progress) as bar:
         for i, a in enumerate(activations):
-            past = record(model, layer, x[i : i + 1])
-            replay = partial(_replay, model, layer, layout, past)
-            whole, expected = scorer.of_sample(i, torch.cat([replay(a[None]), past.output]))
+            alone = forward.part(slice(i, i + 1))
+            past = record(alone, layer, x[i : i + 1])
+            replay = partial(_replay, alone, layer, layout, past)
+            whole = scorer.of_sample(i, replay(a[None]), 1)[0]
+            expected = scorer.of_sample(i, past.output, 1)[0]
             if not torch.isclose(whole, expected, rtol=1e-3, atol=1e-4):
                 raise RuntimeError(
                     f"replayed, the network gives {whole:.6g}, not {expected:.6g}: "
@@ -78,24 +81,26 @@ def ablation_drops(
             # Without a channel that is zero everywhere the score is what it was.
             alive = a.flatten(1).any(1).nonzero().flatten()
             for chosen in alive.split(batch_size):
-                drops[i, chosen] = whole - scorer.of_sample(i, replay(_without(a, chosen)))
+                drops[i, chosen] = whole - scorer.of_sample(
+                    i, replay(_without(a, chosen)), len(chosen)
+                )
             bar.update()
     return drops
 
 
 def _without(a: Tensor, channels: Tensor) -> Tensor:
     """Copies of one image's activations, each with one of the channels set to zero."""
-    copies = a.repeat(len(channels), 1, 1, 1)
+    copies = a.expand(len(channels), *a.shape).clone()
     copies[torch.arange(len(channels), device=a.device), channels] = 0
     return copies
 
 
 def _replay(
-    model: nn.Module, layer: nn.Module, layout: OutputLayout, past: "Past", maps: Tensor
-) -> Tensor:
+    forward: Forward, layer: nn.Module, layout: OutputLayout, past: "Past", maps: Tensor
+) -> Any:
     # A copy: the network may go on in place.
     with replaying(past, layer, layout.to_output(maps, past.layer_output).clone()):
-        return logits(model(past.x.expand(len(maps), -1, -1, -1)))
+        return forward(past.x.expand(len(maps), *past.x.shape[1:]))
 
 
 @dataclass
@@ -112,7 +117,7 @@ class Past:
     """What a network did with one image before a layer began."""
 
     x: Tensor
-    output: Tensor
+    output: Any
     layer_output: Tensor
     calls: dict[nn.Module, list[_Call]]
 
@@ -155,14 +160,14 @@ class _Recorder:
         self.last = (call, output, output._version)
 
 
-def record(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
+def record(forward: Forward, layer: nn.Module, x: Tensor) -> Past:
     """Run one image through the network and keep what is done when the layer begins."""
     recorder = _Recorder(layer)
     with ExitStack() as stack:
-        for module in model.modules():
+        for module in forward.model.modules():
             stack.callback(module.register_forward_pre_hook(recorder.begin).remove)
             stack.callback(module.register_forward_hook(recorder.end).remove)
-        output = logits(model(x))
+        output = forward(x)
     if (times := len(recorder.layer_outputs)) != 1:
         raise ValueError(
             f"the layer runs {times} times in a pass; ablation needs one that runs once"
@@ -214,7 +219,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     >>> gradcam(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 2, 2)).unique()
     tensor([2.])
     """
-    return _weighted(gradients.mean((2, 3)), activations)
+    return _weighted(gradients.flatten(2).mean(2), activations)
 
 
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -228,9 +233,9 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     a = activations.double()
     g = gradients.double()
-    below = 2 + a.sum((2, 3), keepdim=True) * g
+    below = 2 + a.sum(_places(a), keepdim=True) * g
     alpha = torch.where((g != 0) & (below != 0), 1 / below, 0)
-    return _weighted((alpha * g.relu()).sum((2, 3)), a).to(activations.dtype)
+    return _weighted((alpha * g.relu()).sum(_places(a)), a).to(activations.dtype)
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -246,8 +251,8 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     A channel whose activations sum to zero gets no weight.
     """
-    total = activations.sum((2, 3))
-    weights = (gradients * activations).sum((2, 3)) / torch.where(total == 0, 1, total)
+    total = activations.flatten(2).sum(2)
+    weights = (gradients * activations).flatten(2).sum(2) / torch.where(total == 0, 1, total)
     return _weighted(torch.where(total == 0, 0, weights), activations)
 
 
@@ -266,7 +271,6 @@ def eigencam(activations: Tensor, gradients: Tensor | None = None) -> Tensor:  #
     uncorrelated, has a positive sum.
     """
     places = activations.flatten(2).transpose(1, 2)
-    places = places.to(torch.promote_types(places.dtype, torch.float32))  # no SVD in half precision
     u, s, _ = torch.linalg.svd(places, full_matrices=False)
     projected = u[:, :, 0] * s[:, :1]
     norm = places.norm(dim=2)
@@ -276,8 +280,12 @@ def eigencam(activations: Tensor, gradients: Tensor | None = None) -> Tensor:  #
     return signed.reshape(-1, *activations.shape[2:]).to(activations.dtype)
 
 
+def _places(maps: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, maps.ndim))
+
+
 def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
-    return torch.einsum("nk,nkyx->nyx", weights, activations)
+    return torch.einsum("nk,nk...->n...", weights, activations)
 
 
 #: Name to formula.

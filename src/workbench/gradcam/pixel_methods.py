@@ -1,7 +1,7 @@
 """Attribution to the input's pixels: gradients, guided backpropagation, occlusion.
 
-Each takes the network, images (sample, channel, y, x) and a scorer, and returns signed values
-(sample, channel, y, x).
+Each takes the network with its other inputs, images (sample, channel, y, x) and a scorer, and
+returns signed values (sample, channel, y, x).
 """
 
 from collections.abc import Callable
@@ -10,24 +10,24 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from workbench.gradcam.forward import Scorer, logits, undisturbed
+from workbench.gradcam.forward import Forward, Scorer, differentiable, undisturbed
 
 _RELU = {F.relu, torch.relu, Tensor.relu}
 _RELU_IN_PLACE = {torch.relu_, Tensor.relu_, F.relu_}
 _RELU6 = {F.relu6}
 
 
-def gradient(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
+def gradient(forward: Forward, x: Tensor, scorer: Scorer) -> Tensor:
     """The score's gradient by the pixels (Simonyan et al. 2014, arXiv:1312.6034)."""
-    return _pixel_gradient(model, x, scorer)
+    return _pixel_gradient(forward, x, scorer)
 
 
 def smoothgrad(
-    model: nn.Module,
+    forward: Forward,
     x: Tensor,
     scorer: Scorer,
     *,
@@ -40,16 +40,18 @@ def smoothgrad(
     `noise` is the deviation of the Gaussian noise as a share of each image's range of values.
     """
     rng = torch.Generator().manual_seed(seed)
-    spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None, None, None]
+    flat = x.flatten(1)
+    spread = noise * (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
     total = torch.zeros_like(x)
     for _ in range(samples):
-        disturbed = torch.randn(x.shape, generator=rng).to(x)
-        total += _pixel_gradient(model, x + spread * disturbed, scorer)
+        # The same noise for all images, so that none depends on the batch around it.
+        disturbed = torch.randn(x.shape[1:], generator=rng).to(x)
+        total += _pixel_gradient(forward, x + spread * disturbed, scorer)
     return total / samples
 
 
 def integrated_gradients(
-    model: nn.Module, x: Tensor, scorer: Scorer, *, steps: int = 32, baseline: float | Tensor = 0.0
+    forward: Forward, x: Tensor, scorer: Scorer, *, steps: int = 32, baseline: float | Tensor = 0.0
 ) -> Tensor:
     """The gradient integrated from a baseline to the image (Sundararajan et al. 2017, Eq. 1).
 
@@ -59,11 +61,11 @@ def integrated_gradients(
     way = x - baseline
     total = torch.zeros_like(x)
     for step in range(steps):
-        total += _pixel_gradient(model, baseline + (step + 0.5) / steps * way, scorer)
+        total += _pixel_gradient(forward, baseline + (step + 0.5) / steps * way, scorer)
     return way * total / steps
 
 
-def guided_backprop(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
+def guided_backprop(forward: Forward, x: Tensor, scorer: Scorer) -> Tensor:
     """Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806, section 3.4).
 
     On the way back every ReLU, whether a module or a function, also stops what is negative.
@@ -74,7 +76,7 @@ def guided_backprop(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
         The network has no ReLU, and the method would be the plain gradient under another name.
     """
     mode = GuidedReLUs()
-    found = _pixel_gradient(model, x, scorer, mode)
+    found = _pixel_gradient(forward, x, scorer, mode)
     if not mode.met:
         raise ValueError(
             "guided backpropagation changes how ReLUs pass gradients back, and this "
@@ -84,7 +86,7 @@ def guided_backprop(model: nn.Module, x: Tensor, scorer: Scorer) -> Tensor:
 
 
 def occlusion(
-    model: nn.Module,
+    forward: Forward,
     x: Tensor,
     scorer: Scorer,
     *,
@@ -104,26 +106,29 @@ def occlusion(
     torch.Tensor
         (sample, 1, y, x).
     """
+    if x.ndim != 4:
+        raise ValueError(f"occlusion covers windows of images, not of {tuple(x.shape)}")
     height, width = x.shape[2:]
     window = window or max(1, min(height, width) // 5)
     step = stride or max(1, window // 2)
     corners = list(product(_starts(height, window, step), _starts(width, window, step)))
-    masks = torch.zeros(len(corners), 1, height, width, device=x.device)
+    masks = x.new_zeros(len(corners), 1, height, width)
     for mask, (top, left) in zip(masks, corners, strict=True):
         mask[:, top : top + window, left : left + window] = 1
     colour = (
         x.mean((2, 3), keepdim=True) if fill is None else torch.full_like(x[:, :, :1, :1], fill)
     )
     drops = x.new_zeros(len(x), len(corners))
-    with undisturbed(model):
+    with undisturbed(forward.model):
         for i in range(len(x)):
-            whole = scorer.of_sample(i, logits(model(x[i : i + 1])))
-            found = [
-                scorer.of_sample(i, logits(model(x[i] * (1 - part) + colour[i] * part)))
+            alone = forward.part(slice(i, i + 1))
+            whole = scorer.of_sample(i, alone(x[i : i + 1]), 1)
+            covered = [
+                scorer.of_sample(i, alone(x[i] * (1 - part) + colour[i] * part), len(part))
                 for part in torch.split(masks, batch_size)
             ]
-            drops[i] = whole - torch.cat(found)
-    return torch.einsum("nm,mcyx->ncyx", drops, masks.to(x)) / masks.sum(0).clamp(min=1)
+            drops[i] = whole - torch.cat(covered)
+    return torch.einsum("nm,mcyx->ncyx", drops, masks) / masks.sum(0).clamp(min=1)
 
 
 def _starts(length: int, window: int, step: int) -> list[int]:
@@ -132,10 +137,12 @@ def _starts(length: int, window: int, step: int) -> list[int]:
     return sorted({*range(0, end, step), end})
 
 
-def _pixel_gradient(model: nn.Module, x: Tensor, scorer: Scorer, mode: Any = None) -> Tensor:
-    with undisturbed(model), torch.enable_grad(), mode or nullcontext():
+def _pixel_gradient(forward: Forward, x: Tensor, scorer: Scorer, mode: Any = None) -> Tensor:
+    if not differentiable(forward.model):
+        raise ValueError("this network, quantised or a program, has no gradients: take 'occlusion'")
+    with undisturbed(forward.model), torch.enable_grad(), mode or nullcontext():
         pixels = x.detach().clone().requires_grad_()
-        score = scorer(logits(model(pixels)))
+        score = scorer(forward(pixels))
         if not score.requires_grad:
             raise ValueError("the score does not depend on the image")
         return torch.autograd.grad(score.sum(), pixels)[0]

@@ -1,5 +1,7 @@
 """Forward hooks on layers: one forward and one backward pass, and the maps made from them."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -7,14 +9,22 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench.gradcam.cam_methods import FORMULAS, ablation_drops
-from workbench.gradcam.forward import Scorer, Target, images_for, logits, undisturbed
-from workbench.gradcam.layers import Layers, OutputLayout, find_layers, layout_of
+from workbench.gradcam.forward import (
+    Forward,
+    Inputs,
+    Scorer,
+    Target,
+    differentiable,
+    images_for,
+    undisturbed,
+)
 from workbench.gradcam.pixel_methods import PIXELS
+from workbench.models.inference import Activation, probabilities_of, scores_of
+from workbench.models.layers import Layers, OutputLayout, find_layers, layout_of
 
 #: Methods that make a map of a layer, and methods that make a map of the input's pixels.
 LAYER_METHODS = (*FORMULAS, "ablationcam")
@@ -31,7 +41,8 @@ class ProbeResult:
     x
         The images (sample, channel, y, x).
     output
-        What the model made of them, usually logits (sample, class).
+        What the model made of them, usually logits (sample, class); where these stand among other
+        outputs, they alone.
     score
         (sample,): the number that the maps explain.
     target
@@ -41,23 +52,24 @@ class ProbeResult:
     """
 
     x: Tensor
-    output: Tensor
+    output: Any
     score: Tensor
     target: Tensor | None
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor]
     _probe: "Probe" = field(repr=False)
     _scorer: Scorer = field(repr=False)
+    _forward: Forward = field(repr=False)
     _layouts: dict[str, OutputLayout] = field(repr=False)
 
     @property
     def probabilities(self) -> Tensor:
-        """Softmax of the output, (sample, class)."""
-        return self.output.softmax(1)
+        """Of the output by the probe's activation, (sample, class)."""
+        return probabilities_of(scores_of(self.output), self._probe.activation)
 
     def predictions(self, classes: Sequence[str] | None = None, k: int = 2) -> list[str]:
         """The `k` likeliest classes of each image with their probabilities, as text."""
-        found = self.probabilities.topk(min(k, self.output.shape[1]))
+        found = self.probabilities.topk(min(k, self.probabilities.shape[1]))
         return [
             " · ".join(
                 f"{classes[c] if classes else c} {p:.0%}" for c, p in zip(cs, ps, strict=True)
@@ -71,7 +83,7 @@ class ProbeResult:
         layer: str | None = None,
         *,
         signed: bool = False,
-        size: int | tuple[int, int] | None = None,
+        size: int | Sequence[int] | None = None,
         **options: Any,
     ) -> Tensor:
         """One map for each image, (sample, y, x), unscaled.
@@ -112,7 +124,7 @@ class ProbeResult:
                 found = pixels.abs().amax(1)
         elif method in LAYER_METHODS:
             found = self._layer_map(method, self._probed(layer), options)
-            found = found if signed else found.relu()
+            found = found if signed else _positive(found, method)
         else:
             raise ValueError(f"there is no method {method!r}; there is {', '.join(METHODS)}")
         return resize(found, size) if size is not None else found
@@ -133,27 +145,23 @@ class ProbeResult:
             ``stride``, ``fill``, ``batch_size``.
         """
         self._open(method, options)
-        model = self._probe.model
         if method == "guided_gradcam":
-            cam = self.map("gradcam", layer, size=(self.x.shape[-2], self.x.shape[-1]))
-            return PIXELS["guided_backprop"](model, self.x, self._scorer, **options) * cam[:, None]
+            cam = self.map("gradcam", layer, size=self.x.shape[2:])
+            guided = PIXELS["guided_backprop"](self._forward, self.x, self._scorer, **options)
+            return guided * cam[:, None]
         if method not in PIXELS:
             known = ", ".join(PIXEL_METHODS)
             raise ValueError(f"there is no pixel method {method!r}; there is {known}")
-        return PIXELS[method](model, self.x, self._scorer, **options)
+        return PIXELS[method](self._forward, self.x, self._scorer, **options)
 
     def ablation_drops(self, layer: str | None = None, **options: Any) -> Tensor:
         """By how much the score falls without each channel of a layer, (sample, channel)."""
         self._open("ablationcam", options)
         name = self._probed(layer)
-        layout = self._layouts[name]
-        if layout.kind == "told":
-            raise ValueError("ablation writes into the layer, which needs more than `reshape`")
-        module = self._probe.layers[name]
         return ablation_drops(
-            self._probe.model,
-            module,
-            layout,
+            self._forward,
+            self._probe.layers[name],
+            self._layouts[name],
             self.x,
             self.activations[name],
             self._scorer,
@@ -161,13 +169,17 @@ class ProbeResult:
         )
 
     def _layer_map(self, method: str, layer: str, options: dict[str, Any]) -> Tensor:
-        a = self.activations[layer]
-        if method != "ablationcam":
-            return FORMULAS[method](a, self.gradients[layer], **options)
-        drops = self.ablation_drops(layer, **options)
-        height = self.score.abs()[:, None]
-        weights = drops / height.where(height > 0, 1)
-        return (weights[:, :, None, None] * a).sum(1)
+        # Sums over a plane overflow in half precision.
+        own = self.activations[layer]
+        a = own.to(torch.promote_types(own.dtype, torch.float32))
+        if method == "ablationcam":
+            height = self.score.abs()[:, None]
+            weights = self.ablation_drops(layer, **options) / height.where(height > 0, 1)
+            maps = torch.einsum("nk,nk...->n...", weights.to(a), a)
+        else:
+            maps = FORMULAS[method](a, self.gradients[layer].to(a), **options)
+        fitting = maps.to(own.dtype)
+        return fitting if torch.isfinite(fitting).all() else maps
 
     def _probed(self, layer: str | None) -> str:
         if not self.activations:
@@ -185,8 +197,22 @@ class ProbeResult:
                 raise ValueError(f"{name}={options[name]}: it must be at least 1")
 
 
-def resize(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+def _positive(maps: Tensor, method: str) -> Tensor:
+    """The ReLU of maps; those of which nothing is left would look like an answer."""
+    empty = int((maps.flatten(1).amax(1) <= 0).sum())
+    if empty:
+        warnings.warn(
+            f"{empty} of {len(maps)} maps of {method!r} are nowhere positive and come out blank: "
+            "what the layer shows speaks against the target; signed=True shows it",
+            stacklevel=3,
+        )
+    return maps.relu()
+
+
+def resize(maps: Tensor, size: int | Sequence[int]) -> Tensor:
     """Resample maps (sample, y, x) bilinearly; pixel centres, not corners, are aligned.
+
+    Of a video's maps (sample, t, y, x) `size` is (t, y, x).
 
     Examples
     --------
@@ -194,8 +220,9 @@ def resize(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     >>> resize(torch.eye(2)[None], 4).shape
     torch.Size([1, 4, 4])
     """
-    to = (size, size) if isinstance(size, int) else tuple(size)
-    return F.interpolate(maps[:, None], size=to, mode="bilinear", align_corners=False)[:, 0]
+    to = (size,) * (maps.ndim - 1) if isinstance(size, int) else tuple(size)
+    mode = "bilinear" if maps.ndim == 3 else "trilinear"
+    return F.interpolate(maps[:, None], size=to, mode=mode, align_corners=False)[:, 0]
 
 
 class Probe:
@@ -219,6 +246,8 @@ class Probe:
         returns (sample, channel, y, x). By itself are found convolutional maps, channels last or
         first, and the tokens of vision transformers. Maps that replay the network need the
         way back as well and work only with those.
+    activation
+        What makes probabilities of the output, as for :func:`workbench.models.predict`.
 
     Raises
     ------
@@ -241,9 +270,16 @@ class Probe:
         layers: Layers = (),
         *,
         reshape: Callable[[Tensor], Tensor] | None = None,
+        activation: Activation = "softmax",
     ) -> None:
         self.model = model
         self.layers = find_layers(model, layers)
+        if self.layers and not differentiable(model):
+            raise ValueError(
+                "a quantised network has no gradients: open the probe without layers and take "
+                "'occlusion', or give the network as it was before"
+            )
+        self.activation = activation
         self._reshape = reshape
         self.closed = False
 
@@ -253,17 +289,20 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self.closed = True
 
-    def run(self, x: Tensor | xr.Dataset, target: Target = None) -> ProbeResult:
+    def run(self, x: Inputs, target: Target = None) -> ProbeResult:
         """Make one forward pass and, for all layers together, one backward pass.
 
         Parameters
         ----------
         x
-            Images (sample, channel, y, x) as the model takes them, or an image dataset, which is
-            scaled to [0, 1].
+            Images (sample, channel, y, x) as the model takes them, videos (sample, channel, t, y,
+            x), or an image dataset, which is scaled to [0, 1]. For a model of several inputs a
+            tuple: the images, then tensors with one entry an image.
         target
             The class to explain: None for the predicted one, a number for all images, one number
-            for each, or a function that takes the model's output and returns (sample,) scores.
+            for each (``ds["label"]``), or a function that takes the model's output and returns
+            (sample,) scores. It gets the tensor of scores where the output holds one, else the
+            whole output, a dict or list; see ``segmentation_target`` and its kin.
 
         Raises
         ------
@@ -276,46 +315,64 @@ class Probe:
         if self.closed:
             raise RuntimeError("this probe was left; open a new one")
         images = images_for(self.model, x)
+        forward = Forward.of(self.model, x, len(images))
         kept: dict[str, Tensor] = {}
-        with _hooked(self.layers, kept), undisturbed(self.model):
-            output = logits(self.model(images))
+        with _hooked(self.model, self.layers, kept) as shape, undisturbed(self.model):
+            output = forward(images)
             with torch.enable_grad():
-                scorer = Scorer(target, output)
+                scorer = Scorer(target, output, len(images))
                 score = scorer(output)
             gradients = _gradients(score, {name: kept.get(name) for name in self.layers})
-        layouts = {name: self._layout(name, kept[name], images) for name in self.layers}
-        seen = ProbeResult(
+        layouts = {
+            name: self._layout(name, kept[name], shape[-2:], len(images)) for name in self.layers
+        }
+        result = ProbeResult(
             x=images,
-            output=output.detach(),
+            output=scorer.output,
             score=score.detach(),
             target=scorer.target,
             activations={k: self._maps(layouts[k], kept[k].detach()) for k in self.layers},
             gradients={k: self._maps(layouts[k], gradients[k]) for k in self.layers},
             _probe=self,
             _scorer=scorer,
+            _forward=forward,
             _layouts=layouts,
         )
-        _refuse_zeros(seen.gradients, layouts)
-        return seen
+        _refuse_zeros(result.gradients, layouts)
+        return result
 
-    def _layout(self, name: str, output: Tensor, x: Tensor) -> OutputLayout:
+    def _layout(self, name: str, output: Tensor, image: Sequence[int], n: int) -> OutputLayout:
         if self._reshape is not None:
-            return OutputLayout("told", (0, 0))
-        return layout_of(self.model, name, output, x)
+            return OutputLayout("told", (0, 0), told=self._reshape)
+        layout = layout_of(self.model, name, output, image, n)
+        if math.prod(layout.grid) <= 1:
+            shape = tuple(output.shape)
+            raise ValueError(f"layer {name!r} gives {shape}: one position is no spatial output")
+        return layout
 
     def _maps(self, layout: OutputLayout, value: Tensor) -> Tensor:
-        maps = layout.to_maps(value) if self._reshape is None else self._reshape(value)
-        if maps.ndim != 4:
+        maps = layout.to_maps(value)
+        if maps.ndim not in (4, 5):
             raise ValueError(f"reshape gives {tuple(maps.shape)}, not (sample, channel, y, x)")
         return maps
 
 
 @contextmanager
-def _hooked(layers: dict[str, nn.Module], kept: dict[str, Tensor]) -> Iterator[None]:
+def _hooked(
+    model: nn.Module, layers: dict[str, nn.Module], kept: dict[str, Tensor]
+) -> Iterator[list[int]]:
+    """Keep the layers' outputs, and the shape of the images as they reach the first layer."""
+    shape: list[int] = []
+
+    def see(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shape[:] = inputs[0].shape
+
     with ExitStack() as stack:
+        # The last hook to be registered comes after a preset's, which resizes the images.
+        stack.callback(model.register_forward_pre_hook(see).remove)
         for name, module in layers.items():
             stack.callback(module.register_forward_hook(partial(_keep, kept, name)).remove)
-        yield
+        yield shape
 
 
 def _keep(kept: dict[str, Tensor], name: str, _: nn.Module, __: Any, output: Any) -> Any:

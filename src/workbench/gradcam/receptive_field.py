@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from workbench.gradcam.forward import undisturbed
-from workbench.gradcam.layers import Layers, find_layers, layout_of
 from workbench.gradcam.receptive_field_rules import RULES, Arguments, Extent, Field, pointwise
-from workbench.models.inference import layers_of, place_of
+from workbench.models.inference import place_of
+from workbench.models.layers import Layers, find_layers, layers_of, layout_of
 
 _AS_IT_IS = {
     "relu",
@@ -201,6 +201,8 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
+        elif isinstance(value, Mapping):
+            yield from _tensors(value.values())
 
 
 def receptive_field(
@@ -236,7 +238,10 @@ def receptive_field(
     Returns
     -------
     pandas.DataFrame
-        By layer: ``size``, ``stride`` and ``padding`` in pixels of the image, ``output`` (y, x).
+        By layer, without `layers` in the order in which they run: ``size``, ``stride`` and
+        ``padding`` in pixels of the image, ``output`` (y, x), and ``used``: whether the network's
+        output depends on the plane, as it does not on patches behind a transformer's last
+        attention, of which only the class token is read.
         The size is that of the whole field, which may be larger than the image, and ``inf`` for
         everything; the padding is how far the first unit's field begins outside of the image. A
         pair (y, x) where the two differ.
@@ -256,6 +261,8 @@ def receptive_field(
     every = [name for name in layers_of(model) if name]
     modules = find_layers(model, every if layers is None else layers)
     found = _follow(model, modules, input_shape)
+    if layers is not None:
+        found = {name: found[name] for name in modules if name in found}
     if layers is not None and (flat := [name for name in modules if name not in found]):
         raise ValueError(f"layer {flat[0]!r} was not reached, or its output has no plane")
     rows = [
@@ -267,7 +274,9 @@ def receptive_field(
         }
         for field, plane in found.values()
     ]
+    used = _used(model, {name: modules[name] for name in found}, input_shape)
     table = pd.DataFrame(rows, index=pd.Index(list(found), name="layer"))
+    table["used"] = [name in used for name in found]
     if object_size is not None:
         table["covers"] = [min(np.atleast_1d(size)) >= object_size for size in table["size"]]
     if confirm:
@@ -278,14 +287,18 @@ def receptive_field(
 
 
 def narrowest(table: pd.DataFrame) -> str:
-    """The layer with the fewest units in its plane; of several, the last, which sees most.
+    """The layer to explain by default: with the fewest units in its plane; of several, the last.
+
+    Layers on which the output does not depend are passed over, and so are linear projections,
+    such as the queries of an attention.
 
     Examples
     --------
     >>> narrowest(receptive_field(nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2)), (3, 8, 8)))
     '1'
     """
-    return str(table["output"][::-1].map(math.prod).idxmin())
+    used = table[table["used"]] if table["used"].any() else table
+    return str(used["output"][::-1].map(math.prod).idxmin())
 
 
 def _both(field: Field, what: Callable[[Extent], float]) -> float | tuple[float, float]:
@@ -308,6 +321,7 @@ def _follow(
             if not isinstance(output, Tensor) or output not in tracker.fields:
                 return
             field = tracker.fields[output]
+            found.pop(name, None)  # of several runs the last counts, also for the order
             if field is not None and math.prod(plane := field.plane(output)) > 1:
                 found[name] = field, plane
             elif field is None and (grid := _grid(model, name, output, image)):
@@ -317,14 +331,42 @@ def _follow(
         with tracker, _watched(modules, see):
             # `forward`, not a call: a preset's hook would resize the image.
             model.forward(image)
-    return {name: found[name] for name in modules if name in found}
+    return found
+
+
+def _used(model: nn.Module, modules: dict[str, nn.Module], shape: tuple[int, int, int]) -> set[str]:
+    """The layers on whose plane the output depends, by the gradient of a random sum of it."""
+    rng = torch.Generator().manual_seed(0)
+    kept: dict[str, Tensor] = {}
+    with undisturbed(model), torch.enable_grad():
+        image = torch.rand(1, *shape, generator=rng)
+        image = image.to(place_of(model, image)).requires_grad_()
+        with _watched(modules, lambda name, output: kept.update({name: output})):
+            outputs = [t for t in _tensors((model.forward(image),)) if t.requires_grad]
+        if not outputs:
+            return set()
+        sums = [(t * torch.randn(t.shape, generator=rng).to(t)).sum() for t in outputs]
+        score = torch.stack(sums).sum()
+        gradients = torch.autograd.grad(score, list(kept.values()), allow_unused=True)
+    used = set()
+    for (name, output), gradient in zip(kept.items(), gradients, strict=True):
+        if gradient is None or isinstance(modules[name], nn.Linear):
+            continue
+        try:
+            plane = layout_of(model, name, output, shape[1:], 1).to_maps(gradient)
+        except ValueError:
+            plane = gradient
+        if plane.any():
+            used.add(name)
+    return used
 
 
 def _grid(model: nn.Module, name: str, output: Tensor, image: Tensor) -> tuple[int, int] | None:
     try:
-        return layout_of(model, name, output, image).grid
+        y, x = layout_of(model, name, output, image.shape[-2:], len(image)).grid
     except ValueError:
         return None
+    return (y, x) if y * x > 1 else None
 
 
 @contextmanager

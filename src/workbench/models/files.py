@@ -33,6 +33,7 @@ class OpaqueModel(nn.Module):
         super().__init__()
         self.kind, self.shape = kind, shape
         self.in_channels = shape[1] if len(shape) == 4 else None
+        self.differentiable = True
         self.training = False
 
     def train(self, mode: bool = True) -> "OpaqueModel":  # noqa: ARG002

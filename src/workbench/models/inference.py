@@ -1,9 +1,8 @@
 """Inference over a dataset in batches: predictions, activations of a layer, evaluation."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from workbench._samples import unit_range
-from workbench.models.files import OpaqueModel
+from workbench.models.layers import find_layers, layers_of, vectors_of
 
 
 def run(
@@ -115,44 +114,57 @@ def channels_of(model: nn.Module) -> int | None:
     return first.in_channels if first is not None else None
 
 
+#: Attributes of every module; others may be caches, which networks fill while they run.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and batch statistics off, and every module back to what it was."""
+    """Switch dropout and batch statistics off, and every module back to what it was.
+
+    Tensors that modules cached meanwhile are forgotten: they may hold a graph, or be out of date
+    when training goes on (the attention biases of EfficientFormer, LeViT, TinyViT).
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
+    caches = [
+        (module, key, value, value.copy() if isinstance(value, dict | list) else None)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if key not in _OF_EVERY_MODULE
+        and (value is None or isinstance(value, Tensor | dict | list))
+    ]
     try:
         yield
     finally:
         for module in training:
             module.training = True
+        for module, key, value, content in caches:
+            vars(module)[key] = value
+            if isinstance(value, dict) and isinstance(content, dict):
+                value.clear()
+                value.update(content)
+            elif isinstance(value, list) and isinstance(content, list):
+                value[:] = content
 
 
-def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Name to module of all layers; the network itself has the name ``""``.
-
-    Raises
-    ------
-    ValueError
-        The network was read from a file that hides them (TorchScript, torch.export, ONNX).
-    """
-    if isinstance(model, OpaqueModel):
-        raise ValueError(f"{model.kind} files hide their layers; load a state dict instead")
-    return dict(model.named_modules())
-
-
-def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The layer of that name.
+def scores_of(output: Any) -> Tensor:
+    """A model's output as a tensor: itself, or its ``logits``, as transformers name them.
 
     Raises
     ------
     ValueError
-        There is none; the nearest names are listed. Or the network hides its layers.
+        It is neither.
     """
-    layers = layers_of(model)
-    if name not in layers:
-        near = get_close_matches(name, layers, n=3) or list(layers)[1:6]
-        raise ValueError(f"the model has no layer {name!r}; there is {', '.join(near)}")
-    return layers[name]
+    scores = output.get("logits") if isinstance(output, Mapping) else output
+    scores = getattr(scores, "logits", scores)
+    if not isinstance(scores, Tensor):
+        names = f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise ValueError(
+            f"the model gives a {type(output).__name__}{names}, not a tensor of scores: "
+            "give a target, a function of this output"
+        )
+    return scores
 
 
 def activations(
@@ -164,6 +176,8 @@ def activations(
     progress: bool = True,
 ) -> xr.DataArray:
     """One vector for each image: the output of a layer, averaged over the image.
+
+    Of a transformer's tokens all are averaged, the class token among them.
 
     Parameters
     ----------
@@ -201,54 +215,54 @@ def activations(
     >>> activations(SmallResNet(), ds, "layer2", progress=False).shape
     (2, 128)
     """
-    name, module, before = _layer(model, layer)
-    seen: list[Tensor] = []
-    found: list[np.ndarray] = []
-    hook = module.register_forward_hook(_keep(seen, before))
-    try:
+    name, before = penultimate(model) if layer is None else (layer, False)
+    (module,) = find_layers(model, name).values()
+    seen: list[Any] = []
+    shapes: list[torch.Size] = []
+    vectors: list[np.ndarray] = []
+    with ExitStack() as hooks:
+        hook = module.register_forward_hook(
+            lambda _, inputs, output: seen.append(inputs[0] if before else output)
+        )
+        hooks.callback(hook.remove)
+        # After a preset's hook: the size of the images as the layers meet them.
+        first = model.register_forward_pre_hook(
+            lambda _, inputs: shapes.append(inputs[0].shape) if inputs else None
+        )
+        hooks.callback(first.remove)
         for _, n in run(model, ds, batch_size, progress):
-            found.append(_vectors(seen, name, n))
+            if not seen:
+                raise ValueError(f"the forward pass did not reach layer {name!r}")
+            value = vectors_of(model, name, seen[-1], shapes[-1][-2:], n)
+            vectors.append(value.float().cpu().numpy())
             seen.clear()
-    finally:
-        hook.remove()
+    label = f"before {name}" if before else name
     coords = {"sample": ds["sample"]} if "sample" in ds.coords else {}
     return xr.DataArray(
-        np.concatenate(found),
+        np.concatenate(vectors),
         dims=("sample", "feature"),
         coords=coords,
         name="features",
-        attrs={"kind": "network", "layer": name},
+        attrs={"kind": "network", "layer": label},
     )
 
 
-def _layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module, bool]:
-    """The layer's name, its module, and whether its input is meant, not its output."""
-    if layer is not None:
-        return layer, find_layer(model, layer), False
-    every = layers_of(model).items()
-    linear = [(name, module) for name, module in every if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError("the model has no nn.Linear to stand before; name a layer")
-    name, module = linear[-1]
-    return f"before {name}", module, True
+def penultimate(model: nn.Module) -> tuple[str, bool]:
+    """The layer whose vectors describe an image best, and whether its input is meant.
 
+    That is what goes into the last ``nn.Linear``; in networks that end in a convolution
+    (SqueezeNet), what goes into that.
 
-def _keep(seen: list[Tensor], before: bool) -> Callable[..., None]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(inputs[0] if before else output)
-
-    return hook
-
-
-def _vectors(seen: list[Tensor], name: str, n: int) -> np.ndarray:
-    """The layer's output for one batch as (sample, feature)."""
-    value = seen[-1] if seen else None
-    if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != n:
-        what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"layer {name!r} gives {what} for {n} images, not one array a sample")
-    vectors = value.flatten(2).mean(2) if value.ndim > 2 else value
-    result: np.ndarray = vectors.float().cpu().numpy()
-    return result
+    Raises
+    ------
+    ValueError
+        The network has neither.
+    """
+    layers = layers_of(model)
+    for kind in (nn.Linear, nn.Conv2d):
+        if named := [name for name, module in layers.items() if isinstance(module, kind)]:
+            return named[-1], True
+    raise ValueError("the model has no nn.Linear to stand before; name a layer")
 
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -304,12 +318,10 @@ def predict(
     >>> probability.sizes["class"], str(probability["class"].values[3])
     (10, 'cat')
     """
-    if activation not in ("softmax", "sigmoid", "none"):
-        raise ValueError(f"activation={activation!r}: it must be 'softmax', 'sigmoid' or 'none'")
     rows = [_rows(output, n) for output, n in run(model, ds, batch_size, progress)]
-    scores = np.concatenate(rows).astype(np.float64)
-    if np.isnan(scores).any():
-        bad = np.isnan(scores).any(axis=1)
+    scores = torch.cat(rows)
+    if scores.isnan().any():
+        bad = scores.isnan().any(1).numpy()
         first = ds["sample"][bad.argmax()].item()
         raise ValueError(f"the network returns NaN for {bad.sum()} images, first {first!r}")
     names = getattr(model, "classes", None)
@@ -319,7 +331,7 @@ def predict(
     if "sample" in ds.coords:
         coords["sample"] = ds["sample"]
     return xr.DataArray(
-        _probabilities(scores, activation).astype(np.float32),
+        probabilities_of(scores, activation).float().numpy(),
         dims=("sample", "class"),
         coords=coords,
         name="probability",
@@ -327,27 +339,46 @@ def predict(
     )
 
 
-def _rows(output: Any, n: int) -> np.ndarray:
+def _rows(output: Any, n: int) -> Tensor:
     """The scores of one batch."""
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != n:
-        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    scores = scores_of(output)
+    if scores.ndim != 2 or len(scores) != n:
+        what = tuple(scores.shape)
         raise ValueError(f"the network gives {what} for {n} images, not one row of scores each")
-    rows: np.ndarray = output.float().cpu().numpy()
-    return rows
+    return scores.double().cpu()
 
 
-def _probabilities(scores: np.ndarray, activation: Activation) -> np.ndarray:
-    if activation == "none":
-        return scores
-    if activation == "sigmoid":
-        # tanh does not overflow
-        return np.asarray((1 + np.tanh(scores / 2)) / 2)
+def settle(activation: Activation, scores: Tensor) -> Activation:
+    """The activation that these scores need: none where softmax is asked of probabilities.
+
+    Raises
+    ------
+    ValueError
+        Of one score an image softmax would make 1, whatever it is; or there is no such activation.
+    """
+    if activation not in ("softmax", "sigmoid", "none"):
+        raise ValueError(f"activation={activation!r}: it must be 'softmax', 'sigmoid' or 'none'")
+    if activation != "softmax":
+        return activation
     if scores.shape[1] == 1:
         raise ValueError("the network returns one score an image; say activation='sigmoid'")
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+    sums = scores.double().sum(1)
+    already = (scores >= 0).all() and torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all()
+    return "none" if already else "softmax"
+
+
+def probabilities_of(scores: Tensor, activation: Activation) -> Tensor:
+    """Probabilities (sample, class) of a network's scores, as :func:`predict` makes them.
+
+    Examples
+    --------
+    >>> probabilities_of(torch.tensor([[0.2, 0.8]]), "softmax")
+    tensor([[0.2000, 0.8000]])
+    """
+    activation = settle(activation, scores)
+    if activation == "none":
         return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return scores.sigmoid() if activation == "sigmoid" else scores.softmax(1)
 
 
 def evaluate(model: nn.Module, ds: xr.Dataset, progress: bool = True) -> dict[str, float | int]:
