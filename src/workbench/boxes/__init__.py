@@ -7,13 +7,13 @@ from workbench.boxes.formats import (
     from_coco,
     from_voc,
     from_yolo,
+    load,
     to_annotorious,
     to_coco,
     to_voc,
     to_yolo,
 )
 from workbench.boxes.issues import find_box_issues
-from workbench.boxes.loading import load
 from workbench.boxes.review import review
 from workbench.datasets.boxes import as_table, clip, image_sizes
 
