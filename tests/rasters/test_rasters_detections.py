@@ -174,3 +174,10 @@ def test_no_detection_is_an_empty_table():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         merge_detections(*arguments)
+
+
+def test_boxes_without_a_label_merge_with_one_another():
+    boxes = np.tile([0.0, 0, 10, 10], (5, 1))
+    labels = np.array(["a", None, "a", None, np.nan], object)
+    merged = merge_detections(boxes, np.linspace(1, 0.5, 5), iou=0.5, label=labels)
+    assert merged.group.tolist() == [0, 1, 0, 1, 1]

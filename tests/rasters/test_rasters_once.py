@@ -51,6 +51,21 @@ def test_tasks_decode_each_touched_block_once(plan, read):
     assert sorted(read) == sorted(touched(plan, 64))
 
 
+def test_a_network_that_goes_through_chunk_by_chunk_decodes_each_touched_block_once(plan, read):
+    torch = pytest.importorskip("torch")
+    from workbench import models
+
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    streamed = plan.to_xarray()
+    found = models.predict(network, streamed, progress=False)
+    assert sorted(read) == sorted(touched(plan, 64))
+    truth = models.predict(network, plan.load(progress=False), progress=False)
+    assert found.sample.values.tolist() == streamed.sample.values.tolist()
+    xr.testing.assert_allclose(found.sel(sample=truth.sample), truth)
+
+
 def test_a_sparse_table_reads_only_touched_strips(tmp_path, read):
     path = write_raster(tmp_path / "a.tif", noise((1, 4000, 50)), blockysize=2)
     table = pd.DataFrame({"col": 3, "row": [10, 3001], "width": 9, "height": 4})
@@ -60,10 +75,11 @@ def test_a_sparse_table_reads_only_touched_strips(tmp_path, read):
 
 def test_lazy_and_eager_agree(plan):
     loaded = plan.load(progress=False)
-    lazy = plan.to_xarray()
+    with pytest.warns(rasters.RasterWarning, match="decode each block many times"):
+        lazy = plan.to_xarray(order="table")
     assert lazy.image.data.numblocks[0] == plan.layout.groups
     xr.testing.assert_identical(lazy.compute(), loaded)
-    streamed = plan.to_xarray(order="read")
+    streamed = plan.to_xarray()
     assert streamed.image.data.numblocks[0] == plan.layout.groups
     xr.testing.assert_identical(streamed.compute().sel(sample=loaded.sample), loaded)
 

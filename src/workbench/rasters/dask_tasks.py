@@ -1,5 +1,7 @@
 """A plan as dask tasks: one a group, for any scheduler."""
 
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from workbench.rasters import chips
 from workbench.rasters.crop import Cells, Failures, Job, OnError, make_job
 from workbench.rasters.decode import Cell, opened
-from workbench.rasters.errors import BlockError
+from workbench.rasters.errors import BlockError, RasterWarning
 from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints
 
@@ -29,22 +31,56 @@ def delayed_groups(plan: PlanData, groups: Ints, task: Any) -> Iterator[Any]:
     wait for one another and yet each block is decoded once.
     """
     schedule = plan.schedule(groups)
+    kept = KeptParts(plan.memory // 4)
     parts: dict[int, Any] = {}
     for group in groups.tolist():
         job = make_job(plan, schedule, group)
         whole: Any = {}
         if job.work.shared:
-            whole, parts[group] = delayed(decode_shared, nout=2, pure=False)(job)
+            whole, parts[group] = delayed(decode_shared, nout=2, pure=False)(job, kept)
         owners = sorted(set(job.work.borrowed.values()))
         borrowed = [parts[owner] for owner in owners]
         yield delayed(run_task, pure=False)(task, job, whole, owners, borrowed)
 
 
-def decode_shared(job: Job) -> tuple[Shared, Shared]:
+class KeptParts:
+    """What groups shared, kept from one computation to the next: chunk after chunk, each once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._parts: dict[int, Shared] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return KeptParts, (self._limit,)  # another process starts its own
+
+    def get(self, group: int) -> Shared | None:
+        """What a group shared, if it is still here."""
+        with self._lock:
+            return self._parts.get(group)
+
+    def keep(self, group: int, parts: Shared) -> None:
+        """Keep what a group shared; the oldest go where it is too much."""
+        with self._lock:
+            self._parts[group] = parts
+            size = sum(
+                cell.pixels.nbytes for part in self._parts.values() for cell in part.values()
+            )
+            while size > self._limit:
+                oldest = self._parts.pop(next(iter(self._parts)))
+                size -= sum(cell.pixels.nbytes for cell in oldest.values())
+
+
+def decode_shared(job: Job, kept: KeptParts) -> tuple[Shared, Shared]:
     """Decode what a job shares: whole cells for itself, parts of them for later groups."""
+    parts = kept.get(job.group)
+    if parts is not None:
+        return {}, parts
     with opened(job.settings) as reader:
         whole = dict(job.decode(reader, list(job.work.shared)))
-    return whole, {number: job.part(number, cell) for number, cell in whole.items()}
+    parts = {number: job.part(number, cell) for number, cell in whole.items()}
+    kept.keep(job.group, parts)
+    return whole, parts
 
 
 def run_task(task: Task, job: Job, whole: Shared, owners: list[int], borrowed: list[Shared]) -> Any:
@@ -89,6 +125,13 @@ def to_xarray(plan: PlanData, order: Order, on_error: OnError) -> xr.Dataset:
         calls = _in_table_order(plan, calls)
         regions = np.arange(len(plan.table))
     elif order == "table" and (np.diff(layout.order) != 1).any():
+        if layout.groups > 1:
+            warnings.warn(
+                "chunks in the table's order each need chips from many groups: computed one by one "
+                'they decode each block many times. order="read" decodes each once',
+                RasterWarning,
+                stacklevel=3,
+            )
         calls = _gathered(layout.order, sizes, calls)
         regions = np.arange(len(plan.table))
     image = _array(plan, calls, sizes, 0)

@@ -58,7 +58,7 @@ def merge_detections(
     distance
         The largest gap, Euclidean, that is bridged; None leaves joining out.
     label
-        (box,): only boxes of one label are merged.
+        (box,): only boxes of one label are merged, those without one with one another.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def _checked(
     _refuse(~np.isfinite(at).all(axis=1), "boxes hold NaN or infinity")
     _refuse((at[:, :2] > at[:, 2:]).any(axis=1), "boxes end before they begin: min > max")
     _refuse(np.isnan(score), "scores are NaN")
-    return at, score, np.unique(kind, return_inverse=True)[1]
+    return at, score, pd.factorize(kind, use_na_sentinel=False)[0]
 
 
 def _refuse(bad: Any, what: str) -> None:

@@ -122,15 +122,16 @@ class Plan(PlanData):
         """
         return chips.load(self, on_error=on_error, threads=threads, progress=progress)
 
-    def to_xarray(self, *, order: Order = "table", on_error: crop.OnError = "list") -> xr.Dataset:
+    def to_xarray(self, *, order: Order = "read", on_error: crop.OnError = "list") -> xr.Dataset:
         """The same as `load`, cut when it is computed: a dask task, and a chunk, for each group.
 
         Parameters
         ----------
         order
-            ``"table"``: a chunk of the table's order needs all groups that its regions lie in.
-            ``"read"``: each chunk is one group, so that chunk after chunk streams through little
-            memory; ``sample`` tells which regions they are.
+            ``"read"``: each chunk is one group, so that whatever goes through chunk after chunk
+            decodes each block once, in little memory; ``sample`` tells which regions they are, and
+            ``.sel(sample=plan.table.index)`` brings results into the table's order. ``"table"``:
+            computed at once each block is decoded once too, chunk by chunk many times.
         on_error
             As in `load`, but without a list: what failed is filled and nowhere `valid`.
 

@@ -460,6 +460,7 @@ def write(
                         threads=threads,
                         progress=progress,
                     )
+                writer.clean()  # of workers that were lost
             folder.finish()
     except OSError as error:
         if error.errno == errno.ENOSPC:
