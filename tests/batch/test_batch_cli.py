@@ -136,9 +136,9 @@ def test_a_killed_nursery_loses_no_run(make_notebook: Make, start_workbench: Sta
     process = start_workbench("run", "a.ipynb")
     wait_for(lambda: list(Path("runs").glob("*/started")))
     (run_id,) = run_ids(Path("runs"))
-    nursery = worker_of(run_id).parent()
-    assert nursery is not None
-    nursery.kill()
+    fork_server = worker_of(run_id).parent()
+    assert fork_server is not None
+    fork_server.kill()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert saved(run_id)["status"] == "succeeded"

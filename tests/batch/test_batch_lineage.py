@@ -17,7 +17,7 @@ from workbench.batch import Job, read_runs, run_many, run_notebook
 from workbench.batch.crate import export_crate
 from workbench.batch.provenance.compare import compare, differences, rerun
 from workbench.batch.provenance.lineage import save_figure, trace, verify
-from workbench.batch.results import measure
+from workbench.batch.results import size_and_sha256
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -45,8 +45,8 @@ def test_a_hash_is_what_sha256sum_says(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     command = "sha256sum a.txt b/x.txt | sha256sum | cut -d' ' -f1"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
-    assert measure(tmp_path) == (6, done.stdout.strip())
-    assert measure(tmp_path / "a.txt") == (3, hashlib.sha256(b"two").hexdigest())
+    assert size_and_sha256(tmp_path) == (6, done.stdout.strip())
+    assert size_and_sha256(tmp_path / "a.txt") == (3, hashlib.sha256(b"two").hexdigest())
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_run_is_exported_as_a_process_run_crate(chain: Path) -> None:
     assert {r.id for r in action["result"]} == {f"outputs/{f.path}" for f in record.outputs}
     for entity in [*action["result"], *action["object"]]:
         if entity.type == "File":
-            assert measure(Path("crate") / entity.id)[1] == entity["sha256"]
+            assert size_and_sha256(Path("crate") / entity.id)[1] == entity["sha256"]
     values = {e["name"]: json.loads(e["value"]) for e in action["object"] if e.type != "File"}
     assert values == json.loads(record.model_dump_json())["parameters"]
     with pytest.raises(FileExistsError):

@@ -21,7 +21,7 @@ class ClosedTerminal(Terminal):
         return len(text)
 
 
-def follow(status: str) -> None:
+def supervise(status: str) -> None:
     with Progress("name", "id", cells=4) as progress:
         for index in range(4):
             progress.at(index)
@@ -30,7 +30,7 @@ def follow(status: str) -> None:
 
 def test_a_terminal_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    follow("succeeded")
+    supervise("succeeded")
     last = terminal.getvalue().rpartition("\r")[2]
     assert last.startswith("name: 100%")
     assert "4/4" in last
@@ -40,10 +40,10 @@ def test_a_terminal_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_closed_terminal_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", ClosedTerminal())
-    follow("failed")
+    supervise("failed")
 
 
 def test_a_log_has_two_lines(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "workbench.batch"):
-        follow("failed")
+        supervise("failed")
     assert caplog.messages == ["name: started as id", "name: failed after 1.2 s"]

@@ -1,18 +1,18 @@
 """Run notebooks unattended: checked parameters, one process each, a record that tells the truth.
 
-In a notebook, ``record`` keeps a result and ``record_file`` a file; outside, ``run_notebook`` and
+In a notebook, ``record`` keeps a result and ``output`` a file; outside, ``run_notebook`` and
 ``run_many`` do what the command ``workbench run`` does.
 """
 
 from importlib import import_module
 from typing import Any
 
-from workbench.batch.results import check, input_file, record, record_file
+from workbench.batch.results import check, input_file, output, record
 
 __all__ = [
     "check",
     "record",
-    "record_file",
+    "output",
     "input_file",
     "run_notebook",
     "run_many",
@@ -23,7 +23,6 @@ __all__ = [
     "trace",
     "verify",
     "rerun",
-    "export_crate",
     "run_pipeline",
     "RunRecord",
     "read_runs",
@@ -43,7 +42,6 @@ _HOME = {
     "trace": "provenance.lineage",
     "verify": "provenance.lineage",
     "rerun": "provenance.compare",
-    "export_crate": "crate",
     "compare": "provenance.compare",
     "run_pipeline": "provenance.pipeline",
     "RunRecord": "run_record",

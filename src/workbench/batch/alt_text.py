@@ -1,6 +1,6 @@
-"""A text for each picture in an executed notebook, for those who cannot see it.
+"""Alternative texts for the pictures in an executed notebook.
 
-An IPython extension, by which a figure's picture carries in words what it shows.
+As an IPython extension it has a figure's picture carry in words what it shows.
 
 A notebook keeps a matplotlib figure as a picture. In a batch run the output's metadata hold the
 figure's titles and its caption besides, as the alternative text that nbconvert asks for, so that

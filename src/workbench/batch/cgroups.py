@@ -1,4 +1,4 @@
-"""A run's memory limit: a control group where one can be made, and who the kernel has killed."""
+"""Memory limits: control groups where they can be made, and whom the kernel has killed."""
 
 import os
 import time
@@ -58,8 +58,7 @@ class Group:
         """Whether it came to its limit, so that a kill was our doing and not the machine's."""
         if self.version == 2:
             return _entry(self.folder / self._events, "oom") > 0
-        used, limit = (self._read(f"memory.{name}_in_bytes") for name in ("max_usage", "limit"))
-        return used >= limit
+        return self._read("memory.max_usage_in_bytes") >= self._read("memory.limit_in_bytes")
 
     def _read(self, name: str) -> int:
         return int((self.folder / name).read_text())

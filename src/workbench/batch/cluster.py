@@ -1,7 +1,7 @@
-"""Run notebooks on a dask cluster, whose workers see the same folders as we do."""
+"""Run notebooks as tasks of a dask cluster, whose workers see the same folders as we do."""
 
-import ast
-import math
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -9,17 +9,29 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
-from workbench.batch.jobs import Job, Plan, check_jobs
+from workbench.batch.jobs import Job, check_jobs
 from workbench.batch.run import Interrupted, ensure_writable, new_group, run_many
 from workbench.batch.run_record import RunRecord
 
+_log = logging.getLogger("workbench.batch")
+_PATIENCE = 30.0  # seconds to wait for a worker when there is none
+
+
+class RunsLostError(OSError):
+    """The cluster lost runs; `records` are those that ended."""
+
+    def __init__(self, message: str, records: list[RunRecord]) -> None:
+        self.records = records
+        super().__init__(message)
+
 
 def run_on_cluster(
-    jobs: Iterable[Job], scheduler: str, *, out: str | Path = "runs", **limits: Any
+    jobs: Iterable[Job], scheduler: str, *, out: str | Path = "runs", **options: Any
 ) -> list[RunRecord]:
     """Run notebooks as tasks of a dask cluster, one for each job.
 
@@ -34,96 +46,128 @@ def run_on_cluster(
         Its address, ``"tcp://10.0.0.1:8786"``.
     out
         The folder of runs.
-    **limits
-        ``timeout``, ``cell_timeout`` and ``memory`` for each run.
+    **options
+        ``timeout``, ``cell_timeout``, ``memory`` and ``hash_contents`` as in `run_many`.
 
     Raises
     ------
     JobError
         A job is wrong; nothing was started.
+    RunsLostError
+        Some runs did not come back: their worker was killed, or there is none left.
     OSError
-        The scheduler cannot be reached, or was lost, or a worker could not start a run.
+        The scheduler cannot be reached.
     Interrupted
         Ctrl-C; what had been started was stopped.
     """
-    plans = check_jobs(jobs)
+    checked = check_jobs(jobs)
     ensure_writable(Path(out))
     distributed = need("distributed", extra="batch")
-    group, here = new_group(len(plans)), Path.cwd()
+    shared = {"out": str(out), "group": new_group(len(checked)), **options}
     with distributed.Client(scheduler, timeout="20s", set_as_default=False) as client:
         stop = f"workbench-stop-{new_group(2)}"
-        orders = [repr(_order(plan, str(out), group, limits)) for plan in plans]
-        tasks = [client.submit(_remote, order, here, stop, pure=False) for order in orders]
+        tasks = []
+        for job in checked:
+            given = dict(job.given)
+            asked = Job(str(job.notebook.path), given, job.parent, job.kernel, job.cwd)
+            # as text: JSON has no tuples, and pickle would need the same versions at both ends
+            order = repr({"job": asdict(asked), **shared})
+            tasks.append(client.submit(_run_here, order, str(Path.cwd()), stop, pure=False))
         try:
-            _wait(tasks)
+            reason = _wait(client, tasks)
         except KeyboardInterrupt:
             distributed.Event(stop, client=client).set()
-            _wait(tasks, patience=60)
+            _wait(client, tasks, seconds=60.0)
             raise Interrupted(_records(tasks)) from None
+        records = _records(tasks)
         if lost := [task for task in tasks if task.status != "finished"]:
-            reason = lost[0].exception() or "the scheduler is gone"
-            raise OSError(f"{len(lost)} of {len(tasks)} runs were lost: {reason}")
-        return _records(tasks)
+            error = lost[0].exception() if lost[0].done() else None
+            client.cancel(lost)
+            said = f"{len(lost)} of {len(tasks)} runs were lost: {error or reason}"
+            raise RunsLostError(said, records)
+        return records
 
 
-def _wait(tasks: list[Any], patience: float = math.inf) -> None:
-    """Wait until all tasks have ended, in a way that Ctrl-C can break off."""
-    deadline = time.monotonic() + patience
-    while not all(task.done() for task in tasks) and time.monotonic() < deadline:
+def _wait(client: Any, tasks: list[Any], seconds: float = float("inf")) -> str:
+    """Wait until all tasks have ended, or nobody is left to do them, and return why it ended."""
+    began = last_seen = time.monotonic()
+    warned = False
+    while not all(task.done() for task in tasks):
         time.sleep(0.2)
+        now = time.monotonic()
+        if now - began > seconds:
+            return "they did not stop in time"
+        if client.status != "running":
+            return "the scheduler is gone"
+        if client.scheduler_info()["workers"]:
+            last_seen = now
+        elif now - last_seen > _PATIENCE:
+            return f"the cluster has had no worker for {_PATIENCE:g} s"
+        elif not warned:
+            _log.warning("the cluster has no worker: waiting %g s for one", _PATIENCE)
+            warned = True
+    return "they were cancelled"
 
 
 def _records(tasks: list[Any]) -> list[RunRecord]:
-    """Return the records of the runs that were started."""
+    """Return the records of the runs that ended."""
     folders = [task.result() for task in tasks if task.status == "finished"]
     return [RunRecord.load(folder) for folder in folders if folder]
 
 
-def _order(plan: Plan, out: str, group: str | None, limits: dict[str, Any]) -> dict[str, Any]:
-    """Return what a process elsewhere needs to do a job, in literals."""
-    job = {"notebook": str(plan.notebook.path), "parameters": dict(plan.given)}
-    return {"job": {**job, "parent": plan.parent}, "out": out, "group": group, "limits": limits}
+def _run_here(order: str, here: str, stop: str) -> str:
+    """Do a job on a worker, in a process of its own for the working directory.
 
-
-def _remote(order: str, here: Path, stop: str) -> str:
-    """Do a job in a process of its own, for the working directory; return the run's folder.
-
-    Empty if the order to stop came before it started.
+    Returns the run's folder; nothing if the order to stop came before it started.
     """
     distributed = need("distributed", extra="batch")
     event = distributed.Event(stop, client=distributed.get_client())
     if event.is_set():
         return ""
-    command = [sys.executable, "-P", "-m", "workbench.batch.cluster", order]
+    command = [sys.executable, "-P", "-m", "workbench.batch.cluster"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=here, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None  # noqa: S101  it is a pipe
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
         while process.poll() is None and not event.wait(timeout=0.5):
             pass
-        folder, _ = process.communicate()  # closes its stdin, which stops it if it still runs
+        if process.poll() is None:
+            process.stdin.write("stop\n")
+        folder, _ = process.communicate()
     if not folder:
-        raise RuntimeError(f"the run could not be started here; exit code {process.returncode}")
-    return str(here / folder.strip())
+        raise RuntimeError(f"the run could not be started; exit code {process.returncode}")
+    return str(Path(here, folder.strip()))
 
 
 def main() -> None:
-    """Do the job that the command line holds, and print the run's folder."""
+    """Do the job that the first line of stdin holds, and print the run's folder."""
+    import ast
+
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    order = ast.literal_eval(sys.argv[1])
+    signal.signal(signal.SIGTERM, _worker_is_gone)
+    order = ast.literal_eval(json.loads(sys.stdin.readline()))
+    threading.Thread(target=_heed_worker, daemon=True).start()
+    job = Job(**order.pop("job"))
     try:
-        records = run_many(
-            [Job(**order["job"])], out=order["out"], group=order["group"], **order["limits"]
-        )
+        records = run_many([job], **order)
     except Interrupted as stop:
         records = stop.records
     sys.stdout.write("".join(f"{record.folder}\n" for record in records))
 
 
-def _stop_with_stdin() -> None:
+def _worker_is_gone(*_: Any) -> None:
+    raise KeyboardInterrupt("the dask worker that ran this is gone")
+
+
+def _heed_worker() -> None:
     """Stop as by Ctrl-C when the dask worker says so, or is gone."""
-    os.read(0, 1)
+    line = sys.stdin.readline()
     main_thread = threading.main_thread().ident or 0
-    signal.pthread_kill(main_thread, signal.SIGINT)  # what it waits for is broken off
+    # what the main thread waits for is broken off
+    signal.pthread_kill(main_thread, signal.SIGINT if line else signal.SIGTERM)
+    if not line:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  nobody reads it any more
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Worker processes without their start-up: one process imports what they need, and is forked.
+"""Fork server: one process imports what worker processes need, and is forked for each of them.
 
-Importing papermill and nbconvert takes as long as starting a kernel. The nursery, ``python -m
+Importing papermill and nbconvert takes as long as starting a kernel. The fork server, ``python -m
 workbench.batch.forkserver``, does it once, makes nothing that a fork would break (no threads, no
 sockets of ZeroMQ), and then forks itself for each run.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-_ENOUGH = 1 << 20  # bytes of a request
+_MOST_BYTES = 1 << 20  # bytes of a request
 
 
 class WorkerProcess:
@@ -30,12 +30,12 @@ class WorkerProcess:
         self.stdin, self.stdout = stdin, stdout
         self.pid = 0
         self.returncode: int | None = None
-        self.born = threading.Event()
-        self.ended = threading.Event()
+        self.started = threading.Event()
+        self.exited = threading.Event()
 
     def wait(self) -> None:
         """Wait for its end."""
-        self.ended.wait()
+        self.exited.wait()
 
     def kill(self) -> None:
         """Kill it, unless its end is known already."""
@@ -44,8 +44,8 @@ class WorkerProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
 
-class Nursery:
-    """The parent's side: starts the nursery, has it fork workers, hears how they ended."""
+class ForkServer:
+    """The parent's side: starts the fork server, has it fork workers, hears how they exited."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -61,7 +61,7 @@ class Nursery:
             )
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def __enter__(self) -> "Nursery":
+    def __enter__(self) -> "ForkServer":
         return self
 
     def __exit__(
@@ -81,7 +81,7 @@ class Nursery:
         Raises
         ------
         OSError
-            The nursery is gone, or the system allows no more processes.
+            The fork server is gone, or the system allows no more processes.
         """
         (stdin, ours), (theirs, stdout) = os.pipe(), os.pipe()
         worker = WorkerProcess(
@@ -95,35 +95,35 @@ class Nursery:
         finally:
             os.close(stdin)
             os.close(stdout)
-        worker.born.wait()
+        worker.started.wait()
         if not worker.pid:
             raise OSError("no worker process could be started")
         return worker
 
     def _listen(self) -> None:
-        """Take in what the nursery tells: in the order of the requests who was born, and ends."""
+        """Take in who started, in the order of the requests, and who exited."""
         with self._socket.makefile(encoding="utf-8") as lines, suppress(OSError):
             for line in lines:
                 event = json.loads(line)
-                if "born" in event:
+                if "started" in event:
                     worker = self._waiting.pop(0)
-                    worker.pid = event["born"]
+                    worker.pid = event["started"]
                     self._alive[worker.pid] = worker
-                    worker.born.set()
+                    worker.started.set()
                 else:
-                    self._end(self._alive.pop(event["ended"]), event["code"])
-        for worker in [*self._waiting, *self._alive.values()]:  # the nursery was killed
+                    self._end(self._alive.pop(event["exited"]), event["code"])
+        for worker in [*self._waiting, *self._alive.values()]:  # the fork server was killed
             self._end(worker, None)
 
     @staticmethod
     def _end(worker: WorkerProcess, code: int | None) -> None:
         worker.returncode = code
-        worker.ended.set()
-        worker.born.set()
+        worker.exited.set()
+        worker.started.set()
 
 
 def serve(channel: socket.socket) -> None:
-    """Fork a worker for each request, and tell of its birth and its end, until the parent goes."""
+    """Fork a worker for each request, and tell of its start and its exit, until the parent goes."""
     woken, wakes = os.pipe()
     for end in (woken, wakes):
         os.set_blocking(end, False)
@@ -133,7 +133,7 @@ def serve(channel: socket.socket) -> None:
         ready, _, _ = select.select([channel.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
-            _tell_of_ends(channel)
+            _tell_of_exits(channel)
         if channel.fileno() in ready:
             request, descriptors = _receive(channel)
             if request is None:
@@ -141,14 +141,14 @@ def serve(channel: socket.socket) -> None:
             pid = _fork(request, descriptors, [channel.fileno(), woken, wakes])
             for descriptor in descriptors:
                 os.close(descriptor)
-            _tell(channel, born=pid)
+            _tell(channel, started=pid)
 
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Read one request and no byte of the next; None when the parent is gone."""
     data, descriptors, _, _ = socket.recv_fds(channel, 1, 3)
     while data and not data.endswith(b"\n"):
-        seen = channel.recv(_ENOUGH, socket.MSG_PEEK)
+        seen = channel.recv(_MOST_BYTES, socket.MSG_PEEK)
         if not seen:
             return None, descriptors
         data += channel.recv(seen.find(b"\n") + 1 or len(seen))
@@ -187,10 +187,10 @@ def _fork(request: dict[str, Any], descriptors: list[int], ours: list[int]) -> i
         os._exit(code)
 
 
-def _tell_of_ends(channel: socket.socket) -> None:
+def _tell_of_exits(channel: socket.socket) -> None:
     with suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            _tell(channel, ended=found[0], code=os.waitstatus_to_exitcode(found[1]))
+        while (status := os.waitpid(-1, os.WNOHANG))[0]:
+            _tell(channel, exited=status[0], code=os.waitstatus_to_exitcode(status[1]))
 
 
 def _tell(channel: socket.socket, **event: Any) -> None:

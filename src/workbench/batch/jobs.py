@@ -1,12 +1,8 @@
-"""What is to be run, checked before anything starts.
-
-Many values for one parameter: read, and combined into runs.
-"""
+"""What is to be run, checked before anything starts."""
 
 import ast
-import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +10,19 @@ from typing import Any
 
 from workbench._extras import need
 from workbench.batch.notebook import JobError, Notebook
-from workbench.batch.parameters import CommandLine, Parameter, check_parameters, read_parameters
+from workbench.batch.parameters import (
+    MASK,
+    Parameter,
+    check_parameters,
+    is_typed,
+    read_injected,
+    read_parameters,
+    undeclared,
+)
+
+_log = logging.getLogger("workbench.batch")
+#: The working directories of a run that have a name.
+RUN, NOTEBOOK = "run", "notebook"
 
 
 @dataclass(frozen=True)
@@ -29,149 +37,159 @@ class Job:
         Values for names in its cell tagged ``parameters``; the others keep their defaults.
     parent
         Id of the run that this one repeats.
+    kernel
+        The kernel to run it by; by default the one that the notebook names.
+    cwd
+        The kernel's working directory: ``"run"``, the run's folder; ``"notebook"``, the
+        notebook's; or a path. By default the run's folder if the notebook's parameters are typed
+        literals, else the notebook's, where its data and modules lie.
     """
 
     notebook: str | Path
     parameters: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
+    kernel: str | None = None
+    cwd: str | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A job whose notebook and parameters were found right."""
+class CheckedJob:
+    """A job whose notebook and parameters were found right.
+
+    Attributes
+    ----------
+    known
+        The parameters that the notebook declares.
+    given
+        The values to inject: those of the job, and those that an earlier run left in it.
+    code
+        What the notebook computes itself, by name: neither literals nor given.
+    carried
+        The part of it that a cell computes which an earlier run has injected.
+    """
 
     notebook: Notebook
     known: Mapping[str, Parameter]
     given: Mapping[str, Any]
+    code: Mapping[str, str]
+    carried: Mapping[str, str]
+    kernel: str
+    cwd: str
     parent: str | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """All parameters, the notebook's defaults included."""
-        return {name: p.default for name, p in self.known.items()} | dict(self.given)
+        """The values of all parameters that are known before the notebook runs."""
+        known = {name: p.default for name, p in self.known.items() if name not in self.code}
+        return known | dict(self.given)
+
+    def folder(self, run_folder: Path) -> Path:
+        """Return the kernel's working directory in a run with this folder."""
+        named = {RUN: run_folder, NOTEBOOK: self.notebook.path.parent}
+        return named.get(self.cwd, Path(self.cwd))
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Given values that may stand in no file."""
+        secret = [n for n in self.given if self.known.get(n, undeclared(n)).secret]
+        return {name: value for name in secret if isinstance(value := self.given[name], str)}
+
+    def masked(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values as a record may hold them: of a secret that there was one."""
+        hidden = {n for n, p in self.known.items() if p.secret} | self.secrets.keys()
+        return {n: MASK if n in hidden and v not in (None, "") else v for n, v in values.items()}
 
 
-def check_jobs(jobs: Iterable[Job]) -> list[Plan]:
+def check_jobs(jobs: Iterable[Job]) -> list[CheckedJob]:
     """Check every job, and report what is wrong with any of them together.
 
     Raises
     ------
     JobError
-        A notebook cannot be read, or a parameter is unknown or ill-typed.
+        A notebook cannot be read, its kernel is not installed, or a parameter is unknown or
+        ill-typed.
     """
     if find_spec("papermill") is None:
         need("papermill", extra="batch")
-    plans, problems = [], []
+    checked: list[CheckedJob] = []
+    problems: dict[str, None] = {}
+    cautions: dict[str, None] = {}
     for job in jobs:
         try:
-            notebook = Notebook.read(job.notebook)
-            known = read_parameters(notebook)
-            given = check_parameters(known, job.parameters)
-            plans.append(Plan(notebook, known, given, job.parent))
+            checked.append(_check(job))
+            cautions |= dict.fromkeys(f"{job.notebook}: {word}" for word in _cautions(checked[-1]))
         except JobError as error:
-            found = [f"{job.notebook}: {problem}" for problem in error.problems]
-            problems += [problem for problem in found if problem not in problems]
+            problems |= dict.fromkeys(f"{job.notebook}: {problem}" for problem in error.problems)
     if problems:
-        raise JobError(problems)
-    return plans
+        raise JobError([*problems])
+    for caution in cautions:
+        _log.warning(caution)
+    return checked
 
 
-_RANGE = re.compile(r"range\(\s*(-?[\d_]+(?:\s*,\s*-?[\d_]+){0,2})\s*\)")
-_OPEN, _CLOSE = "([{", ")]}"
+def _check(job: Job) -> CheckedJob:
+    notebook = Notebook.read(job.notebook)
+    kernel = kernel_of(notebook, job.kernel)
+    known, injected = read_parameters(notebook), read_injected(notebook)
+    given = check_parameters(known, job.parameters)
+    if lost := [n for n, v in given.items() if known.get(n, undeclared(n)).secret and v == MASK]:
+        raise JobError([f"{lost[0]!r} was a secret, which no record keeps: give it anew"])
+    code = {
+        name: p.code for name, p in {**known, **injected}.items() if p.code and name not in given
+    }
+    for name, parameter in injected.items():
+        if name in code and known.get(name, undeclared(name)).secret:
+            raise JobError([f"{name!r} was a secret in an earlier run: give it anew"])
+        if name not in given and not parameter.code:
+            given[name] = parameter.default
+            code.pop(name, None)
+    cwd = job.cwd or (RUN if is_typed(notebook) else NOTEBOOK)
+    if cwd not in (RUN, NOTEBOOK) and not Path(cwd).is_dir():
+        raise JobError([f"there is no folder {cwd} to run in"])
+    if notebook.language != "python" and (secret := [n for n in given if undeclared(n).secret]):
+        raise JobError([f"{secret[0]!r} is a secret, which only a Python kernel can be handed"])
+    carried = {name: code[name] for name, p in injected.items() if p.code and name in code}
+    return CheckedJob(notebook, known, given, code, carried, kernel, cwd, job.parent)
 
 
-class Sweep(tuple[Any, ...]):
-    """The values that a parameter takes in turn."""
-
-    @classmethod
-    def of(cls, name: str, values: Sequence[Any] | str) -> "Sweep":
-        """Read the values of a configuration: a list, or ``range(...)`` as text.
-
-        Examples
-        --------
-        >>> Sweep.of("seed", "range(3)")
-        (0, 1, 2)
-        """
-        if isinstance(values, str):
-            match = _RANGE.fullmatch(values.strip())
-            if not match:
-                raise JobError([f"sweep.{name} is a list or range(...), got {values!r}"])
-            values = list(_range(match))
-        if not values:
-            raise JobError([f"sweep.{name} has no values"])
-        return cls(values)
-
-
-def read_values(text: str) -> CommandLine | Sweep:
-    """Read what follows ``-p name=``: one value or, with commas or ``range(...)``, several.
-
-    Commas within brackets or quotes separate nothing. A value in quotes is one value, and the
-    quotes are dropped.
-
-    Examples
-    --------
-    >>> read_values("7,30,50")
-    ('7', '30', '50')
-    >>> read_values("range(1, 4)")
-    ('1', '2', '3')
-    >>> read_values("[7,30]"), read_values("'a,b'")
-    ('[7,30]', 'a,b')
-    """
-    if match := _RANGE.fullmatch(text.strip()):
-        values = list(map(str, _range(match)))
-    else:
-        values = list(_parts(text))
-    if len(values) == 1 and not match:
-        return CommandLine(_unquoted(text))
-    return Sweep(CommandLine(_unquoted(value.strip())) for value in values)
-
-
-def combinations(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one set of parameters for each combination of swept values, the last fastest.
-
-    Examples
-    --------
-    >>> combinations({"k": Sweep([1, 2]), "method": "umap"})
-    [{'k': 1, 'method': 'umap'}, {'k': 2, 'method': 'umap'}]
-    """
-    choices = [value if isinstance(value, Sweep) else (value,) for value in given.values()]
-    return [dict(zip(given, chosen, strict=True)) for chosen in itertools.product(*choices)]
-
-
-def _range(match: re.Match[str]) -> range:
-    try:
-        found = range(*(int(number) for number in match[1].split(",")))
-    except ValueError as error:
-        raise JobError([f"{match[0]}: {error}"]) from error
-    if not found:
-        raise JobError([f"{match[0]} has no values"])
-    return found
-
-
-def _parts(text: str) -> Iterator[str]:
-    """Split at the commas outside brackets and quotes; unbalanced text stays whole."""
-    depth, quote, start, found = 0, "", 0, []
-    for at, sign in enumerate(text):
-        if quote:
-            quote = "" if sign == quote else quote
-        elif sign in "'\"" and not text[start:at].strip():
-            quote = sign
-        elif sign in _OPEN:
-            depth += 1
-        elif sign in _CLOSE:
-            depth -= 1
-        elif sign == "," and not depth:
-            found.append(text[start:at])
-            start = at + 1
-    if quote or depth:
-        return iter([text])
-    return iter([*found, text[start:]])
-
-
-def _unquoted(text: str) -> str:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+def _cautions(job: CheckedJob) -> list[str]:
+    """Return what somebody should know who set a parameter that could not be checked fully."""
+    said = []
+    for name in job.given:
+        parameter = job.known.get(name)
+        if parameter is None:
+            said.append(
+                f"{name} is not declared in a cell tagged 'parameters': it is set unchecked"
+            )
+        elif parameter.type is Any and parameter.annotation != "Any":
+            said.append(f"{name} is {parameter.annotation}, which cannot be checked here")
+    for name, code in job.code.items():
         try:
-            return str(ast.literal_eval(text))
-        except (ValueError, SyntaxError):
-            return text
-    return text
+            used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        except SyntaxError:
+            continue
+        if stale := sorted(used & job.given.keys()):
+            said.append(
+                f"{name} = {code} is computed before {stale[0]} is set, and keeps its value"
+            )
+    return said
+
+
+def kernel_of(notebook: Notebook, asked: str | None = None) -> str:
+    """Return the name of the kernel for a notebook; a JobError names those that are installed."""
+    name = asked or notebook.kernelspec.get("name")
+    if name == "python3" or (not name and notebook.language == "python"):
+        return "python3"
+    manager = need("jupyter_client.kernelspec", extra="batch").KernelSpecManager()
+    specs = manager.get_all_specs()
+    if name in specs:
+        return str(name)
+    language = notebook.language
+    if not name:
+        fitting = [n for n, s in specs.items() if s["spec"].get("language", "").lower() == language]
+        if fitting:
+            return str(fitting[0])
+    there = ", ".join(f"{n} ({s['spec'].get('language', '?')})" for n, s in sorted(specs.items()))
+    what = f"the kernel {name!r} is not installed" if name else f"no kernel for {language} is"
+    hint = "; -k python3 runs it by this environment's" if language == "python" else ""
+    raise JobError([f"{what}; there are {there or 'none'}{hint}"])

@@ -1,53 +1,83 @@
 """A notebook's parameters, and the values given for them, checked before a kernel starts.
 
-Read the parameters that a notebook's tagged cell declares.
-
-The cell is read as text by ``ast`` and never run. Its lines are ``name: annotation = literal``,
-with a Colab form as an optional comment::
+The cell tagged ``parameters`` is read as text by ``ast`` and never run. Lines of the form
+``name: annotation = literal``, with a Colab form as an optional comment, are checked by type::
 
     n_samples: int = 10_000  #@param {type:"slider", min:100, max:70000}
     method: str = "umap"  #@param ["umap", "tsne"]
     data: Path | None = None
+
+Any other code may stand there too; what it computes is known to the notebook alone.
 """
 
 import ast
 import difflib
 import io
+import itertools
 import json
 import os
 import re
 import tokenize
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from workbench.batch.notebook import JobError, Notebook
+from workbench.batch.notebook import INJECTED, PARAMETERS, JobError, Notebook
 
 # In a parameters cell `Path` marks a string that names a file: both take strings and Paths.
 Text = Annotated[str, BeforeValidator(lambda v: os.fspath(v) if isinstance(v, Path) else v)]
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
+_RANGE = re.compile(r"range\(\s{0,9}(-?[\d_]{1,18}(?:\s{0,9},\s{0,9}-?[\d_]{1,18}){0,2})\s{0,9}\)")
+# A text under a name with one of these words is a secret; `max_tokens` and `tokenizer` are not.
+_SECRET = re.compile(
+    r"(?:.*_)?(?:password|passwd|passphrase|pwd|secret|token|credentials?|apikey|api_key"
+    r"|access_key|private_key)(?:_.*)?",
+    re.IGNORECASE,
+)
+#: What a record holds in place of a secret.
+MASK = "**********"
 
 
 class CommandLine(str):
     """A value typed on the command line, still to be read as its parameter's type."""
 
 
+class Sweep(tuple[Any, ...]):
+    """The values that a parameter takes in turn."""
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """One line of a parameters cell."""
+    """One assignment of a parameters cell.
+
+    Attributes
+    ----------
+    annotation, type
+        As written, and as what it names; `Any` where that is not known here.
+    default
+        The literal; None if the notebook computes it.
+    code
+        What the notebook computes the default by, where it is not a literal.
+    choices, low, high
+        What a Colab form allows.
+    secret
+        Whether its value may stand in no file.
+    """
 
     name: str
     annotation: str
     type: Any
-    default: Any
+    default: Any = None
+    code: str | None = None
     choices: tuple[Any, ...] = ()
     low: float | None = None
     high: float | None = None
+    secret: bool = False
 
     def check(self, value: Any) -> Any:
         """Return the value as this parameter's type; a ValueError says what is expected."""
@@ -60,18 +90,39 @@ class Parameter:
                 return self._within(adapter.validate_python(reading))
             except ValidationError:
                 continue
-        shown = tries[0]
+        shown = MASK if self.secret else repr(tries[0])
         raise ValueError(
-            f"{self.name!r} is {self.annotation}, got {shown!r}, which is {type(shown).__name__}"
+            f"{self.name!r} is {self.annotation}, got {shown}, which is {type(tries[0]).__name__}"
         )
+
+    def values(self, given: Any) -> Sequence[Any]:
+        """Return the values that a given one stands for: itself, or the items of a sweep.
+
+        A text of the command line is a sweep if it is a list or a range and does not fit as the
+        parameter's own value: ``[7, 30]`` of an int is two values, of a list one.
+        """
+        if not isinstance(given, CommandLine):
+            return given if isinstance(given, Sweep) else (given,)
+        is_range = _RANGE.fullmatch(given.strip()) is not None
+        if not is_range or self._is_text:
+            try:
+                self.check(given)
+                return (given,)
+            except ValueError:
+                pass
+        return read_range(given) if is_range else _items(given) or (given,)
+
+    @property
+    def _is_text(self) -> bool:
+        kinds = get_args(self.type) if _is_union(self.type) else (self.type,)
+        return all(kind == Text or kind is type(None) for kind in kinds)
 
     def _readings(self, text: CommandLine) -> Iterator[Any]:
         """Yield what a text from the command line may mean, the likeliest first."""
-        kinds = get_args(self.type) if _is_union(self.type) else (self.type,)
-        words = all(kind == Text or kind is type(None) for kind in kinds)
-        if words and type(None) in kinds and text.lower() in ("none", "null"):
-            yield None
-        if not words:
+        if self._is_text:
+            if _is_union(self.type) and text.lower() in ("none", "null"):
+                yield None
+        else:
             for value in literals(text):
                 yield value
                 if isinstance(value, float) and value.is_integer():
@@ -98,6 +149,8 @@ class Parameter:
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given values, each as its parameter's type.
 
+    Of a notebook that declares no parameters every name is taken, as papermill does.
+
     Raises
     ------
     JobError
@@ -112,9 +165,11 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -
     checked, problems = {}, []
     for name, value in given.items():
         try:
-            if name not in known:
+            if known and name not in known:
                 raise ValueError(_unknown(name, list(known)))
-            checked[name] = known[name].check(value)
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of a variable")
+            checked[name] = known.get(name, undeclared(name)).check(value)
             _ensure_literal(name, checked[name])
         except ValueError as error:
             problems.append(str(error))
@@ -123,29 +178,73 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -
     return checked
 
 
+def undeclared(name: str) -> Parameter:
+    """Return what is known of a parameter that the notebook does not declare."""
+    return Parameter(name, "Any", Any, secret=_SECRET.fullmatch(name) is not None)
+
+
+def combinations(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one set of parameters for each combination of swept values, the last fastest.
+
+    Examples
+    --------
+    >>> combinations({}, {"k": Sweep([1, 2]), "method": "umap"})
+    [{'k': 1, 'method': 'umap'}, {'k': 2, 'method': 'umap'}]
+    """
+    values = [known.get(name, undeclared(name)).values(value) for name, value in given.items()]
+    return [dict(zip(given, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def read_range(text: str) -> Sweep:
+    """Return the numbers of ``range(...)``.
+
+    Examples
+    --------
+    >>> read_range("range(1, 4)")
+    (1, 2, 3)
+    """
+    match = _RANGE.fullmatch(text.strip())
+    if not match:
+        raise JobError([f"a sweep is a list or range(...), got {text!r}"])
+    try:
+        found = range(*(int(number) for number in match[1].split(",")))
+    except ValueError as error:
+        raise JobError([f"{text}: {error}"]) from error
+    if not 0 < len(found) <= 100_000:
+        raise JobError([f"{text} has {len(found) or 'no'} values; a sweep has 1 to 100,000"])
+    return Sweep(found)
+
+
+def _items(text: str) -> Sweep:
+    """Return the items of a list in a text; none if it is no list."""
+    value = next(literals(text), None)
+    return Sweep(value) if isinstance(value, list | tuple) else Sweep()
+
+
 def move_paths(parameters: Mapping[str, Parameter], values: Mapping[str, Any], folder: Path) -> Any:
-    """Return the values with relative paths that exist here as seen from the run's folder.
+    """Return the values with relative paths that exist here as seen from another folder.
 
     A string is taken for a path if it contains a separator or ends in a suffix and such a file
     exists; one whose annotation says ``Path`` if it exists.
     """
-    paths = {
+    moved = {
         name: os.path.relpath(path, folder)
         for name, path in named_paths(parameters, values).items()
+        if not path.is_absolute()
     }
-    relative = {name: path for name, path in paths.items() if not Path(values[name]).is_absolute()}
-    return {**values, **relative}
+    return {**values, **moved}
 
 
 def named_paths(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Path]:
     """Return the files and folders that exist and that values name, as `move_paths` finds them."""
     found = {}
     for name, value in values.items():
-        if not isinstance(value, str):
+        parameter = parameters.get(name, undeclared(name))
+        if not isinstance(value, str) or parameter.secret:
             continue
-        named = "Path" in parameters[name].annotation
         looks = os.sep in value or "/" in value or Path(value).suffix
-        if value and (named or looks) and os.path.exists(value):  # noqa: PTH110  never raises
+        named = value and ("Path" in parameter.annotation or looks)
+        if named and os.path.exists(value):  # noqa: PTH110  never raises
             found[name] = Path(value)
     return found
 
@@ -153,8 +252,7 @@ def named_paths(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) 
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    takes = f"the parameters are {', '.join(known)}" if known else "the notebook has no parameters"
-    return f"unknown parameter {name!r}{hint} ({takes})"
+    return f"unknown parameter {name!r}{hint} (the parameters are {', '.join(known)})"
 
 
 def literals(text: str) -> Iterator[Any]:
@@ -180,7 +278,7 @@ def _ensure_literal(name: str, value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
         ast.literal_eval(repr(value))
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError) as error:
         raise ValueError(
             f"{name!r} takes numbers, strings, bools, None and lists or dicts of these; "
             f"got {value!r}"
@@ -197,9 +295,14 @@ _NAMES: dict[str, Any] = {
     "bool": bool,
     "str": Text,
     "Path": Text,
+    "SecretStr": Text,
     "list": list,
+    "List": list,
+    "Sequence": list,
     "dict": dict,
+    "Dict": dict,
     "tuple": tuple,
+    "Tuple": tuple,
     "Any": Any,
     "Literal": Literal,
     "Optional": Optional,
@@ -208,103 +311,170 @@ _NAMES: dict[str, Any] = {
 
 
 def read_parameters(notebook: Notebook) -> dict[str, Parameter]:
-    """Return a notebook's parameters by name; none if no cell is tagged ``parameters``.
+    """Return what a notebook's parameters cell assigns, by name; nothing is run.
 
-    Raises
-    ------
-    JobError
-        A line of the cell is not a typed literal, or its default is not of its type.
+    Lines that are no assignment are passed over, and so is a cell that is not Python. An
+    annotation that is not known here counts as `Any`; a Colab form that the notebook's own
+    default does not keep is left out.
     """
-    if notebook.parameters_cell is None:
+    source = notebook.source(PARAMETERS)
+    if source is None or notebook.language != "python":
         return {}
-    source = notebook.cells[notebook.parameters_cell]["source"]
-    try:
-        body = ast.parse(source).body
-    except SyntaxError as error:
-        raise JobError([f"parameters cell, line {error.lineno}: {error.msg}"]) from error
     forms = _forms(source)
     found: dict[str, Parameter] = {}
-    problems = []
-    for statement in body:
+    for name, annotation, value, line in _assignments(source):
+        parameter = _with_form(_parameter(name, annotation, value), forms.get(line, ""))
         try:
-            if parameter := _parameter(statement):
-                parameter = _with_form(parameter, forms.get(statement.end_lineno or 0, ""))
+            if parameter.code is None:
                 parameter.check(parameter.default)
-                found[parameter.name] = parameter
-        except ValueError as error:
-            problems.append(f"parameters cell, line {statement.lineno}: {error}")
-    if problems:
-        raise JobError(problems)
+        except ValueError:  # the notebook itself does not keep to what it says
+            parameter = replace(parameter, type=Any, choices=(), low=None, high=None)
+        found[name] = parameter
     return found
 
 
-def _parameter(statement: ast.stmt) -> Parameter | None:
-    """Read one statement of a parameters cell."""
-    if isinstance(statement, ast.Import | ast.ImportFrom) or (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    ):
-        return None
-    annotation: ast.expr | None = None
-    value: ast.expr | None
-    if isinstance(statement, ast.AnnAssign):
-        target: ast.expr = statement.target
-        annotation, value = statement.annotation, statement.value
-    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target, value = statement.targets[0], statement.value
-    else:
-        raise ValueError(f"`{ast.unparse(statement)}` is not `name: type = literal`")
+def read_injected(notebook: Notebook) -> dict[str, Parameter]:
+    """Return what a cell sets that an earlier run has injected, in the same form."""
+    source = notebook.source(INJECTED)
+    if source is None or notebook.language != "python":
+        return {}
+    return {name: _parameter(name, None, value) for name, _, value, _ in _assignments(source)}
+
+
+def is_typed(notebook: Notebook) -> bool:
+    """Whether the parameters cell holds nothing but ``name: type = literal`` and imports."""
+    source = notebook.source(PARAMETERS)
+    if source is None:
+        return False
     try:
-        default = ast.literal_eval(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"`{ast.unparse(statement)}` is not a literal: derived values belong in the next cell"
-        ) from None
-    if not isinstance(target, ast.Name):
-        raise ValueError(f"`{ast.unparse(statement)}` is not `name: type = literal`")
-    name = target.id
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return False
+    for statement in body:
+        match statement:
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
+                continue
+            case ast.AnnAssign(value=ast.expr() as value) if _literal(value):
+                continue
+        return False
+    return True
+
+
+def _assignments(source: str) -> Iterator[tuple[str, ast.expr | None, ast.expr | None, int]]:
+    """Yield name, annotation, value and last line of each assignment of a cell."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # magics and shell commands are IPython's alone
+        plain = re.sub(r"(?m)^([ \t]{0,99})[%!?].*$", r"\1pass", source)
+        try:
+            body = ast.parse(plain).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return
+    for statement in body:
+        line = statement.end_lineno or 0
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
+                yield name, annotation, value, line
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        yield target.id, None, value, line
+                    elif isinstance(target, ast.Tuple):
+                        parts = value.elts if isinstance(value, ast.Tuple) else []
+                        for part, own in itertools.zip_longest(target.elts, parts):
+                            if isinstance(part, ast.Name):
+                                yield part.id, None, own or value, line
+
+
+def _parameter(name: str, annotation: ast.expr | None, value: ast.expr | None) -> Parameter:
+    known = _literal(value) if value else None
+    default = known[0] if known else None
+    code = None if known else ast.unparse(value) if value else "not set"
     if annotation is None:
-        kind = type(default) if default is not None else Any
-        return Parameter(name, kind.__name__, _NAMES.get(kind.__name__, kind), default)
-    return Parameter(name, ast.unparse(annotation), _resolve(annotation), default)
+        own = type(default) if default is not None else Any
+        called = getattr(own, "__name__", "Any")
+        kind: Any = _NAMES.get(called, own)
+    else:
+        called = ast.unparse(annotation)
+        kind = _resolve(annotation)
+        if known and default is None:  # as `x: int = None` means it
+            kind = Optional[kind]  # noqa: UP045
+    text = isinstance(default, str) or default is None
+    secret = "SecretStr" in called or (text and _SECRET.fullmatch(name) is not None)
+    return Parameter(name, called, kind, default, code, secret=secret)
+
+
+def _literal(value: ast.expr) -> tuple[Any] | None:
+    """Return the value of a literal that a record can hold, in a tuple of its own."""
+    try:
+        found = ast.literal_eval(value)
+        _ensure_literal("", found)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return (found,)
 
 
 def _resolve(node: ast.expr) -> Any:
-    """Return the type that an annotation names, from a short list of names: nothing is run."""
+    """Return the type that an annotation names, from a short list of names; else `Any`."""
+    try:
+        kind = _named_type(node)
+        TypeAdapter(kind, config=_STRICT)
+    except Exception:  # whatever pydantic makes of `list[int, str]`
+        return Any
+    return kind
+
+
+def _named_type(node: ast.expr) -> Any:
     match node:
         case ast.Name(id=name) if name in _NAMES:
+            return _NAMES[name]
+        case ast.Attribute(value=ast.Name(), attr=name) if name in _NAMES:  # typing.Optional
             return _NAMES[name]
         case ast.Constant(value=None):
             return type(None)
         case ast.Constant(value=types.EllipsisType()):
             return ...
         case ast.Constant(value=str(text)):
-            return _resolve(ast.parse(text, mode="eval").body)
+            return _named_type(ast.parse(text, mode="eval").body)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return Union[_resolve(left), _resolve(right)]  # noqa: UP007
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            return Literal[ast.literal_eval(inner)]
-        case ast.Subscript(value=ast.Name(id=name), slice=inner) if name in _NAMES:
+            return Union[_named_type(left), _named_type(right)]  # noqa: UP007
+        case ast.Subscript(value=outer, slice=inner):
+            kind = _named_type(outer)
+            if kind is Literal:
+                return Literal[ast.literal_eval(inner)]
             inside = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            found = tuple(_resolve(item) for item in inside)
-            return _NAMES[name][found if len(found) > 1 else found[0]]
-    raise ValueError(f"the annotation `{ast.unparse(node)}` is not one of {', '.join(_NAMES)}")
+            found = tuple(_named_type(item) for item in inside)
+            return kind[found if len(found) > 1 else found[0]]
+    raise ValueError(f"the annotation `{ast.unparse(node)}` is not known")
 
 
 def _forms(source: str) -> dict[int, str]:
     """Colab's ``#@param`` comments by line."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return {}
     comments = {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
     return {n: c.partition("@param")[2] for n, c in comments.items() if "@param" in c}
 
 
 def _with_form(parameter: Parameter, form: str) -> Parameter:
     """Add what a Colab form says: ``["a", "b"] {allow-input: true}``, ``{min:1, max:50}``."""
-    choices = re.search(r"\[.*\]", form)
-    options = dict(re.findall(r"""([\w-]+)\s*:\s*["']?([^"',}\s]+)""", form.rpartition("]")[2]))
-    if choices and options.get("allow-input") != "true":
-        values = json.loads(choices[0])
+    opened, _, rest = form.partition("[")
+    inside, _, last = rest.rpartition("]")
+    options = dict(
+        re.findall(
+            r"""([\w-]{1,40})\s{0,9}:\s{0,9}["']?([^"',}\s]{1,80})""", last if rest else opened
+        )
+    )
+    choices = next(literals(f"[{inside}]"), None) if rest else None
+    if isinstance(choices, list) and options.get("allow-input") != "true":
         if options.get("type") == "raw":  # Colab writes choices that are not strings as strings
-            values = [next(literals(v), v) if isinstance(v, str) else v for v in values]
-        parameter = replace(parameter, choices=tuple(values))
-    low, high = (float(options[k]) if k in options else None for k in ("min", "max"))
+            choices = [next(literals(v), v) if isinstance(v, str) else v for v in choices]
+        parameter = replace(parameter, choices=tuple(choices))
+    try:
+        low, high = (float(options[k]) if k in options else None for k in ("min", "max"))
+    except ValueError:
+        return parameter
     return replace(parameter, low=low, high=high)

@@ -1,17 +1,13 @@
-"""Configurations composed by Hydra: presets beside the notebooks, and the reader's own files.
+"""Configurations of batch runs: presets beside the notebooks and the reader's own files.
 
-What a batch run is configured by: a typed, versioned file, and how older versions become new.
-
-A file is read as the model of its version, and each model makes the next one, so that what runs is
-always a `RunConfig`.
-
-JSON schemas, for editors that complete and check what people write.
+They are composed by Hydra, brought from older versions to the newest step by step, and checked
+against the notebooks themselves.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,18 +15,25 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    create_model,
     field_validator,
     model_validator,
 )
 
 from workbench._extras import need
 from workbench._units import parse_size
-from workbench.batch.jobs import Sweep, combinations
-from workbench.batch.notebook import JobError, Notebook, write_text
-from workbench.batch.parameters import Parameter, check_parameters, read_parameters
+from workbench.batch.jobs import Job
+from workbench.batch.notebook import JobError, Notebook
+from workbench.batch.parameters import (
+    Sweep,
+    check_parameters,
+    combinations,
+    read_parameters,
+    read_range,
+)
 
-NEWEST = 3
+NEWEST = 4
+_MOST_BYTES = 10**6
+_MOST_ALIASES = 20
 
 
 class _Model(BaseModel):
@@ -53,13 +56,15 @@ class LimitsConfig(_Model):
 
 
 class RunConfig(_Model):
-    """Version 3: limits in a group of their own, and sweeps.
+    """What runs, with which parameters and limits.
 
     Parameters of a notebook are checked against the notebook itself.
     """
 
-    version: Literal[3] = 3
-    folder: str = Field(default="notebooks", description="where notebooks called by name lie")
+    version: Literal[4] = 4
+    notebooks_folder: str = Field(
+        default="notebooks", description="where notebooks called by name lie"
+    )
     notebooks: dict[str, dict[str, Any]] = Field(
         default={},
         description="parameters by notebook: a path, or a name with or without its number",
@@ -69,33 +74,45 @@ class RunConfig(_Model):
     )
     limits: LimitsConfig = LimitsConfig()
     jobs: int = Field(default=1, ge=1, description="runs at a time")
+    kernel: str | None = Field(default=None, description="instead of the notebooks' own")
+    cwd: str | None = Field(default=None, description="working directory: run, notebook or a path")
     values: dict[str, Any] = Field(default={}, description="for ${values.name} elsewhere")
 
     @model_validator(mode="after")
     def _check_notebooks(self) -> "RunConfig":
         problems = []
-        for name, parameters in self.notebooks.items():
+        for name in self.notebooks:
             try:
                 path = self.path(name)
                 known = read_parameters(Notebook.read(path))
-                swept = {n: Sweep.of(n, values) for n, values in self.sweep.items()}
-                for chosen in combinations({**swept, **parameters}):
-                    check_parameters(known, chosen)
+                for job in self.jobs_of(path, {}):
+                    check_parameters(known, job.parameters)
             except JobError as error:
                 problems += [f"notebooks.{name}: {problem}" for problem in error.problems]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
+    def jobs_of(self, notebook: str | Path, given: Mapping[str, Any]) -> list[Job]:
+        """Return a notebook's jobs: one for each combination of what is swept."""
+        swept = {name: _sweep(name, values) for name, values in self.sweep.items()}
+        chosen = {**swept, **self.parameters_of(notebook), **given}
+        known = read_parameters(Notebook.read(notebook))
+        return [
+            Job(notebook, parameters, kernel=self.kernel, cwd=self.cwd)
+            for parameters in combinations(known, chosen)
+        ]
+
     def path(self, name: str) -> Path:
         """Return the file of a notebook that the configuration calls by a name or a path."""
         if name.endswith(".ipynb"):
             return Path(name)
-        found = [p for p in Path(self.folder).glob("*.ipynb") if name in (p.stem, bare_name(p))]
+        there = sorted(Path(self.notebooks_folder).glob("*.ipynb"))
+        found = [path for path in there if name in (path.stem, bare_name(path))]
         if len(found) != 1:
-            there = ", ".join(sorted(bare_name(p) for p in Path(self.folder).glob("*.ipynb")))
+            names = ", ".join(map(bare_name, there)) or "none"
             count = "several notebooks are" if found else "no notebook is"
-            raise JobError([f"{count} called so in {self.folder} (there are {there or 'none'})"])
+            raise JobError([f"{count} called so in {self.notebooks_folder} (there are {names})"])
         return found[0]
 
     def parameters_of(self, notebook: str | Path) -> dict[str, Any]:
@@ -107,39 +124,24 @@ class RunConfig(_Model):
         return {}
 
 
-class ConfigV2(_Model):
-    """Version 2: several notebooks, limits in seconds beside them."""
-
-    version: Literal[2]
-    folder: str = "notebooks"
-    notebooks: dict[str, dict[str, Any]] = {}
-    timeout: float | None = Field(default=None, gt=0)
-    cell_timeout: float | None = Field(default=None, gt=0)
-    jobs: int = Field(default=1, ge=1)
-
-    def to_next(self) -> dict[str, Any]:
-        """Gather the limits."""
-        limits = {"timeout": self.timeout, "cell_timeout": self.cell_timeout}
-        kept = self.model_dump(include={"folder", "notebooks", "jobs"})
-        return {"version": 3, "limits": limits, **kept}
+def _sweep(name: str, values: Sequence[Any] | str) -> Sweep:
+    try:
+        swept = read_range(values) if isinstance(values, str) else Sweep(values)
+    except JobError as error:
+        raise JobError([f"sweep.{name}: {problem}" for problem in error.problems]) from error
+    if not swept:
+        raise JobError([f"sweep.{name} has no values"])
+    return swept
 
 
-class ConfigV1(_Model):
-    """Version 1: one notebook, its time in minutes."""
-
-    version: Literal[1]
-    notebook: str
-    parameters: dict[str, Any] = {}
-    timeout_minutes: float | None = Field(default=None, gt=0)
-
-    def to_next(self) -> dict[str, Any]:
-        """Make it the only one of several, and seconds of minutes."""
-        seconds = self.timeout_minutes and self.timeout_minutes * 60
-        return {"version": 2, "notebooks": {self.notebook: self.parameters}, "timeout": seconds}
+def _from_3(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 calls the notebooks' folder so: `folder` is a run's everywhere else."""
+    renamed = {"folder": "notebooks_folder"}
+    return {renamed.get(name, name): value for name, value in content.items()}
 
 
-M = TypeVar("M", bound=BaseModel)
-_MODELS: dict[int, type[ConfigV1] | type[ConfigV2]] = {1: ConfigV1, 2: ConfigV2}
+#: What makes the next version of a configuration out of one of this version.
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {3: _from_3}
 
 
 def load_config(content: Mapping[str, Any], source: str) -> RunConfig:
@@ -148,31 +150,25 @@ def load_config(content: Mapping[str, Any], source: str) -> RunConfig:
     Raises
     ------
     JobError
-        Names each wrong field, its value and what is allowed, and the version it was read as.
+        Names each wrong field, its value and what is allowed.
 
     Examples
     --------
-    >>> old = {"version": 2, "timeout": 60}
-    >>> load_config(old, "old.yaml").limits.timeout
-    60.0
+    >>> load_config({"version": 3, "folder": "here"}, "old.yaml").notebooks_folder
+    'here'
     """
     content = dict(content)
     version = content.get("version")
-    if version not in (*_MODELS, NEWEST):
-        known = ", ".join(map(str, (*_MODELS, NEWEST)))
+    if version not in (*_STEPS, NEWEST):
+        known = ", ".join(map(str, (*_STEPS, NEWEST)))
         raise JobError([f"{source}: version is one of {known}; got {version!r}"])
     while version != NEWEST:
-        step = f"{source}, version {version} → {version + 1}"
-        content = _as(_MODELS[version], content, step).to_next()
+        content = {**_STEPS[version](content), "version": version + 1}
         version += 1
-    return _as(RunConfig, content, source)
-
-
-def _as(model: type[M], content: Mapping[str, Any], source: str) -> M:
     try:
-        return model(**content)
+        return RunConfig(**content)
     except ValidationError as error:
-        raise JobError(problems_of(error, model, source)) from error
+        raise JobError(problems_of(error, RunConfig, source)) from error
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
@@ -236,22 +232,14 @@ def compose(
     presets = Path(folder) / "presets"
     own = str(config).endswith((".yaml", ".yml"))
     path = Path(config) if own else presets / f"{config}.yaml"
-    version = _version(path, presets)
-    if version == NEWEST:
-        content = _composed(path, presets, overrides)
-        content.setdefault("folder", str(folder))
-    elif overrides:
-        raise JobError([f"{path}: overrides need version {NEWEST}, and this is {version!r}"])
-    else:
-        content = _read(path)
+    if not own and not path.is_file():
+        there = ", ".join(sorted(p.stem for p in presets.glob("*.yaml"))) or "none"
+        raise JobError([f"there is no preset {config!r} in {presets}; there are {there}"])
+    read_yaml(path)  # which says better than Hydra what is wrong with a file
+    content = _composed(path, presets, overrides)
+    if not {"folder", "notebooks_folder"} & content.keys():
+        content["folder" if content.get("version") == 3 else "notebooks_folder"] = str(folder)
     return load_config(content, str(path))
-
-
-def save(config: RunConfig, path: Path) -> None:
-    """Write a configuration so that `compose` reads the same."""
-    content = config.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.safe_dump({"version": NEWEST, **content}, sort_keys=False, allow_unicode=True)
-    write_text(path, text)
 
 
 def _composed(path: Path, presets: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -262,65 +250,49 @@ def _composed(path: Path, presets: Path, overrides: Sequence[str]) -> dict[str, 
         omegaconf.errors.OmegaConfBaseException,
     )
     search = [f"hydra.searchpath=['file://{presets.resolve()}']"] if presets.is_dir() else []
+    resolvers = omegaconf.OmegaConf
     try:
         with hydra.initialize_config_dir(str(path.resolve().parent), version_base="1.3"):
             found = hydra.compose(path.stem, overrides=[*search, *overrides])
-            content = omegaconf.OmegaConf.to_container(found, resolve=True)
+            # A file that somebody else has written is not told what the environment holds.
+            resolvers.register_new_resolver("oc.env", _refuse_environment, replace=True)
+            content = resolvers.to_container(found, resolve=True)
     except errors as error:
         # Hydra wraps the reason in advice about its own command line and the search path.
         reason = str(error).split("\n\nConfig search path:")[0].strip()
         raise JobError([f"{path}: {reason}"]) from error
+    finally:
+        env = need("omegaconf.resolvers.oc", extra="batch").env
+        resolvers.register_new_resolver("oc.env", env, replace=True)
     return dict(content)
 
 
-def _version(path: Path, presets: Path) -> Any:
-    """Return a file's version; one that only composes others has theirs, which is the newest."""
-    content = _read(path, presets)
-    return content.get("version", NEWEST if "defaults" in content else None)
+def _refuse_environment(*_: Any) -> str:
+    raise ValueError("a configuration does not read environment variables")
 
 
-def _read(path: Path, presets: Path | None = None) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        there = sorted(p.stem for p in presets.glob("*.yaml")) if presets else []
-        hint = f" (presets are {', '.join(there)})" if there else ""
-        raise JobError([f"{path}: {error.strerror}{hint}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError([f"{path} is not YAML: {error}"]) from error
-    if not isinstance(content, dict):
-        raise JobError([f"{path}: a configuration is a mapping, got {type(content).__name__}"])
-    return content
-
-
-def config_schema() -> dict[str, Any]:
-    """Return the JSON schema of the newest configuration.
-
-    Examples
-    --------
-    >>> config_schema()["properties"]["version"]["const"]
-    3
-    """
-    return RunConfig.model_json_schema()
-
-
-def parameters_schema(notebook: str | Path) -> dict[str, Any]:
-    """Return the JSON schema of a notebook's parameters.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
 
     Raises
     ------
     JobError
-        The notebook cannot be read, or its parameters are not typed literals.
+        It cannot be read, is no mapping, or is larger than a person writes.
     """
-    known = read_parameters(Notebook.read(notebook))
-    fields: dict[str, Any] = {name: _field(p) for name, p in known.items()}
-    forbid = ConfigDict(extra="forbid")
-    model: type[BaseModel] = create_model(Path(notebook).stem, __config__=forbid, **fields)
-    return model.model_json_schema()
-
-
-def _field(parameter: Parameter) -> tuple[Any, Any]:
-    """Return what pydantic makes a field of: the type with its limits, and the default."""
-    kind = Literal[parameter.choices] if parameter.choices else parameter.type
-    limits = Field(ge=parameter.low, le=parameter.high)
-    return Annotated[kind, limits], parameter.default
+    try:
+        if path.exists() and not path.is_file():
+            raise JobError([f"{path} is not a regular file"])
+        if path.stat().st_size > _MOST_BYTES:
+            raise JobError([f"{path} has more than {_MOST_BYTES:,} bytes"])
+        text = path.read_text(encoding="utf-8")
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        if aliases > _MOST_ALIASES:  # each can double what all before it say
+            raise JobError([f"{path} has {aliases} aliases, more than {_MOST_ALIASES}"])
+        content = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise JobError([f"{path}: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise JobError([f"{path} is not YAML: {error}"]) from error
+    if not isinstance(content, dict):
+        raise JobError([f"{path}: a mapping is expected, got {type(content).__name__}"])
+    return content

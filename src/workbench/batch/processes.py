@@ -1,6 +1,5 @@
 """Find and end every process of a run."""
 
-import platform
 import time
 from collections.abc import Collection, Iterator
 
@@ -18,20 +17,15 @@ def tree(pid: int) -> set[psutil.Process]:
         return set()
 
 
-def is_alive_since(pid: int, host: str, moment: float) -> bool:
-    """Return whether a process that was there at a moment (seconds since 1970) still is.
-
-    Nothing can be known of another machine's processes: they count as alive.
-    """
-    if host != platform.node():
-        return True
+def is_alive_since(pid: int, moment: float) -> bool:
+    """Return whether a process that was there at a moment (seconds since 1970) still is."""
     try:
-        born = psutil.Process(pid).create_time()
+        started = psutil.Process(pid).create_time()
     except psutil.Error:
         return False
     # A process that is younger than the moment has only got the old one's number. The start of a
     # process is known to a hundredth of a second.
-    return born < moment + 1.0
+    return started < moment + 1.0
 
 
 def resident_bytes(processes: Collection[psutil.Process]) -> int:

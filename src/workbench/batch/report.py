@@ -1,20 +1,14 @@
-"""The report of runs: one page that can be sent to somebody who was not there.
-
-What the HTML pages of runs share: their templates, and a run as these show it.
-
-What an executed notebook tells: its title, its question, its figures.
-
-The HTML list of all runs in a folder.
-"""
+"""HTML pages about runs: a report that can be sent to somebody, and the list of all runs."""
 
 import base64
 import io
 import json
+import logging
 import re
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,14 +16,17 @@ from typing import Any
 from urllib.parse import quote
 
 from workbench._extras import DISTRIBUTION, need
-from workbench._units import duration, megabytes, show_size
-from workbench.batch.html_page import TEMPLATES
+from workbench._units import show_seconds, show_size
+from workbench.batch.html_page import TEMPLATES, is_our_page
 from workbench.batch.notebook import write_text
-from workbench.batch.results import BROKEN
-from workbench.batch.run_record import RunRecord, Sample, largest_sample
-from workbench.batch.runs import read_runs, results_of, summaries
+from workbench.batch.results import BROKEN, CLAIMS
+from workbench.batch.run_record import FileState, RunRecord, Sample, largest_sample
+from workbench.batch.runs import read_runs, results_of
 
-_CHART_WIDTH, _CHART_HEIGHT = 640, 90
+_log = logging.getLogger("workbench.batch")
+_MARK = '<meta name="generator" content="workbench">'
+_CHART_WIDTH = 640
+_CHART_HEIGHT = 90
 
 
 def memory_chart(samples: Sequence[Sample], limit: int | None = None) -> str:
@@ -49,77 +46,101 @@ def memory_chart(samples: Sequence[Sample], limit: int | None = None) -> str:
     """
     end = max(samples[-1][0], 1e-9)
     top = max([limit or 0, *(size for _, size, _ in samples)]) * 1.05 or 1
-    points = [
-        (s / end * _CHART_WIDTH, _CHART_HEIGHT - size / top * _CHART_HEIGHT)
-        for s, size, _ in samples
-    ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    area = f"{points[0][0]:.1f},{_CHART_HEIGHT} {line} {_CHART_WIDTH},{_CHART_HEIGHT}"
+
+    def height(size: int) -> float:
+        return _CHART_HEIGHT - size / top * _CHART_HEIGHT
+
+    line = " ".join(f"{s / end * _CHART_WIDTH:.1f},{height(size):.1f}" for s, size, _ in samples)
     seconds, peak, _ = largest_sample(samples)
+    x, y = seconds / end * _CHART_WIDTH, height(peak)
+    said = f"{show_size(peak)} after {seconds:g} s"
+    anchor = "end" if x > _CHART_WIDTH / 2 else "start"  # where there is room for the words
+    below = _CHART_HEIGHT + 14
     parts = [
-        f'<polygon points="{area}" fill="currentColor" opacity=".12"/>',
+        f'<polygon points="0,{_CHART_HEIGHT} {line} {_CHART_WIDTH},{_CHART_HEIGHT}" '
+        'fill="currentColor" opacity=".12"/>',
         f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-width="1.5"/>',
-        _peak_label(
-            points[samples.index(largest_sample(samples))], f"{show_size(peak)} after {seconds:g} s"
-        ),
-        f'<text x="{_CHART_WIDTH}" y="{_CHART_HEIGHT + 14}" text-anchor="end">{end:.0f} s</text>',
-        _limit_line(limit, top) if limit else "",
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="currentColor"/>',
+        f'<text x="{x:.1f}" y="{max(y - 6, 0):.1f}" text-anchor="{anchor}">{said}</text>',
+        f'<text x="{_CHART_WIDTH}" y="{below}" text-anchor="end">{end:.0f} s</text>',
     ]
-    said = f"memory over time: at most {show_size(peak)}, after {seconds:g} of {end:.0f} s"
+    if limit:
+        parts.append(
+            f'<line x1="0" x2="{_CHART_WIDTH}" y1="{height(limit):.1f}" y2="{height(limit):.1f}" '
+            f'stroke="currentColor" stroke-dasharray="5 4"/>'
+            f'<text x="0" y="{below}">limit {show_size(limit)}, dashed</text>'
+        )
+    label = f"memory over time: at most {said} of {end:.0f} s"
     return (
         f'<svg class="memory" viewBox="0 -16 {_CHART_WIDTH} {_CHART_HEIGHT + 32}" role="img" '
-        f'aria-label="{said}" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
-    )
-
-
-def _peak_label(place: tuple[float, float], said: str) -> str:
-    """Return a dot with words on the side where there is room for them."""
-    x, y = place
-    anchor, beside = ("end", x - 6) if x > _CHART_WIDTH / 2 else ("start", x + 6)
-    return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="currentColor"/>'
-        f'<text x="{beside:.1f}" y="{max(y - 5, 0):.1f}" text-anchor="{anchor}">{said}</text>'
-    )
-
-
-def _limit_line(limit: int, top: float) -> str:
-    y = _CHART_HEIGHT - limit / top * _CHART_HEIGHT
-    return (
-        f'<line x1="0" x2="{_CHART_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-        f'stroke-dasharray="5 4"/><text x="0" y="{_CHART_HEIGHT + 14}">limit {show_size(limit)}, '
-        "dashed</text>"
+        f'aria-label="{label}" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
     )
 
 
 _STAND_IN = "stand_in_for"
 # run.json has all; these say most about why a result differs from another
 _TELLING = (DISTRIBUTION, "numpy", "pandas", "xarray", "scikit-learn", "umap-learn", "torch")
+_MOST_COPIED = 20 * 10**6
 
 
-def render(template: str, **content: Any) -> str:
-    """Return a page made from one of the templates."""
+def ensure_ours(path: Path, is_ours: Callable[[str], bool] = lambda text: _MARK in text) -> None:
+    """Raise unless a file can be written without loss: it is not there, or was made by us.
+
+    Raises
+    ------
+    FileExistsError
+        There is something else, which is left as it is.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if is_ours(file.read(4096)):
+                return
+    raise FileExistsError(f"{path} is there already and was not written by workbench")
+
+
+def _render(template: str, **content: Any) -> str:
     return str(_environment().get_template(template).render(**content))
 
 
-def view(record: RunRecord) -> dict[str, Any]:
+def _view(record: RunRecord) -> dict[str, Any]:
     """Return a run as the templates show it."""
     results = results_of(record)
-    claims = results.pop("claims", None)
     stand_in = next((v for k, v in results.items() if k.endswith(_STAND_IN) and v), None)
-    shown = {name: value for name, value in results.items() if not name.endswith(_STAND_IN)}
     samples = record.memory.samples
+    stem = Path(record.notebook).stem
+    page = record.file(f"{stem}.html")
     return {
         "record": record,
         "stand_in": stand_in,
-        "claims": claims if isinstance(claims, dict) else {},
-        "scalars": {k: v for k, v in shown.items() if not isinstance(v, dict | list)},
-        "tables": {k: _table(v) for k, v in shown.items() if isinstance(v, dict | list)},
+        "groups": _groups(record, results),
         "memory": memory_chart(samples, record.memory.limit_bytes) if len(samples) > 1 else None,
-        "versions": versions(record),
+        "versions": _versions(record),
+        "page": page if page and is_our_page(page) else None,
+        "files": [file for file in record.outputs if file.name and record.file(file.path)],
     }
 
 
-def versions(record: RunRecord) -> dict[str, str]:
+def _groups(record: RunRecord, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return results and claims by the data that they are about, those of the run first."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in results.items():
+        if name.endswith(_STAND_IN):
+            continue
+        data = record.results_on.get(name, "")
+        empty: dict[str, Any] = {"data": data, "claims": {}, "scalars": {}, "tables": {}}
+        group = groups.setdefault(data, empty)
+        if name.partition(" on ")[0] == CLAIMS and isinstance(value, dict):
+            group["claims"] = value
+        elif isinstance(value, dict | list):
+            group["tables"][name] = _table(value)
+        else:
+            group["scalars"][name] = value
+    return sorted(groups.values(), key=lambda group: bool(group["data"]))
+
+
+def _versions(record: RunRecord) -> dict[str, str]:
     """Return the versions of the packages that say most about a result."""
     return {name: record.packages[name] for name in _TELLING if name in record.packages}
 
@@ -133,7 +154,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "megabytes": megabytes, "plain": plain}
+    environment.filters |= {"seconds": show_seconds, "size": show_size, "plain": plain}
     return environment
 
 
@@ -146,21 +167,31 @@ def _table(value: Any) -> dict[str, list[Any]]:
     return {"columns": [], "data": [list(item) for item in value.items()]}
 
 
-def plain(value: Any) -> str:
-    """Return a parameter or a result as text.
+def plain(value: Any, name: str = "") -> str:
+    """Return a parameter or a result as a person reads it; `name` is that of its column.
 
     Examples
     --------
-    >>> plain(0.12345678), plain(70_000), plain([1, None])
-    ('0.1235', '70,000', '[1, null]')
+    >>> plain(0.12345678), plain(70_000), plain([1, None]), plain({"a": 0.5})
+    ('0.1235', '70,000', '1, –', 'a: 0.5')
+    >>> plain(2_000_000, "peak_bytes"), plain(-1, "label")
+    ('2 MB', 'none')
     """
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain(item, str(key))}" for key, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item, name) for item in value) or "–"
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and value >= 0 and re.search(r"(^|[_ ])bytes$", name):
+        return show_size(value)
+    if value == -1 and re.search(r"(^|[_ ])(label|class|cell)$", name):  # for one that is not known
+        return "none"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return json.dumps(value, ensure_ascii=False)
+    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 
 
 _MOST_PICTURES = 4
@@ -185,26 +216,28 @@ class Figure:
 
 
 @dataclass
-class Story:
+class NotebookSummary:
     """A notebook as a report introduces it."""
 
     title: str
     question: str = ""
     figures: list[Figure] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, record: RunRecord) -> "Story":
-        """Read a run's executed notebook; of one that cannot be read only the name is known."""
-        path = record.folder / Path(record.notebook).name
-        try:
-            cells = json.loads(path.read_bytes())["cells"]
-        except (OSError, ValueError, KeyError):
-            return cls(Path(record.notebook).stem)
+
+def read_summary(record: RunRecord) -> NotebookSummary:
+    """Read a run's executed notebook; of one that cannot be read only the name is known."""
+    stem = Path(record.notebook).stem
+    try:
+        path = record.file(Path(record.notebook).name)
+        cells = json.loads(path.read_bytes())["cells"] if path else []
         title, question = _beginning(cells)
         pictures = list(_pictures(cells))
         tagged = [p for p in pictures if TAG in cells[p[0]]["metadata"].get("tags", [])]
         figures = [_figure(*picture) for picture in tagged or _spread(pictures)]
-        return cls(title or Path(record.notebook).stem, question, figures)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("%s cannot be read: %s", record.folder / f"{stem}.ipynb", error)
+        return NotebookSummary(stem)
+    return NotebookSummary(title or stem, question, figures)
 
 
 def _beginning(cells: list[dict[str, Any]]) -> tuple[str, str]:
@@ -266,8 +299,8 @@ def write_report(records: Sequence[RunRecord], to: str | Path = "report") -> Pat
     """Write ``index.html`` about runs into a folder, and return its path.
 
     The page loads nothing: what ran, on which data, main figures, results, times and memory, and
-    how to repeat it. Beside it lie the notebooks' own pages, to which it links, so that the folder
-    can be sent or served as it is.
+    how to repeat it. Beside it lie the notebooks' own pages and the files that they registered,
+    of at most 20 MB each, to which it links, so that the folder can be sent or served as it is.
 
     Parameters
     ----------
@@ -281,7 +314,7 @@ def write_report(records: Sequence[RunRecord], to: str | Path = "report") -> Pat
     ValueError
         There are no runs.
     OSError
-        The folder cannot be written.
+        The folder cannot be written, or holds an ``index.html`` of somebody else's.
 
     Examples
     --------
@@ -291,54 +324,69 @@ def write_report(records: Sequence[RunRecord], to: str | Path = "report") -> Pat
     if not records:
         raise ValueError("a report is about runs, and there are none")
     to = Path(to)
+    ensure_ours(to / "index.html")
     to.mkdir(parents=True, exist_ok=True)
-    runs = [_view(record, page) for record, page in zip(records, _pages(records, to), strict=True)]
-    write_text(to / "index.html", render("report.html.j2", runs=runs, **_summary(records, runs)))
+    stems = Counter(Path(record.notebook).stem for record in records)
+    runs = []
+    for record in records:
+        stem = Path(record.notebook).stem
+        alone = stems[stem] == 1 and stem.lower() != "index"
+        runs.append(_report_view(record, to, f"{stem if alone else record.id}.html"))
+    page = _render("report.html.j2", runs=runs, **_summary(records, runs))
+    write_text(to / "index.html", page)
     return to / "index.html"
 
 
-def _pages(records: Sequence[RunRecord], to: Path) -> list[str | None]:
-    """Copy the notebooks' pages; a notebook that ran more than once gets the run's id."""
-    stems = Counter(Path(record.notebook).stem for record in records)
-    pages: list[str | None] = []
-    for record in records:
-        stem = Path(record.notebook).stem
-        page = record.folder / f"{stem}.html"
-        name = page.name if stems[stem] == 1 else f"{record.id}.html"
-        pages.append(name if page.is_file() else None)
-        if page.is_file():
-            shutil.copyfile(page, to / name)
-    return pages
-
-
-def _view(record: RunRecord, page: str | None) -> dict[str, Any]:
-    shown, story = view(record), Story.of(record)
-    scalars = shown["scalars"]
-    named = [scalars.pop(key, None) for key in ("name", "source")]
-    data = ", ".join(filter(None, named)) or str(record.parameters.get("data") or "")
+def _report_view(record: RunRecord, to: Path, name: str) -> dict[str, Any]:
+    """Return a run as the report shows it; its page and files are copied beside the report."""
+    shown, summary = _view(record), read_summary(record)
+    if shown["page"]:
+        ensure_ours(to / name)
+        shutil.copyfile(shown["page"], to / name)
+    own = next((group for group in shown["groups"] if not group["data"]), None)
+    named = [own["scalars"].pop(key, None) for key in ("name", "source")] if own else []
+    verdicts = [verdict for group in shown["groups"] for verdict in group["claims"].values()]
     return {
         **shown,
-        "title": story.title,
-        "question": story.question,
-        "figures": story.figures,
-        "data": data or "the notebook's own data",
-        "broken": sum(verdict == BROKEN for verdict in shown["claims"].values()),
-        "page": page and quote(page),
+        "title": summary.title,
+        "question": summary.question,
+        "figures": summary.figures,
+        "data": ", ".join(filter(None, named)) or _read_data(record),
+        "broken": verdicts.count(BROKEN),
+        "claims": len(verdicts),
+        "page": shown["page"] and quote(name),
+        "files": [_copied(record, file, to) for file in shown["files"]],
         "command": _command(record),
     }
 
 
+def _read_data(record: RunRecord) -> str:
+    """Return what a run read, as its parameters name it."""
+    data = record.parameters.get("data")
+    read = dict.fromkeys(Path(file.path).name for file in record.inputs if file.name)
+    return data if isinstance(data, str) and data else ", ".join(read)
+
+
+def _copied(record: RunRecord, file: FileState, to: Path) -> dict[str, Any]:
+    """Copy a file that is not too large; return how the report shows it."""
+    shown = {"name": file.name, "size": file.size, "sha256": file.sha256, "address": None}
+    path = record.file(file.path)
+    if path and path.is_file() and file.size <= _MOST_COPIED:
+        copy = to / "files" / record.id / file.path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        shown["address"] = quote(f"files/{record.id}/{file.path}")
+    return shown
+
+
 def _command(record: RunRecord) -> str:
     """Return the command that repeats a run."""
-    values = (f"{name}={_typed(value)}" for name, value in record.given.items())
+    values = (
+        f"{name}={value if isinstance(value, str) else repr(value)}"
+        for name, value in record.given.items()
+    )
     words = ["workbench", "run", record.notebook]
     return shlex.join([*words, *(word for value in values for word in ("-p", value))])
-
-
-def _typed(value: Any) -> str:
-    """Return a value as ``-p`` reads it, which takes commas for a sweep."""
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text) if isinstance(value, str) and "," in text else text
 
 
 def _summary(records: Sequence[RunRecord], runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -346,7 +394,7 @@ def _summary(records: Sequence[RunRecord], runs: list[dict[str, Any]]) -> dict[s
     states = Counter(record.status for record in records)
     machines = {(r.python, r.platform, r.cpu_count): r for r in records}
     stand_ins = {plain(run["stand_in"]) for run in runs if run["stand_in"]}
-    names = versions(records[0]).items()
+    names = _versions(records[0]).items()
     many = len(records) > 1
     return {
         "title": f"Report on {len(records)} notebook runs" if many else runs[0]["title"],
@@ -380,39 +428,43 @@ def write_index(out: str | Path = "runs", current: Collection[str] = ()) -> Path
     Raises
     ------
     OSError
-        The folder cannot be written.
+        The folder cannot be written, or holds an ``index.html`` of somebody else's.
 
     Examples
     --------
     >>> write_index("runs")                               # doctest: +SKIP
     PosixPath('runs/index.html')
     """
-    found = [summary.id for summary in summaries(out)]
-    before = [name for name in found if name not in current]
-    now, earlier = (
-        [_index_view(record) for record in read_runs(out, ids)]
-        for ids in ([name for name in found if name in current], before[:_MOST_RUNS])
-    )
-    page = render(
-        "index.html.j2",
-        groups=[("This invocation", now), ("Earlier runs" if now else "Runs", earlier)],
-        left_out=max(0, len(before) - _MOST_RUNS),
-        count=len(found),
-    )
     path = Path(out) / "index.html"
+    ensure_ours(path)
+    records = read_runs(out)
+    now = [record for record in records if record.id in current]
+    before = [record for record in records if record.id not in current]
+    groups = [("This invocation", now), ("Earlier runs" if now else "Runs", before[:_MOST_RUNS])]
+    page = _render(
+        "index.html.j2",
+        groups=[(title, [_index_view(record) for record in runs]) for title, runs in groups],
+        left_out=max(0, len(before) - _MOST_RUNS),
+        count=len(records),
+    )
     write_text(path, page)
     return path
 
 
 def _index_view(record: RunRecord) -> dict[str, Any]:
-    stem = Path(record.notebook).stem
-    links = {"HTML": f"{stem}.html", "Notebook": f"{stem}.ipynb", "Log": "log.txt"}
-    present = {label: name for label, name in links.items() if (record.folder / name).is_file()}
-    shown = view(record)
-    if claims := shown["claims"]:
-        shown["tables"]["claims"] = {"columns": [], "data": [list(item) for item in claims.items()]}
+    shown = _view(record)
+    links = {
+        "HTML": shown["page"] and shown["page"].name,
+        "Notebook": Path(record.notebook).name,
+        "Log": "log.txt",
+    }
+    files = {label: name for label, name in links.items() if name and record.file(name)}
     return {
         **shown,
-        "links": {label: quote(f"{record.id}/{name}") for label, name in present.items()},
+        "links": {label: quote(f"{record.id}/{name}") for label, name in files.items()},
+        "files": [
+            {"name": f.name, "size": f.size, "address": quote(f"{record.id}/{f.path}")}
+            for f in shown["files"]
+        ],
         "record_address": quote(f"{record.id}/run.json"),
     }

@@ -1,53 +1,109 @@
-"""Results and files that a notebook records, and how they are collected from its outputs.
-
-Files and folders by what is in them: their size and SHA-256.
-
-What a notebook claims, and whether it holds on the data that it was given.
-"""
+"""Results, files and claims: what a notebook says came out, and how a run collects it."""
 
 import hashlib
 import json
 import math
 import os
+import shutil
+import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, Literal
 
-from workbench._unattended import in_batch
+from workbench._unattended import in_batch, run_folder
+
+Hashed = Literal["contents", "listing"]
+#: Folders up to this many bytes are hashed by what is in their files.
+MOST_CONTENTS = 256 * 2**20
+_CHUNK = 2**20
 
 
-def measure(path: Path) -> tuple[int, str]:
+class HashingStoppedError(OSError):
+    """Hashing was broken off."""
+
+
+def size_and_sha256(
+    path: Path, hashed: Hashed = "contents", stop: Event | None = None
+) -> tuple[int, str]:
     """Return the size in bytes and the SHA-256 of a file, or of all that a folder holds.
 
     A folder's hash is that of the lines ``<hash>  <path>`` of its files, sorted by path, as
-    ``sha256sum`` writes them. Links are followed.
+    ``sha256sum`` writes them; by listing, of ``<size> <time of change>  <path>``.
 
     Raises
     ------
     OSError
-        Something cannot be read.
+        Something cannot be read, is neither a file nor a folder, or `stop` was set.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "a").write_bytes(b"abc")
-    ...     measure(Path(folder, "a"))[1][:8], measure(Path(folder))[0]
+    ...     size_and_sha256(Path(folder, "a"))[1][:8], size_and_sha256(Path(folder))[0]
     ('ba7816bf', 3)
     """
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-    total, lines = 0, []
-    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
-        size, digest = measure(file_path)
-        total += size
-        lines.append(f"{digest}  {file_path.relative_to(path).as_posix()}\n")
-    return total, hashlib.sha256("".join(lines).encode()).hexdigest()
+    state = path.stat()
+    if stat.S_ISDIR(state.st_mode):
+        total, lines = 0, []
+        for name, file in sorted(_files(path, stop)):
+            if hashed == "contents":
+                size, said = size_and_sha256(path / name, stop=stop)
+            else:
+                size, said = file.st_size, f"{file.st_size} {file.st_mtime_ns}"
+            total += size
+            lines.append(f"{said}  {name}\n")
+        text = "".join(lines).encode(errors="surrogateescape")
+        return total, hashlib.sha256(text).hexdigest()
+    if not stat.S_ISREG(state.st_mode):  # a pipe or a device might never end
+        raise OSError(0, "neither a file nor a folder", str(path))
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+            _go_on(stop)
+    return state.st_size, digest.hexdigest()
+
+
+def file_state(path: Path, contents: bool = False, stop: Event | None = None) -> dict[str, Any]:
+    """Return size, hash and how it was hashed: large folders by listing, unless `contents`.
+
+    Raises
+    ------
+    OSError
+        As `size_and_sha256`.
+    """
+    hashed: Hashed = "contents"
+    if path.is_dir() and not contents:
+        size, digest = size_and_sha256(path, "listing", stop)
+        if size > MOST_CONTENTS:
+            return {"size": size, "sha256": digest, "hashed": "listing"}
+    size, digest = size_and_sha256(path, hashed, stop)
+    return {"size": size, "sha256": digest, "hashed": hashed}
+
+
+def _files(folder: Path, stop: Event | None) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the regular files below a folder, by their path in it."""
+    for place, _, names in os.walk(folder):
+        _go_on(stop)
+        for name in names:
+            path = Path(place, name)
+            try:
+                state = path.stat()
+            except OSError:  # a link to nothing
+                continue
+            if stat.S_ISREG(state.st_mode):
+                yield path.relative_to(folder).as_posix(), state
+
+
+def _go_on(stop: Event | None) -> None:
+    if stop and stop.is_set():
+        raise HashingStoppedError(0, "there was no time to hash it")
 
 
 MIME = "application/vnd.workbench.result+json"
@@ -56,7 +112,7 @@ MAX_BYTES = 64 * 1024
 _MAX_ITEMS = 20_000
 
 
-def record(name: str, value: Any) -> None:
+def record(name: str, value: Any, *, data: str | None = None) -> None:
     """Keep a result of this notebook.
 
     In IPython the value is displayed as ``name = value`` together with a machine-readable form,
@@ -73,6 +129,9 @@ def record(name: str, value: Any) -> None:
         the strings ``"nan"``, ``"inf"`` and ``"-inf"``; a table as ``{"columns": [...],
         "data": [...]}`` with None where a cell is missing, so that ``pandas.DataFrame(**value)``
         restores it.
+    data
+        The data that it is about, where these are not the ones that the notebook was run on:
+        a report shows it under their name.
 
     Raises
     ------
@@ -87,45 +146,52 @@ def record(name: str, value: Any) -> None:
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"a result needs a name, got {name!r}")
-    keep(name, to_plain(value, name), {"text/plain": f"{name} = {value}"})
+    _keep(name, to_plain(value, name), {"text/plain": f"{name} = {value}"}, data)
 
 
-def record_file(name: str, path: str | PathLike[str]) -> Path:
-    """Declare a file or folder that this notebook has written as one of its results.
+def output(path: str | PathLike[str], name: str | None = None) -> Path:
+    """Register a file or folder that this notebook has written as something to work with.
 
-    A batch run notes its size and SHA-256, by which later runs that read it are traced back, and
-    a pipeline hands it to the stages that ask for it by name.
+    A batch run notes its size and SHA-256, by which later runs that read it are traced back,
+    links to it in the report, and hands it to the stages of a pipeline that ask for it by name.
+    What lies outside the run's folder is copied into it.
 
     Parameters
     ----------
-    name
-        What the result is called.
     path
-        A file or folder in the run's folder, which is the working directory of a batch run.
+        The file or folder.
+    name
+        What the result is called; by default the file's own name.
 
     Returns
     -------
     Path
-        The path.
+        The path as given.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        In a batch run: it lies outside the run's folder.
+        It lies outside the run's folder, where there is another of that name.
 
     Examples
     --------
-    >>> record_file("this folder", ".")
+    >>> output(".", "this folder")
     PosixPath('.')
     """
     path = Path(path)
+    name = name or path.name
     if not path.exists():
         raise FileNotFoundError(f"result {name!r} is to be the file {path}, which does not exist")
-    if in_batch() and not path.resolve().is_relative_to(Path.cwd()):
-        raise ValueError(f"result {name!r} is outside the run's folder: write {path.name} here")
-    _declare("output", name, path)
+    folder, kept = run_folder(), path.resolve()
+    if in_batch() and not kept.is_relative_to(folder):
+        copy = folder / path.name
+        if copy.exists():
+            raise ValueError(f"result {name!r}: there is another {path.name} in the run's folder")
+        shutil.copytree(kept, copy) if kept.is_dir() else shutil.copy2(kept, copy)
+        kept = copy
+    _declare("output", name, kept, os.path.relpath(kept, folder))
     return path
 
 
@@ -147,51 +213,57 @@ def input_file(path: str | PathLike[str]) -> Path:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"the input {path} does not exist")
-    _declare("input", path.name, path)
+    _declare("input", path.name, path, os.path.relpath(path, run_folder()))
     return path
 
 
-def _declare(role: str, name: str, path: Path) -> None:
+def _declare(role: str, name: str, path: Path, relative: str) -> None:
+    """Display where a file is, seen from the run's folder, and what is in it."""
     if _in_ipython():
         from IPython.display import display
 
-        size, digest = measure(path)
-        relative = os.path.relpath(path)
-        file = {"role": role, "name": name, "path": relative, "size": size, "sha256": digest}
-        shown = f"{role} {name}: {relative}, {size:,} bytes"
+        file = {"role": role, "name": name, "path": relative, **file_state(path)}
+        shown = f"{role} {name}: {relative}, {file['size']:,} bytes"
         display({FILE_MIME: file, "text/plain": shown}, raw=True)  # type: ignore[no-untyped-call]
 
 
-def keep(name: str, plain: Any, shown: Mapping[str, str]) -> None:
+def _keep(name: str, plain: Any, shown: Mapping[str, str], data: str | None) -> None:
     """Display a result that is plain already, as `shown` (MIME type to text) says."""
-    size = len(json.dumps(plain))
-    if size > MAX_BYTES:
+    # As text: a notebook file sorts the keys of what it holds, and the order is part of a result.
+    text = json.dumps(plain)
+    if len(text) > MAX_BYTES:
         raise ValueError(
-            f"result {name!r} takes {size:,} bytes as JSON, more than {MAX_BYTES:,}: "
-            "record a summary, and write large data to a file in the run's folder"
+            f"result {name!r} takes {len(text):,} bytes as JSON, more than {MAX_BYTES:,}: "
+            "record a summary, and write large data to a file that `output` registers"
         )
     if _in_ipython():
         from IPython.display import display
 
-        bundle = {MIME: {"name": name, "value": plain}, **shown}
+        bundle = {MIME: {"name": name, "json": text, "data": data}, **shown}
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
 
 def collect(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the results recorded in the outputs of an executed notebook's cells, by name."""
-    found: dict[str, Any] = {}
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            result = output.get("data", {}).get(MIME)
-            if result:
-                found[result["name"]] = result["value"]
-    return found
+    return {result["name"]: json.loads(result["json"]) for result in _of_kind(cells, MIME)}
+
+
+def collect_data(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the data that results are about, by the results' names, where they say so."""
+    named = {result["name"]: result.get("data") for result in _of_kind(cells, MIME)}
+    return {name: data for name, data in named.items() if data}
 
 
 def collect_files(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the files declared in the outputs of an executed notebook's cells."""
-    outputs = (output for cell in cells for output in cell.get("outputs", []))
-    return [file for o in outputs if (file := o.get("data", {}).get(FILE_MIME))]
+    return list(_of_kind(cells, FILE_MIME))
+
+
+def _of_kind(cells: Iterable[Mapping[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    for cell in cells:
+        for shown in cell.get("outputs", []):
+            if found := shown.get("data", {}).get(kind):
+                yield found
 
 
 def to_plain(value: Any, name: str) -> Any:
@@ -235,10 +307,13 @@ def _in_ipython() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
+CLAIMS = "claims"
 BROKEN = "DOES NOT HOLD"
 
 
-def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
+def check(
+    claims: Mapping[str, bool | None], *, strict: bool = True, data: str | None = None
+) -> None:
     """Say which claims of a notebook hold, record it, and fail if one does not.
 
     Parameters
@@ -249,6 +324,9 @@ def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
     strict
         Raise if a claim does not hold. With False, for data on which nothing is promised, the
         table says so and the run goes on.
+    data
+        The data that the claims are about, where these are not the ones that the notebook was
+        run on.
 
     Raises
     ------
@@ -266,11 +344,9 @@ def check(claims: Mapping[str, bool | None], *, strict: bool = True) -> None:
     rows = [f"<tr><td>{escape(c)}</td><td>{verdict}</td></tr>" for c, verdict in verdicts.items()]
     head = "<tr><th>claim</th><th>on these data</th></tr>"
     text = "\n".join(f"{verdict}: {claim}" for claim, verdict in verdicts.items())
-    keep(
-        "claims",
-        verdicts,
-        {"text/plain": text, "text/html": f"<table>{head}{''.join(rows)}</table>"},
-    )
+    table = f"<table>{head}{''.join(rows)}</table>"
+    name = f"{CLAIMS} on {data}" if data else CLAIMS
+    _keep(name, verdicts, {"text/plain": text, "text/html": table}, data)
     failed = [claim for claim, holds in claims.items() if holds is not None and not holds]
     if strict and failed:
         raise AssertionError("does not hold: " + "; ".join(failed))

@@ -1,12 +1,6 @@
-"""Run notebooks, each in a process and a folder of its own, under a record that is always true.
+"""Run notebooks, each in a process and a folder of its own, under a record that is always true."""
 
-One bar for each run on a terminal; elsewhere a log line when it starts and when it ends.
-
-The inputs and outputs of a run, hashed.
-
-One run: its folder, its record, and its end, whatever happens.
-"""
-
+import json
 import logging
 import os
 import re
@@ -14,29 +8,37 @@ import secrets
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Any
 
 import yaml
 from tqdm import tqdm
 
+from workbench._unattended import SECRET_PREFIX
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.forkserver import Nursery
-from workbench.batch.jobs import Job, Plan, check_jobs
+from workbench.batch.forkserver import ForkServer
+from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError, write_text
-from workbench.batch.parameters import move_paths, named_paths
-from workbench.batch.results import measure
-from workbench.batch.run_record import FileState, Memory, RunError, RunRecord, Sample, failure
-from workbench.batch.supervisor import Child, Limits, follow
+from workbench.batch.parameters import MASK, move_paths, named_paths
+from workbench.batch.results import file_state
+from workbench.batch.run_record import (
+    FileState,
+    Memory,
+    Outcome,
+    RunRecord,
+    Sample,
+    failure,
+)
+from workbench.batch.supervisor import Interruption, Limits, Supervisor, Watch, supervise
 
 _log = logging.getLogger("workbench.batch")
 
@@ -83,169 +85,212 @@ class Progress:
 
 # not results: the record itself, which holds the hashes, and what the runner adds to it
 _OWN = ("run.json", "log.txt", "config.yaml")
-
-
-class HashedInputs:
-    """Hashes the files that parameters name while the run goes on."""
-
-    def __init__(self, paths: Mapping[str, Path]) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._states = [self._pool.submit(_state, path, name) for name, path in paths.items()]
-        self._pool.shutdown(wait=False)
-
-    def states(self) -> list[FileState]:
-        """Wait for the hashes."""
-        return [state for future in self._states if (state := future.result())]
-
-
-def declared(files: list[dict[str, Any]], folder: Path) -> list[FileState]:
-    """Return the inputs that a notebook declared, their paths seen from here."""
-    return [
-        FileState(
-            path=os.path.relpath(folder / file["path"]), size=file["size"], sha256=file["sha256"]
-        )
-        for file in files
-        if file["role"] == "input"
-    ]
-
-
-def outputs(folder: Path, names: list[str], files: list[dict[str, Any]]) -> list[FileState]:
-    """Return what a run left in its folder, with the names under which it was recorded."""
-    recorded = {os.path.normpath(f["path"]): f["name"] for f in files if f["role"] == "output"}
-    paths = sorted({*names, *recorded} - {*_OWN})
-    states = [_state(folder / path, recorded.get(path)) for path in paths]
-    return [s.model_copy(update={"path": p}) for p, s in zip(paths, states, strict=True) if s]
-
-
-def _state(path: Path, name: str | None) -> FileState | None:
-    try:
-        size, digest = measure(path)
-    except OSError as error:
-        _log.warning("%s cannot be read: %s", path, error.strerror)
-        return None
-    return FileState(path=os.path.relpath(path), size=size, sha256=digest, name=name)
-
-
 # Space that a run holds until it ends, so that its record can be completed on a full disk.
 RESERVE = ".reserve"
 _RESERVED = 256 * 1024
 
 
+class InputHasher:
+    """Hashes the files that parameters name while the run goes on, and no longer than it may."""
+
+    def __init__(self, paths: Mapping[str, Path], contents: bool) -> None:
+        self._stop = Event()
+        pool = ThreadPoolExecutor(max_workers=1)
+        self._states = [
+            pool.submit(_state, path, name, contents, self._stop) for name, path in paths.items()
+        ]
+        pool.shutdown(wait=False)
+
+    def states(self, deadline: float, interruption: Interruption) -> list[FileState]:
+        """Wait for the hashes, until a deadline of the monotonic clock or an interruption."""
+        waiting = {*self._states}
+        while waiting and time.monotonic() < deadline and not interruption.is_set():
+            waiting = wait(waiting, timeout=0.2).not_done
+        self._stop.set()
+        return [state for future in self._states if (state := future.result())]
+
+
+def _state(
+    path: Path, name: str | None, contents: bool = False, stop: Event | None = None
+) -> FileState | None:
+    shown = os.path.relpath(path)
+    try:
+        return FileState(path=shown, name=name, **file_state(path, contents, stop))
+    except OSError as error:
+        _log.warning("%s was not hashed: %s", shown, error.strerror)
+        return FileState(path=shown, name=name, size=0, sha256="") if stop else None
+
+
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """What the runs of one invocation share."""
 
     out: Path
     limits: Limits
-    nursery: Nursery
-    interrupted: threading.Event
+    fork_server: ForkServer
+    interruption: Interruption = field(default_factory=Interruption)
     group: str | None = None
+    hash_contents: bool = False
 
 
-def carry_out(plan: Plan, setting: Setting) -> RunRecord | None:
-    """Run one plan in a new folder; None if the interruption came first."""
-    if setting.interrupted.is_set():
+def execute_job(job: CheckedJob, context: RunContext) -> RunRecord | None:
+    """Run one job in a new folder; None if the interruption came first."""
+    if context.interruption.is_set():
         return None
-    record = _describe(plan, setting)
+    record = _new_record(job, context)
     try:
-        _begin(record, setting)
+        _begin(record, job, context)
     except OSError as error:  # the disk is full; others that run already must not suffer
-        return _give_up(record, error)
-    name, began = plan.notebook.path.stem, time.monotonic()
-    hashed = HashedInputs(named_paths(plan.known, plan.parameters))
-    values = move_paths(plan.known, plan.given, record.folder)
-    job = _job(record.id, name, values, setting.limits)
-    child: Child | None = None
-    with Progress(name, record.id, len(plan.notebook.cells) + bool(values)) as progress:
+        _log.error("%s: the run cannot begin: %s", record.folder, error.strerror or error)
+        return _ended(record, failure(error), 0.0)
+    began = time.monotonic()
+    deadline = began + (context.limits.timeout or float("inf"))
+    hasher = InputHasher(named_paths(job.known, job.parameters), context.hash_contents)
+    document, origins = job.notebook.prepare(injected_code(job, record.folder))
+    supervisor: Supervisor | None = None
+    with Progress(job.notebook.path.stem, record.id, len(document["cells"])) as progress:
+        order = _order(record, job, origins, context.limits)
         try:
-            child = _follow(job, plan, setting, record.folder, progress)
-            outcome, unsaved = child.verdict(record.folder / "log.txt"), child.outcome is None
-            _keep_memory(record, child, plan)
-            record.inputs = [*hashed.states(), *declared(child.files, record.folder)]
+            _write_notebook(record.folder / order["file"], document)
+            watch = Watch(progress.at, lambda: _beat(record), context.interruption)
+            supervisor = supervise(
+                context.fork_server, order, record.folder, context.limits, watch, _secrets(job)
+            )
+            outcome = supervisor.final_outcome(record.folder / "log.txt")
+            _keep_memory(record, supervisor, origins)
+            record.inputs = hasher.states(deadline, context.interruption)
+            _take_declared(record, supervisor)
         except Exception as error:  # a full disk, no memory for another process
-            _log.exception("%s: the run could not be supervised", name)
-            outcome, unsaved = failure(error), False
-        record.ended, record.seconds = datetime.now(UTC), round(time.monotonic() - began, 3)
-        _complete(record, outcome, plan, child.files if child else [])
-        if unsaved:
-            _save_for_the_dead({**job, "outcome": outcome}, setting, record)
-        progress.ended(record.status, record.seconds)
+            _log.exception("%s: the run could not be supervised", record.id)
+            outcome = failure(error)
+        _ended(record, _at_origin(outcome, origins), time.monotonic() - began)
+        _save(record, supervisor, job)
+        if supervisor and supervisor.outcome is None:
+            _save_for_the_dead({**order, "outcome": _told(outcome)}, context, record, job)
+        progress.ended(record.status, record.seconds or 0.0)
     return record
 
 
-def _job(run_id: str, name: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
-    """Return what a worker is told; parameters are in Python's own words, which JSON lacks."""
+def injected_code(job: CheckedJob, run_folder: Path) -> str | None:
+    """Return the code of the cell that sets parameters; None if there is nothing to set.
+
+    A relative path is made one that is seen from the kernel's working directory. A secret comes
+    from a variable of the kernel's environment, which the code removes from there.
+    """
+    if not job.given:
+        return None
+    values = move_paths(job.known, job.given, job.folder(run_folder))
+    if job.notebook.language != "python":
+        from papermill.translators import papermill_translators
+
+        translator = papermill_translators.find_translator(job.kernel, job.notebook.language)
+        return str(translator.codify(values))
+    lines = [f"{name} = {code}" for name, code in job.carried.items()]
+    for name, value in values.items():
+        said = repr(value)
+        if name in job.secrets:
+            said = f"__import__('os').environ.pop({SECRET_PREFIX + name!r})"
+            if "SecretStr" in (job.known[name].annotation if name in job.known else ""):
+                said = f"__import__('pydantic').SecretStr({said})"
+        lines.append(f"{name} = {said}")
+    return "\n".join(["# Parameters", *lines])
+
+
+def _secrets(job: CheckedJob) -> dict[str, str]:
+    return {SECRET_PREFIX + name: value for name, value in job.secrets.items()}
+
+
+def _order(
+    record: RunRecord, job: CheckedJob, origins: list[int | None], limits: Limits
+) -> dict[str, Any]:
+    """Return what a worker is told."""
     return {
-        "id": run_id,
-        "file": f"{name}.ipynb",
-        "parameters": repr(values),
+        "id": record.id,
+        "file": job.notebook.path.name,
+        "origins": origins,
+        "kernel": job.kernel,
+        "cwd": str(job.folder(record.folder).absolute()),
+        "images": str(job.notebook.path.parent.absolute()),
         "cell_timeout": limits.cell_timeout,
         "outcome": None,
     }
 
 
-def _follow(
-    job: dict[str, Any], plan: Plan, setting: Setting, folder: Path, progress: Progress
-) -> Child:
-    """Put the notebook into the run's folder, and follow a worker that executes it."""
-    (folder / RESERVE).write_bytes(bytes(_RESERVED))
-    (folder / job["file"]).write_bytes(plan.notebook.content)
-    return follow(setting.nursery, job, folder, setting.limits, setting.interrupted, progress.at)
+def _write_notebook(path: Path, document: Mapping[str, Any]) -> None:
+    (path.parent / RESERVE).write_bytes(bytes(_RESERVED))
+    path.write_text(json.dumps(document, indent=1), encoding="utf-8", errors="surrogatepass")
 
 
-def _save_for_the_dead(job: dict[str, Any], setting: Setting, record: RunRecord) -> None:
+def _beat(record: RunRecord) -> None:
+    record.heartbeat = datetime.now(UTC)
+    with suppress(OSError):
+        record.save(durable=False)
+
+
+def _save_for_the_dead(
+    order: dict[str, Any], context: RunContext, record: RunRecord, job: CheckedJob
+) -> None:
     """Have another worker correct the notebook of one that died, and make its page."""
     limits = Limits(timeout=60.0)
-    child = follow(setting.nursery, job, record.folder, limits, threading.Event())
-    record.inputs += declared(child.files, record.folder)
-    _save(record, child.files)
+    supervisor = supervise(
+        context.fork_server, order, record.folder, limits, Watch(), _secrets(job)
+    )
+    _take_declared(record, supervisor)
+    _save(record, supervisor, job)
 
 
-def _describe(plan: Plan, setting: Setting) -> RunRecord:
-    """Return the record of a run that is about to begin in a new folder."""
-    started, notebook = datetime.now(UTC), plan.notebook
-    stem = re.sub(r"[^\w.-]+", "-", notebook.path.stem)[:60]
-    run_id = f"{started:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(3)}"
-    record = RunRecord(
-        id=run_id,
+def _new_record(job: CheckedJob, context: RunContext) -> RunRecord:
+    """Return the record of a run that is about to begin."""
+    notebook, parameters = job.notebook, job.masked(job.parameters)
+    return RunRecord(
+        id="",
         notebook=os.path.relpath(notebook.path),
         notebook_sha256=notebook.sha256,
-        parameters=plan.parameters,
-        given=dict(plan.given),
+        parameters=parameters,
+        given=job.masked(job.given),
+        computed=dict(job.code),
+        kernel=job.kernel,
+        cwd=job.cwd,
         pid=os.getpid(),
-        group=setting.group,
-        parent=plan.parent,
-        seeds={name: value for name, value in plan.parameters.items() if "seed" in name},
-        started=started,
-        **run_record.of(notebook.path.resolve().parent),
+        group=context.group,
+        parent=job.parent,
+        seeds={name: value for name, value in parameters.items() if "seed" in name},
+        started=datetime.now(UTC),
+        **run_record.surroundings(notebook.path.resolve().parent),
     )
-    record.lies_in(setting.out / run_id)
-    return record
 
 
-def _begin(record: RunRecord, setting: Setting) -> None:
+def _begin(record: RunRecord, job: CheckedJob, context: RunContext) -> None:
     """Make a run's folder and write its record, before anything of it runs."""
-    record.folder.mkdir()
-    record.save(record.folder)
-    write_text(record.folder / "config.yaml", _config(record, setting.limits))
-
-
-def _give_up(record: RunRecord, error: OSError) -> RunRecord:
-    """Return the record of a run that could not begin, of which nothing is left behind."""
-    _log.error("%s: the run cannot begin: %s", record.folder, error.strerror or error)
-    shutil.rmtree(record.folder, ignore_errors=True)
-    record.ended, record.seconds, record.status = datetime.now(UTC), 0.0, "failed"
-    record.error = RunError(**failure(error)["error"])
-    return record
+    stem = re.sub(r"[^\w.-]+", "-", job.notebook.path.stem)[:60]
+    for _ in range(10):
+        record.id = f"{record.started:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(3)}"
+        record.folder = context.out / record.id
+        try:
+            record.folder.mkdir(mode=0o700)
+            break
+        except FileExistsError:  # another's run, by a rare chance
+            continue
+    else:
+        raise FileExistsError(0, "no free name was found for the run's folder")
+    try:
+        _beat(record)
+        record.save()
+        write_text(record.folder / "config.yaml", _config(record, context.limits))
+    except OSError:
+        shutil.rmtree(record.folder, ignore_errors=True)
+        raise
 
 
 def _config(record: RunRecord, limits: Limits) -> str:
     """Return the configuration that repeats this run: ``workbench run --config``."""
-    parameters = {name: _listed(value) for name, value in record.parameters.items()}
+    values = {name: value for name, value in record.parameters.items() if value != MASK}
     content = {
-        "version": 3,
-        "notebooks": {record.notebook: parameters},
+        "version": 4,
+        "notebooks": {record.notebook: {name: _listed(value) for name, value in values.items()}},
         "limits": asdict(limits),
+        "kernel": record.kernel,
+        "cwd": record.cwd,
     }
     return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
@@ -257,51 +302,88 @@ def _listed(value: Any) -> Any:
     return {k: _listed(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _keep_memory(record: RunRecord, child: Child, plan: Plan) -> None:
+def _keep_memory(record: RunRecord, supervisor: Supervisor, origins: list[int | None]) -> None:
     """Put the course of the run's memory into its record, by cells of the notebook as given."""
 
     def cell(index: int | None) -> int | None:
-        return index if index is None else plan.notebook.original_index(index, bool(plan.given))
+        return None if index is None else origins[index]
 
     def known(samples: Iterable[Sample]) -> list[Sample]:
         return [(seconds, size, cell(index)) for seconds, size, index in samples]
 
-    seen, limit = child.memory, child.limits.memory
+    seen, limit = supervisor.memory, supervisor.limits.memory
     record.peak_memory_bytes = seen.peak
     record.memory = Memory(
         limit_bytes=limit,
-        held_by=None if not limit else "control group" if child.group else "watching",
-        killed=child.limit_kills,
+        held_by=None if not limit else "control group" if supervisor.group else "watching",
+        killed=supervisor.limit_kills,
         peak_cell=cell(seen.peak_cell),
         samples=known(seen.kept),
         last=known(seen.last),
     )
 
 
-def _complete(
-    record: RunRecord, outcome: Mapping[str, Any], plan: Plan, files: list[dict[str, Any]]
-) -> None:
-    """Write how a run ended."""
-    record.status = outcome["status"]
-    if outcome["error"]:
-        record.error = RunError(**outcome["error"])
-        if record.error.cell is not None:
-            injected = bool(plan.given)
-            record.error.cell = plan.notebook.original_index(record.error.cell, injected)
-    _save(record, files)
+def _at_origin(outcome: Outcome, origins: list[int | None]) -> Outcome:
+    """Return an outcome whose cell is that of the notebook as it was given."""
+    if not outcome.error or outcome.error.cell is None:
+        return outcome
+    cell = {"cell": origins[outcome.error.cell]}
+    return replace(outcome, error=outcome.error.model_copy(update=cell))
 
 
-def _save(record: RunRecord, files: list[dict[str, Any]]) -> None:
+def _ended(record: RunRecord, outcome: Outcome, seconds: float) -> RunRecord:
+    record.ended = datetime.now(UTC)
+    record.seconds = round(seconds, 3)
+    record.status = outcome.status
+    record.error = outcome.error
+    record.note = outcome.note
+    return record
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as a worker is told it."""
+    error = outcome.error.model_dump() if outcome.error else None
+    return {"status": outcome.status, "error": error, "note": outcome.note}
+
+
+def _take_declared(record: RunRecord, supervisor: Supervisor) -> None:
+    """Add the inputs that the notebook declared, their paths seen from here."""
+    for file in supervisor.files:
+        if file["role"] == "input":
+            path = os.path.relpath(record.folder / file["path"])
+            kept = {key: file[key] for key in ("size", "sha256", "hashed")}
+            record.inputs.append(FileState(path=path, **kept))
+    record.results_on = supervisor.results_on
+
+
+def _save(record: RunRecord, supervisor: Supervisor | None, job: CheckedJob) -> None:
     """Write the record; should that fail, the earlier one stays, and the run counts as failed."""
     with suppress(OSError):
         (record.folder / RESERVE).unlink()
+    if job.secrets:
+        _mask_log(record.folder / "log.txt", job.secrets.values())
     record.files = sorted(p.name for p in record.folder.iterdir() if not p.name.startswith("."))
-    record.outputs = outputs(record.folder, record.files, files)
+    files = supervisor.files if supervisor else []
+    recorded = {os.path.normpath(f["path"]): f["name"] for f in files if f["role"] == "output"}
+    record.outputs = []
+    for name in sorted({*record.files, *recorded} - {*_OWN}):
+        path = record.file(name)
+        if path and (state := _state(path, recorded.get(name))):
+            record.outputs.append(state.model_copy(update={"path": name}))
     try:
-        record.save(record.folder)
+        record.save()
     except OSError as error:
         _log.error("%s/run.json cannot be completed: %s", record.folder, error)
-        record.status, record.error = "failed", RunError(**failure(error)["error"])
+        _ended(record, failure(error), record.seconds or 0.0)
+
+
+def _mask_log(path: Path, secret: Iterable[str]) -> None:
+    with suppress(OSError):
+        text = before = path.read_text(encoding="utf-8", errors="surrogateescape")
+        for value in secret:
+            text = text.replace(value, MASK)
+        if text != before:
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -320,6 +402,8 @@ def run_notebook(
     timeout: float | None = None,
     cell_timeout: float | None = None,
     memory: int | str | None = None,
+    kernel: str | None = None,
+    cwd: str | None = None,
 ) -> RunRecord:
     """Run one notebook in a process and a folder of its own.
 
@@ -331,8 +415,9 @@ def run_notebook(
         The ``.ipynb`` file.
     parameters
         Values for names in its cell tagged ``parameters``; the others keep their defaults. A
-        relative path that exists is found from the notebook too, whose working directory is the
-        run's folder.
+        relative path that exists is found from the notebook too, whatever its working directory.
+        A text under a name such as ``password`` or ``api_key``, and one that the notebook declares
+        as ``SecretStr``, reaches the kernel and no file.
     out
         The folder of runs; the run gets a new folder in it, the record's ``folder``.
     timeout
@@ -343,12 +428,14 @@ def run_notebook(
         Bytes, or a text such as ``"4GiB"``, for all processes of the run together. The kernel
         holds the run to it where a control group can be made, else the runner does, which looks
         every 0.25 s.
+    kernel, cwd
+        As in `Job`.
 
     Raises
     ------
     JobError
-        The notebook cannot be read, a parameter is unknown or ill-typed, or `out` cannot be
-        written. Nothing was started.
+        The notebook cannot be read, its kernel is not installed, a parameter is unknown or
+        ill-typed, or `out` cannot be written. Nothing was started.
     Interrupted
         Ctrl-C; the run was stopped, and its record says so.
 
@@ -359,7 +446,7 @@ def run_notebook(
     >>> record.status, record.seconds                     # doctest: +SKIP
     ('succeeded', 31.2)
     """
-    job = Job(notebook, parameters or {})
+    job = Job(notebook, parameters or {}, kernel=kernel, cwd=cwd)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
     return run_many([job], out=out, **limits)[0]  # type: ignore[arg-type]
 
@@ -373,11 +460,18 @@ def run_many(
     cell_timeout: float | None = None,
     memory: int | str | None = None,
     group: str | None = None,
+    hash_contents: bool = False,
 ) -> list[RunRecord]:
     """Run notebooks, `n_jobs` at a time; the rest is as in `run_notebook`.
 
     All jobs are checked before the first one starts. Their records share a `group`, by default a
     new one, by which `workbench.batch.compare` finds them.
+
+    Parameters
+    ----------
+    hash_contents
+        Hash folders that parameters name by their files' contents, however large; by default
+        those of more than 256 MiB are hashed by their files' sizes and times of change.
 
     Returns
     -------
@@ -390,24 +484,26 @@ def run_many(
     >>> [r.status for r in run_many(jobs, n_jobs=2)]      # doctest: +SKIP
     ['succeeded', 'succeeded', 'succeeded', 'succeeded']
     """
-    plans = check_jobs(jobs)
+    checked = check_jobs(jobs)
     out = Path(out)
     ensure_writable(out)
     run_record.look_again()
-    interrupted = threading.Event()
     limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)
+    interruption = Interruption()
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.
-    with Nursery() as nursery, ThreadPoolExecutor(max_workers=n_jobs) as pool:
-        setting = Setting(out, limits, nursery, interrupted, group or new_group(len(plans)))
-        futures = [pool.submit(carry_out, plan, setting) for plan in plans]
+    with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+        group = group or new_group(len(checked))
+        context = RunContext(out, limits, fork_server, interruption, group, hash_contents)
+        futures = [pool.submit(execute_job, job, context) for job in checked]
         try:
             return [record for future in futures if (record := future.result()) is not None]
-        except KeyboardInterrupt:
-            interrupted.set()
+        except KeyboardInterrupt as stop:
+            interruption.reason = str(stop) or interruption.reason
+            interruption.set()
             records = [record for future in futures if (record := future.result()) is not None]
             raise Interrupted(records) from None
         finally:
-            interrupted.set()  # an error of ours: no run goes on alone
+            interruption.set()  # an error of ours: no run goes on alone
 
 
 def new_group(runs: int) -> str | None:
@@ -418,7 +514,7 @@ def new_group(runs: int) -> str | None:
 def ensure_writable(out: Path) -> None:
     """Make the folder of runs; a JobError says why nothing can be written there."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:

@@ -1,30 +1,27 @@
-"""The record of a run, ``run.json``.
-
-The memory of a run over time: samples that stay few, and a drawing of them.
-
-How a run ended, and who ended it.
-
-Where and on what a run happened: package versions, machine, git, environment.
-"""
+"""The record of a run, ``run.json``: what ran, on what, and how it ended."""
 
 import hashlib
 import os
 import platform
 import shutil
 import signal
+import stat
 import subprocess
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, PrivateAttr
+from pydantic import AwareDatetime, BaseModel, Field
 
 from workbench._units import show_size
 from workbench.batch.notebook import write_text
 from workbench.batch.processes import is_alive_since
+from workbench.batch.results import Hashed
 
 Sample = tuple[float, int, int | None]  # seconds since the start, bytes, index of the cell
 
@@ -46,35 +43,44 @@ Cause = Literal[
     "system",
     "unknown",
 ]
+Status = Literal["running", "succeeded", "failed", "timed-out", "killed", "interrupted"]
 # A process that does this to itself has crashed; another's doing looks different.
 _CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP"}
+#: A record is written anew this often while its run goes on.
+BEAT_SECONDS = 20.0
+_SILENCE = 6 * BEAT_SECONDS  # after which nobody supervises it any more
+_MOST_BYTES = 64 * 2**20
 
 
-def outcome(
-    status: str,
-    kind: str,
-    message: str,
-    cause: Cause,
-    text: str = "",
-    cell: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return a status and an error as the record takes them."""
-    cell = cell or {"index": None, "source": None}
-    error = {
-        "type": kind,
-        "message": message,
-        "cause": cause,
-        "cell": cell["index"],
-        "cell_source": cell["source"],
-        "traceback": text,
-    }
-    return {"status": status, "error": error}
+class RunError(BaseModel):
+    """Why a run did not succeed."""
+
+    type: str
+    message: str
+    cause: Cause = Field(default="unknown", description="who ended the run")
+    cell: int | None = Field(
+        default=None, description="nbformat index, from 0, in the notebook as it was given"
+    )
+    cell_source: str | None = Field(default=None, description="the beginning of that cell")
+    traceback: str = Field(default="", description="its end, without colours")
 
 
-def failure(error: BaseException) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; `note` says of one that succeeded what else a reader has to know."""
+
+    status: Status
+    error: RunError | None = None
+    note: str | None = None
+
+
+def failure(error: BaseException) -> Outcome:
     """Return the outcome of a run that failed for a reason outside its notebook."""
     text = "".join(traceback.format_exception(error))[-4000:]
-    return outcome("failed", type(error).__name__, str(error), "system", text)
+    kind = type(error).__name__
+    return Outcome(
+        "failed", RunError(type=kind, message=str(error), cause="system", traceback=text)
+    )
 
 
 def exit_words(code: int | None) -> tuple[str, Cause]:
@@ -102,9 +108,7 @@ def exit_words(code: int | None) -> tuple[str, Cause]:
     )
 
 
-def blame_memory(
-    found: dict[str, Any], limit: int | None, limit_kills: int, system_kills: int
-) -> dict[str, Any]:
+def blame_memory(found: Outcome, limit: int | None, limit_kills: int, system_kills: int) -> Outcome:
     """Name the memory as the cause of an outcome where the kernel's counters say so.
 
     Parameters
@@ -118,38 +122,22 @@ def blame_memory(
     system_kills
         Processes that the kernel killed for memory elsewhere or because the machine had none left.
     """
-    error = found["error"]
-    if not error or error["cause"] in ("timeout", "interruption", "memory limit"):
+    error = found.error
+    if not error or error.cause in ("timeout", "interruption", "memory limit"):
         return found
     if limit_kills and limit:
         kind, cause = "MemoryLimit", "memory limit"
         message = f"the run reached its memory limit of {show_size(limit)}"
-    elif system_kills and error["cause"] == "signal" and "SIGKILL" in error["message"]:
+    elif system_kills and error.cause == "signal" and "SIGKILL" in error.message:
         kind, cause = "OutOfMemory", "out-of-memory killer"
         message = "the machine or its container ran out of memory: the kernel killed this process"
     else:
         return found
-    if found["status"] == "killed" or error["type"] in ("RuntimeError", "WorkerError"):
-        return {
-            "status": "killed",
-            "error": {**error, "type": kind, "message": message, "cause": cause},
-        }
+    if found.status == "killed" or error.type in ("RuntimeError", "WorkerError"):
+        told = {"type": kind, "message": message, "cause": cause}
+        return Outcome("killed", error.model_copy(update=told))
     # A child of the notebook was killed, and the notebook itself failed over that.
-    return {**found, "error": {**error, "cause": cause}}
-
-
-Status = Literal["running", "succeeded", "failed", "timed-out", "killed", "interrupted"]
-
-
-class RunError(BaseModel):
-    """Why a run did not succeed."""
-
-    type: str
-    message: str
-    cause: Cause = Field(default="unknown", description="who ended the run")
-    cell: int | None = Field(description="nbformat index, from 0, in the notebook as it was given")
-    cell_source: str | None = Field(description="the beginning of that cell")
-    traceback: str = Field(description="its end, without colours")
+    return Outcome(found.status, error.model_copy(update={"cause": cause}))
 
 
 class Memory(BaseModel):
@@ -170,11 +158,15 @@ class Memory(BaseModel):
 
 
 class FileState(BaseModel):
-    """A file or folder as it was; a folder's hash is that of its files' names and hashes."""
+    """A file or folder as it was."""
 
     path: str
     size: int
-    sha256: str
+    sha256: str = Field(description="empty if there was no time to hash it")
+    hashed: Hashed = Field(
+        default="contents",
+        description="of a folder: by its files' contents, or by their sizes and times of change",
+    )
     name: str | None = Field(
         default=None, description="the parameter that names it, or as it was recorded"
     )
@@ -195,16 +187,26 @@ class RunRecord(BaseModel):
     relative, but for those that the user gave as parameters.
     """
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     id: str
     notebook: str = Field(description="relative to the folder in which the run was started")
     notebook_sha256: str
     parameters: dict[str, Any] = Field(description="all of them, the notebook's defaults included")
-    given: dict[str, Any] = Field(description="those that the user set, as they were set")
+    given: dict[str, Any] = Field(description="those that were set, as they were set")
+    computed: dict[str, str] = Field(
+        default={}, description="code of those whose values only the notebook itself knows"
+    )
+    kernel: str = "python3"
+    cwd: str = Field(
+        default="run", description="the kernel's working directory; `run` is the run's folder"
+    )
     packages: dict[str, str]
     python: str
     platform: str
     host: str
+    pid_namespace: str | None = Field(
+        default=None, description="tells machines and containers of one name apart"
+    )
     cpu_count: int | None
     gpus: list[str] = Field(default=[], description="name, memory and driver of each")
     threads: int | None = Field(default=None, description="processors that the run may use")
@@ -217,30 +219,27 @@ class RunRecord(BaseModel):
     )
     parent: str | None = Field(default=None, description="the run that this one repeats")
     started: AwareDatetime
+    heartbeat: AwareDatetime | None = Field(
+        default=None, description="when the supervising process last said that it is there"
+    )
     ended: AwareDatetime | None = None
     seconds: float | None = None
     status: Status = "running"
     error: RunError | None = None
+    note: str | None = Field(default=None, description="what to know of a run that succeeded")
     peak_memory_bytes: int | None = Field(default=None, description="as `memory` explains")
     memory: Memory = Memory()
     inputs: list[FileState] = Field(default=[], description="paths from where the run was started")
     outputs: list[FileState] = Field(default=[], description="paths in the run's folder")
     files: list[str] = Field(default=[], description="names in the run's folder")
-
-    _folder: Path = PrivateAttr(default=Path())
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self._folder
-
-    def lies_in(self, folder: Path) -> None:
-        """Set the run's folder."""
-        self._folder = folder
+    results_on: dict[str, str] = Field(
+        default={}, description="data that results are about, where the notebook ran on others"
+    )
+    folder: Path = Field(default=Path(), exclude=True, description="where the record was read")
 
     @classmethod
     def load(cls, folder: str | Path) -> "RunRecord":
-        """Read the record in a run's folder.
+        """Read the record in a run's folder, which may come from anybody.
 
         A run that its record calls running while the process that supervised it is gone is shown
         as killed; the file is left as it is.
@@ -249,37 +248,74 @@ class RunRecord(BaseModel):
         ------
         OSError
             There is no ``run.json``.
-        pydantic.ValidationError
-            It is not a record.
+        ValueError
+            It is not a record, or not that of this folder.
         """
         folder = Path(folder)
-        record = cls.model_validate_json((folder / "run.json").read_bytes())
-        record.lies_in(folder)
-        if record.status == "running" and not is_alive_since(
-            record.pid, record.host, record.started.timestamp()
-        ):
+        path = folder / "run.json"
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
+            raise ValueError(f"{path} is no regular file of at most {show_size(_MOST_BYTES)}")
+        record = cls.model_validate_json(path.read_bytes())
+        if record.id != folder.absolute().name:
+            raise ValueError(f"it is the record of {record.id!r}, not of {folder.name!r}")
+        record.folder = folder
+        if record.status == "running" and not record._is_supervised():
             message = "the process that supervised this run is gone"
-            record.status = "killed"
-            record.error = RunError(
-                type="ParentGone", message=message, cell=None, cell_source=None, traceback=""
-            )
+            record.status, record.error = "killed", RunError(type="ParentGone", message=message)
         return record
 
-    def save(self, folder: Path) -> None:
+    def save(self, durable: bool = True) -> None:
         """Write ``run.json`` at once: a reader finds the old record or the new one, never half."""
-        self.lies_in(folder)
-        write_text(folder / "run.json", self.model_dump_json(indent=1) + "\n", durable=True)
+        text = self.model_dump_json(indent=1) + "\n"
+        write_text(self.folder / "run.json", text, durable=durable)
+
+    def file(self, name: str) -> Path | None:
+        """Return a file or folder of this run's; None if it is gone, or lies elsewhere.
+
+        A record that somebody else has written may name what is not the run's.
+        """
+        path = self.folder / name
+        try:
+            inside = path.resolve(strict=True).relative_to(self.folder.resolve())
+        except (OSError, ValueError, RuntimeError):  # gone, elsewhere, links in a circle
+            return None
+        mode = path.stat().st_mode
+        ours = inside.parts and (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+        return path if ours else None
+
+    def _is_supervised(self) -> bool:
+        """Whether the process that supervises this run is still there, as far as that shows."""
+        here = (self.host, self.pid_namespace) == (platform.node(), pid_namespace())
+        if here and self.pid_namespace:
+            return is_alive_since(self.pid, self.started.timestamp())
+        # Another machine's or container's processes cannot be seen.
+        silent = (datetime.now(UTC) - (self.heartbeat or self.started)).total_seconds()
+        return silent < _SILENCE
 
 
-# Variables that change what a computation gives or where it reads; none of them is a secret.
-_TELLING = (
-    "CUDA_", "CUBLAS_", "DASK_", "GDAL_", "LANG", "LC_", "MALLOC_", "MKL_", "NUMBA_", "NUMEXPR_",
-    "OMP_", "OPENBLAS_", "PROJ_", "PYTHONHASHSEED", "PYTHONPATH", "TORCH_", "TZ", "WORKBENCH_",
-)  # fmt: skip
-_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+def pid_namespace() -> str | None:
+    """Return what tells this system's processes from those of others; None if untold."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot[:8]}-{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
+    except OSError:
+        return None
 
 
-def of(folder: Path) -> dict[str, Any]:
+# Variables that change what a computation gives or where it reads, each by its whole name: some
+# that share their prefixes hold passwords.
+_TELLING = """
+CUBLAS_WORKSPACE_CONFIG CUDA_LAUNCH_BLOCKING CUDA_VISIBLE_DEVICES DASK_NUM_WORKERS GDAL_CACHEMAX
+GDAL_DATA GDAL_DISABLE_READDIR_ON_OPEN GDAL_NUM_THREADS LANG LANGUAGE LC_ALL LC_COLLATE LC_CTYPE
+LC_NUMERIC LC_TIME MALLOC_ARENA_MAX MALLOC_TRIM_THRESHOLD_ MKL_CBWR MKL_DYNAMIC MKL_NUM_THREADS
+NUMBA_DISABLE_JIT NUMBA_NUM_THREADS NUMBA_THREADING_LAYER NUMEXPR_MAX_THREADS NUMEXPR_NUM_THREADS
+OMP_DYNAMIC OMP_NUM_THREADS OMP_SCHEDULE OPENBLAS_CORETYPE OPENBLAS_NUM_THREADS PROJ_DATA PROJ_LIB
+PROJ_NETWORK PYTHONHASHSEED PYTHONPATH PYTORCH_CUDA_ALLOC_CONF TORCH_HOME TZ WORKBENCH_DATA
+"""
+
+
+def surroundings(folder: Path) -> dict[str, Any]:
     """Return the part of a run's record that says on what it ran, for a notebook in a folder."""
     return {**_machine(), "environment": _environment(), "git": _git_state(folder)}
 
@@ -301,6 +337,7 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
+        "pid_namespace": pid_namespace(),
         "cpu_count": os.cpu_count(),
         "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "gpus": _gpus(),
@@ -308,11 +345,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in sorted(os.environ.items())
-        if name.startswith(_TELLING) and not any(word in name for word in _SECRET)
-    }
+    return {name: os.environ[name] for name in _TELLING.split() if name in os.environ}
 
 
 def _gpus() -> list[str]:

@@ -1,39 +1,44 @@
-"""The parent's side of a run's process: start it, listen, measure, stop it."""
+"""The parent's side of a run's process: start it, listen, sample its memory, stop it."""
 
 import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
 
-from workbench._unattended import RUN_ID
+from workbench._unattended import RUN_FOLDER, RUN_ID
 from workbench._units import show_size
 from workbench.batch import processes
 from workbench.batch.cgroups import Group, system_kills
-from workbench.batch.forkserver import Nursery
+from workbench.batch.forkserver import ForkServer
 from workbench.batch.run_record import (
+    BEAT_SECONDS,
     Cause,
+    Outcome,
+    RunError,
     Sample,
+    Status,
     blame_memory,
     exit_words,
     largest_sample,
-    outcome,
 )
 
 _MOST_SAMPLES = 120
 _LAST = 12
+_SAMPLE_SECONDS = 0.25
+_GRACE_SECONDS = 15.0
 
 
 class Samples:
-    """Keeps the course of a run's memory in at most 120 samples, however long it takes.
+    """The course of a run's memory in at most 120 samples, however long it takes.
 
     When there are more, each two neighbours become the larger of them, so that no peak is lost.
 
@@ -59,7 +64,8 @@ class Samples:
         sample = (round(seconds, 2), size, cell)
         self.last.append(sample)
         if size > self.peak:
-            self.peak, self.peak_cell = size, cell
+            self.peak = size
+            self.peak_cell = cell
         self._waiting.append(sample)
         if len(self._waiting) >= self._stride:
             self.kept.append(largest_sample(self._waiting))
@@ -68,10 +74,6 @@ class Samples:
             pairs = [self.kept[i : i + 2] for i in range(0, len(self.kept), 2)]
             self.kept = [largest_sample(pair) for pair in pairs]
             self._stride *= 2
-
-
-_SAMPLE = 0.25
-_GRACE = 15.0
 
 
 @dataclass(frozen=True)
@@ -83,27 +85,53 @@ class Limits:
     memory: int | None = None
 
 
-def follow(
-    nursery: Nursery,
+class Interruption(threading.Event):
+    """Set when all runs have to stop; `reason` is what their records say of it."""
+
+    reason = "stopped by Ctrl-C or a signal"
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What somebody wants to hear of a run: each cell that starts, and regularly that it lives."""
+
+    on_cell: Callable[[int], object] = _nothing
+    on_beat: Callable[[], object] = _nothing
+    interruption: Interruption = field(default_factory=Interruption)
+
+
+def supervise(
+    fork_server: ForkServer,
     job: dict[str, Any],
     folder: Path,
     limits: Limits,
-    interrupted: threading.Event,
-    on_cell: Callable[[int], object] = int,
-) -> "Child":
+    watch: Watch,
+    secrets: Mapping[str, str] | None = None,
+) -> "Supervisor":
     """Start a worker, follow it to its end, and leave no process of it."""
-    child = Child(nursery, job, folder, limits)
+    supervisor = Supervisor(fork_server, job, folder, limits, secrets or {})
     try:
-        child.supervise(interrupted, on_cell)
+        supervisor.follow(watch)
     finally:
-        child.end()
-    return child
+        supervisor.end()
+    return supervisor
 
 
-class Child:
+class Supervisor:
     """One worker process and what the parent knows of it."""
 
-    def __init__(self, nursery: Nursery, job: dict[str, Any], folder: Path, limits: Limits) -> None:
+    def __init__(
+        self,
+        fork_server: ForkServer,
+        job: dict[str, Any],
+        folder: Path,
+        limits: Limits,
+        secrets: Mapping[str, str],
+    ) -> None:
         self.job = job
         self.limits = limits
         self.seen: set[psutil.Process] = set()
@@ -111,33 +139,36 @@ class Child:
         self.system_kills = system_kills()
         self.limit_kills = 0
         self.files: list[dict[str, Any]] = []
-        self.cell: dict[str, Any] | None = None
-        self.outcome: dict[str, Any] | None = None
-        self.stopped: dict[str, Any] | None = None
+        self.results_on: dict[str, str] = {}
+        self.outcome: Outcome | None = None
+        self.stopped: Outcome | None = None
+        self._cell: dict[str, Any] = {}
         self._events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self._sampled = self._stop_sent = 0.0
+        self._sampled = self._beaten = self._stop_sent = 0.0
         with (folder / "log.txt").open("ab") as log:
-            self.process = nursery.fork(folder, _environment(job["id"]), log.fileno())
+            environment = {**_environment(job["id"], folder), **secrets}
+            self.process = fork_server.fork(folder, environment, log.fileno())
         self.group = limits.memory and Group.create(job["id"], limits.memory, self.process.pid)
         self._began = time.monotonic()
         self._send(job)
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def supervise(self, interrupted: threading.Event, on_cell: Callable[[int], object]) -> None:
+    def follow(self, watch: Watch) -> None:
         """Follow the worker to its end, or stop it at a limit or an interruption."""
         timeout = self.limits.timeout
         deadline = self._began + (timeout or float("inf"))
         while (event := self._next_event()) is not None:
             if event.get("event") == "cell":
-                self.cell = event
-                on_cell(event["index"])
+                self._cell = event
+                watch.on_cell(event["index"])
             elif event.get("event") == "outcome":
-                self.outcome = {"status": event["status"], "error": event["error"]}
-                self.files = event.get("files", [])
-            if interrupted.is_set():
-                self._stop(
-                    "interrupted", "Interrupted", "stopped by Ctrl-C or a signal", "interruption"
-                )
+                self._take_outcome(event)
+            if time.monotonic() - self._beaten > BEAT_SECONDS:
+                watch.on_beat()
+                self._beaten = time.monotonic()
+            if watch.interruption.is_set():
+                reason = watch.interruption.reason
+                self._stop("interrupted", "Interrupted", reason, "interruption")
             elif time.monotonic() > deadline and not self.outcome:
                 message = f"the run took longer than {timeout:g} s"
                 self._stop("timed-out", "RunTimeout", message, "timeout")
@@ -154,35 +185,54 @@ class Child:
         self.system_kills = system_kills() - self.system_kills
         if self.group:
             kills = self.group.kills
-            self.limit_kills, self.system_kills = (kills, 0) if self.group.full else (0, kills)
+            self.limit_kills = kills if self.group.full else 0
+            self.system_kills = kills - self.limit_kills
             self.group.remove()
 
-    def verdict(self, log: Path) -> dict[str, Any]:
+    def final_outcome(self, log: Path) -> Outcome:
         """Return how the run ended: as the worker said or, where it could not, as is known."""
-        found = self.outcome or self._from_exit(log)
-        return blame_memory(found, self.limits.memory, self.limit_kills, self.system_kills)
+        outcome = self.outcome or self._from_exit(log)
+        return blame_memory(outcome, self.limits.memory, self.limit_kills, self.system_kills)
 
-    def _from_exit(self, log: Path) -> dict[str, Any]:
+    def _take_outcome(self, event: dict[str, Any]) -> None:
+        error = RunError(**event["error"]) if event["error"] else None
+        self.outcome = Outcome(event["status"], error, event["note"])
+        self.files = event.get("files", [])
+        self.results_on = event.get("results_on", {})
+
+    def _from_exit(self, log: Path) -> Outcome:
         """Return the outcome of a worker that could not say it."""
         if self.stopped:
-            kind, message, cause = self.stopped["reason"]
-            return outcome(self.stopped["status"], kind, message, cause, cell=self.cell)
+            return self.stopped
         code = self.process.returncode
         if code is None or code < 0:
             words, cause = exit_words(code)
             name = words.split()[-1] if code else "WorkerLost"
-            return outcome("killed", name, f"the run's process {words}", cause, cell=self.cell)
+            return self._outcome("killed", name, f"the run's process {words}", cause)
         tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
         message = f"the worker ended with {code}"
-        return outcome("failed", "WorkerError", message, "system", tail, self.cell)
+        return self._outcome("failed", "WorkerError", message, "system", tail)
 
-    def _stop(self, status: str, kind: str, message: str, cause: Cause) -> None:
+    def _outcome(
+        self, status: Status, kind: str, message: str, cause: Cause, text: str = ""
+    ) -> Outcome:
+        error = RunError(
+            type=kind,
+            message=message,
+            cause=cause,
+            cell=self._cell.get("index"),
+            cell_source=self._cell.get("source"),
+            traceback=text,
+        )
+        return Outcome(status, error)
+
+    def _stop(self, status: Status, kind: str, message: str, cause: Cause) -> None:
         """Ask the worker to kill its kernel and save what there is; kill it if that takes long."""
         if not self.stopped:
-            self.stopped = {"status": status, "reason": (kind, message, cause)}
+            self.stopped = self._outcome(status, kind, message, cause)
             self._stop_sent = time.monotonic()
-            self._send(self.stopped)
-        elif time.monotonic() - self._stop_sent > _GRACE:
+            self._send({"status": status, "type": kind, "message": message, "cause": cause})
+        elif time.monotonic() - self._stop_sent > _GRACE_SECONDS:
             self.process.kill()
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -197,22 +247,21 @@ class Child:
         self._events.put(None)
 
     def _next_event(self) -> dict[str, Any] | None:
-        """Wait a moment for an event, and measure; empty when there was none, None at the end."""
-        if time.monotonic() - self._sampled >= _SAMPLE:
-            self._measure()
+        """Wait a moment for an event, and sample; empty when there was none, None at the end."""
+        if time.monotonic() - self._sampled >= _SAMPLE_SECONDS:
+            self._sample()
             self._sampled = time.monotonic()
         try:
-            return self._events.get(timeout=_SAMPLE)
+            return self._events.get(timeout=_SAMPLE_SECONDS)
         except Empty:
             return {}
 
-    def _measure(self) -> None:
+    def _sample(self) -> None:
         """Sample the memory; without a control group, hold the run to its limit ourselves."""
         alive = processes.tree(self.process.pid)
         self.seen |= alive
         size = processes.resident_bytes(alive)
-        cell = self.cell["index"] if self.cell else None
-        self.memory.add(time.monotonic() - self._began, size, cell)
+        self.memory.add(time.monotonic() - self._began, size, self._cell.get("index"))
         limit = self.limits.memory
         if self.group or not limit or size <= limit or self.outcome:
             return
@@ -221,11 +270,12 @@ class Child:
             self._stop("killed", "MemoryLimit", message, "memory limit")
 
 
-def _environment(run_id: str) -> dict[str, str]:
+def _environment(run_id: str, folder: Path) -> dict[str, str]:
     """Return the worker's environment; relative paths in it are seen from the run's folder."""
     environment = {
         **os.environ,
         RUN_ID: run_id,
+        RUN_FOLDER: str(folder.absolute()),
         "PYTHONUNBUFFERED": "1",
         # the kernel of this environment, not of one that the user has installed for himself
         "JUPYTER_PREFER_ENV_PATH": "1",

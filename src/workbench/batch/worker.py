@@ -1,14 +1,11 @@
-"""The process of one run, forked off the `nursery` when `supervise` asks for it.
+"""The process of one run, forked off the fork server when the supervisor asks for it.
 
 The first line on stdin is the job. What follows is either a line that says why to stop, or the
 end of stdin, which means that the parent is gone. Events go to stdout as JSON lines: ``cell`` when
 a cell starts, ``outcome`` when the notebook has ended. What the kernel and the libraries print
 goes to stderr, which is the run's ``log.txt``.
-
-What a cell printed, kept to a size that a notebook can be opened with.
 """
 
-import ast
 import json
 import logging
 import math
@@ -18,16 +15,18 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
+from workbench._unattended import SECRET_PREFIX
 from workbench.batch import html_page, notebook, processes
 from workbench.batch.alt_text import add_alternatives
-from workbench.batch.results import collect, collect_files
-from workbench.batch.run_record import exit_words, failure
-from workbench.batch.widgets import leave_pictures
+from workbench.batch.parameters import MASK
+from workbench.batch.results import collect, collect_data, collect_files
+from workbench.batch.run_record import Cause, Outcome, RunError, Status, exit_words, failure
 
 MOST = 200_000
 _KEPT_HEAD = 100_000
@@ -94,12 +93,14 @@ def _shortened(text: str, file: Path) -> str:
 _log = logging.getLogger("workbench.batch")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Figures say in words what they show, from which their alternative texts are made.
-_KERNEL = [
+_IPYKERNEL = [
     "--IPKernelApp.log_level=ERROR",
     "--IPKernelApp.extra_extensions=workbench.batch.alt_text",
 ]
 _TAIL = 4000
 _HEAD = 400
+# A kernel may take long to hand over all that a cell has printed.
+_OUTPUT_SECONDS = 300
 
 
 class StopError(Exception):
@@ -107,100 +108,145 @@ class StopError(Exception):
 
 
 class Worker:
-    """Executes one job and tells the parent about it."""
+    """Executes one notebook and tells the parent about it."""
 
     def __init__(self) -> None:
         # The channel to the parent is a descriptor that no child inherits; prints go to the log.
         self.channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
         self.job = json.loads(sys.stdin.readline())
-        self.path = Path(self.job["file"])
-        self.original = self.path.read_text(encoding="utf-8")
-        self.cell: tuple[int, str] | None = None
+        self.path = Path(self.job["file"]).absolute()
+        self.original = self.path.read_text(encoding="utf-8", errors="surrogatepass")
+        self.secrets = [v for n, v in os.environ.items() if n.startswith(SECRET_PREFIX)]
+        self.cell: int | None = None
+        self.source: str | None = None
         self.stop: dict[str, Any] | None = None
         self.executed = threading.Event()
 
     def run(self) -> None:
         """Execute the notebook, or take a dead worker's outcome, and leave all files."""
         threading.Thread(target=self.heed_parent, daemon=True).start()
-        outcome = self.job["outcome"] or self.execute()
+        outcome = self.known_outcome() or self.execute()
         self.executed.set()
         try:
-            document = self.save(outcome["error"])
+            document = self.save(outcome.error)
         except OSError as error:  # the disk is full; that must not hide how the notebook ended
-            self.tell("outcome", **(outcome if outcome["error"] else failure(error)))
+            self.tell_outcome(outcome if outcome.error else failure(error))
             raise
-        self.tell("outcome", **outcome, files=collect_files(document.cells))
-        html = html_page.to_html(document, self.path.stem)
+        files, data = collect_files(document.cells), collect_data(document.cells)
+        self.tell_outcome(outcome, files=files, results_on=data)
+        html = html_page.to_html(document, self.path.stem, self.job["images"])
         notebook.write_text(self.path.with_suffix(".html"), html)
 
-    def execute(self) -> dict[str, Any]:
-        """Run the notebook by papermill; the outcome is a status and an error."""
+    def known_outcome(self) -> Outcome | None:
+        """Return the outcome that the parent knows already."""
+        told = self.job["outcome"]
+        if told is None:
+            return None
+        error = RunError(**told["error"]) if told["error"] else None
+        return Outcome(told["status"], error, told["note"])
+
+    def execute(self) -> Outcome:
+        """Run the notebook by papermill's engine."""
         try:
-            papermill = _papermill()
+            engines = _papermill()
             kernel = need("workbench.batch.kernel", extra="batch")
-            # papermill takes braces in a path for a template
-            file = str(self.path).replace("{", "{{").replace("}", "}}")
+            specs = need("jupyter_client.kernelspec", extra="batch").KernelSpecManager()
+            is_ipykernel = any(
+                "ipykernel" in a for a in specs.get_kernel_spec(self.job["kernel"]).argv
+            )
+            document = need("nbformat", extra="batch").reads(self.original, as_version=4)
+            document.metadata["papermill"] = {}
             timeout = self.job["cell_timeout"]
-            papermill.execute_notebook(
-                file,
-                file,
-                ast.literal_eval(self.job["parameters"]),
-                kernel_name="python3",
-                language="python",
+            document = engines.papermill_engines.execute_notebook_with_engine(
+                None,
+                document,
+                kernel_name=self.job["kernel"],
+                output_path=str(self.path),
                 progress_bar=False,
                 autosave_cell_every=5,
                 execution_timeout=math.ceil(timeout) if timeout else None,
+                iopub_timeout=_OUTPUT_SECONDS,
                 coalesce_streams=True,
                 on_cell_start=self.on_cell_start,
                 on_cell_executed=self.on_cell_executed,
                 kernel_manager_class=kernel.Kernel,
-                extra_arguments=[*_KERNEL],
+                extra_arguments=[*_IPYKERNEL] if is_ipykernel else [],
+                resources={"metadata": {"path": self.job["cwd"]}},
             )
         except BaseException as error:  # whatever it is, the record has to name it
             return self.explain(error)
-        return {"status": "succeeded", "error": None}
+        return self.result(document)
+
+    def result(self, document: Any) -> Outcome:
+        """Return how a notebook ended whose kernel lives; a cell may be tagged to raise."""
+        for index, cell in enumerate(document.cells):
+            if cell.metadata.get("papermill", {}).get("exception") is True:
+                raised = [o for o in cell.get("outputs", []) if o.output_type == "error"]
+                kind, said = (raised[-1].ename, raised[-1].evalue) if raised else ("Error", "")
+                if kind == "SystemExit" and said in ("", "0", "None"):
+                    return Outcome("succeeded", note=self.ended_early(index))
+                lines = raised[-1].traceback if raised else []
+                return self.outcome("failed", kind, said, "code", lines, index, cell.source)
+        return Outcome("succeeded")
+
+    def ended_early(self, index: int) -> str:
+        """Say that a notebook ended itself in a cell, and what did not run therefore."""
+        place, left = self.job["origins"][index], len(self.job["origins"]) - index - 1
+        return f"ended early in cells[{place}]: {left} cell{'' if left == 1 else 's'} did not run"
 
     def on_cell_start(self, cell: Any, cell_index: int) -> None:
         """Tell the parent which cell starts."""
         if self.stop:
             raise StopError
-        self.cell = cell_index, cell.source
+        self.cell = cell_index
+        self.source = cell.source
         self.tell("cell", index=cell_index, source=cell.source[:_HEAD])
 
     def on_cell_executed(self, cell: Any, cell_index: int, **_: Any) -> None:
         """Shorten what a cell printed before the notebook is saved again and again."""
+        cell["outputs"] = self.masked(cell.get("outputs", []))
         clip(cell, cell_index)
 
-    def explain(self, error: BaseException) -> dict[str, Any]:
-        """Return the outcome that an exception of papermill stands for."""
-        name = type(error).__name__
-        index, source = self.cell or (None, None)
-        kind, message, lines = name, str(error).strip(), traceback.format_exception(error)
-        status, cause = "failed", "system"
+    def explain(self, error: BaseException) -> Outcome:
+        """Return the outcome that an exception of papermill's engine stands for."""
+        kind, message = type(error).__name__, str(error).strip()
+        lines = traceback.format_exception(error)
         if self.stop:
-            status, (kind, message, cause), lines = self.stop["status"], self.stop["reason"], []
-        elif name == "PapermillExecutionError":
-            index, source = error.cell_index, error.source  # type: ignore[attr-defined]
-            kind, message, lines = error.ename, error.evalue, error.traceback  # type: ignore[attr-defined]
-            cause = "code"
-        elif name == "DeadKernelError" or "Kernel died" in message:  # the latter: as it started
+            told = self.stop
+            return self.outcome(told["status"], told["type"], told["message"], told["cause"])
+        if kind == "DeadKernelError" or "Kernel died" in message:  # the latter: as it started
             words, cause = exit_words(self.kernel_exit())
-            status, kind, message, lines = "killed", "DeadKernelError", f"the kernel {words}", []
-        elif name == "CellTimeoutError":
-            status, cause, lines = "timed-out", "timeout", []
-            message = f"the cell took longer than {self.job['cell_timeout']:g} s"
-        return {
-            "status": status,
-            "error": {
-                "type": kind,
-                "message": _COLOURS.sub("", message)[:_TAIL],
-                "cause": cause,
-                "cell": index,
-                "cell_source": source and source[:_HEAD],
-                "traceback": _COLOURS.sub("", "\n".join(lines))[-_TAIL:],
-            },
-        }
+            return self.outcome("killed", "DeadKernelError", f"the kernel {words}", cause)
+        if kind == "CellTimeoutError":
+            if self.job["cell_timeout"] and "IOPub" not in message:
+                words = f"the cell took longer than {self.job['cell_timeout']:g} s"
+                return self.outcome("timed-out", kind, words, "timeout")
+            words = f"the cell's outputs had not all come {_OUTPUT_SECONDS} s after it had ended"
+            return self.outcome("failed", "OutputTimeout", words, "system", lines)
+        return self.outcome("failed", kind, message, "system", lines)
+
+    def outcome(
+        self,
+        status: Status,
+        kind: str,
+        message: str,
+        cause: Cause,
+        lines: Sequence[str] = (),
+        cell: int | None = None,
+        source: str | None = None,
+    ) -> Outcome:
+        """Return an outcome with an error in a cell, by default the one that ran last."""
+        source = source or self.source
+        error = RunError(
+            type=kind,
+            message=self.masked(_COLOURS.sub("", message)[:_TAIL]),
+            cause=cause,
+            cell=self.cell if cell is None else cell,
+            cell_source=source and source[:_HEAD],
+            traceback=self.masked(_COLOURS.sub("", "\n".join(lines))[-_TAIL:]),
+        )
+        return Outcome(status, error)
 
     @staticmethod
     def kernel_exit() -> int | None:
@@ -208,7 +254,7 @@ class Worker:
         known = sys.modules.get("workbench.batch.kernel")
         return known.Kernel.exit_code if known else None
 
-    def save(self, error: dict[str, Any] | None) -> Any:
+    def save(self, error: RunError | None) -> Any:
         """Correct the executed notebook, collect its results, and return it."""
         nbformat = need("nbformat", extra="batch")
         try:
@@ -216,18 +262,36 @@ class Worker:
         except ValueError:  # cut off while it was written: a full disk, a kill
             self.path.unlink()  # gives back its space
             document = nbformat.reads(self.original, as_version=4)
-        notebook.correct(document, error)
-        for adorn in (leave_pictures, add_alternatives):
-            try:
-                adorn(document)
-            except Exception:  # a widget of a kind unseen so far is no failure of the run
-                _log.exception("%s left something out", adorn.__name__)
+        correct(document, error)
+        try:
+            add_alternatives(document)
+        except Exception:  # an output of a kind unseen so far is no failure of the run
+            _log.exception("pictures are left without a text")
         for index, cell in enumerate(document.cells):
             clip(cell, index)  # that of a cell which did not end
+        document.cells = self.masked(document.cells)
         notebook.write_text(self.path, nbformat.writes(document) + "\n")
         results = json.dumps(collect(document.cells), indent=1, allow_nan=False)
-        notebook.write_text(Path("results.json"), results + "\n")
+        notebook.write_text(self.path.with_name("results.json"), results + "\n")
         return document
+
+    def masked(self, value: Any) -> Any:
+        """Return texts, or anything that holds texts, without the secrets of the run."""
+        if not self.secrets:
+            return value
+        if isinstance(value, str):
+            for secret in self.secrets:
+                value = value.replace(secret, MASK)
+        elif isinstance(value, list):
+            value = [self.masked(item) for item in value]
+        elif isinstance(value, dict):
+            value = type(value)({key: self.masked(item) for key, item in value.items()})
+        return value
+
+    def tell_outcome(self, outcome: Outcome, **more: Any) -> None:
+        """Send how the notebook ended."""
+        error = outcome.error.model_dump() if outcome.error else None
+        self.tell("outcome", status=outcome.status, error=error, note=outcome.note, **more)
 
     def tell(self, event: str, **what: Any) -> None:
         """Send an event to the parent."""
@@ -247,6 +311,38 @@ class Worker:
             time.sleep(0.1)
 
 
+def correct(document: Any, error: RunError | None) -> None:
+    """Make the metadata of a notebook that papermill executed true.
+
+    When the kernel dies or a cell times out, papermill saves the notebook as if the cell, and
+    every cell after it, had completed.
+
+    Parameters
+    ----------
+    document
+        The executed notebook, changed in place.
+    error
+        Why the run did not succeed; its cell is that of the executed notebook.
+    """
+    document.metadata.get("kernelspec", {}).pop("path", None)
+    for cell in document.cells:
+        if cell.metadata.get("papermill", {}).get("start_time") is None:
+            cell.metadata.setdefault("papermill", {})["status"] = "pending"
+    if error is None:
+        return
+    document.metadata.setdefault("papermill", {})["exception"] = True
+    if error.cell is None or error.cell >= len(document.cells):
+        return
+    cell = document.cells[error.cell]
+    cell.metadata.setdefault("papermill", {}).update(exception=True, status="failed")
+    if cell.cell_type == "code" and error.type not in [o.get("ename") for o in cell.outputs]:
+        new_output = need("nbformat", extra="batch").v4.new_output
+        text = f"{error.type}: {error.message}"
+        cell.outputs.append(
+            new_output("error", ename=error.type, evalue=error.message, traceback=[text])
+        )
+
+
 def warm_up() -> None:
     """Import and prepare, without a thread or a socket, what every worker uses."""
     _papermill()
@@ -254,24 +350,15 @@ def warm_up() -> None:
     # It looks through the entry points of all that is installed.
     need("jupyter_client.provisioning.factory", extra="batch").KernelProvisionerFactory.instance()
     nbformat = need("nbformat", extra="batch")
-    html_page.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "")
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    html_page.to_html(page, "", ".")
 
 
 @cache
 def _papermill() -> Any:
-    """Import papermill, so that it injects any literal as it is."""
+    """Import papermill's engines."""
     # jsonschema uses this package, if there is one, to check addresses that no notebook holds;
     # its import builds a grammar for 1.7 s.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    papermill = need("papermill", extra="batch")
-    translators = need("papermill.translators", extra="batch")
-
-    class Literals(translators.PythonTranslator):  # type: ignore[misc, name-defined]
-        """Writes `(3, 4)` as a tuple, where papermill's own makes a string of it."""
-
-        translate = repr
-
-    # It warns of parameters that its own, cruder reading of the cell did not find.
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    translators.papermill_translators.register("python3", Literals)
-    return papermill
+    return need("papermill.engines", extra="batch")

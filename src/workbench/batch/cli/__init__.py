@@ -2,8 +2,9 @@
 
 import typer
 
-from workbench.batch.cli.provenance import compare, export, lineage, pipeline, rerun, verify
-from workbench.batch.cli.run import new, run, runs, schema
+from workbench.batch.cli.provenance import compare, lineage, pipeline, rerun, verify
+from workbench.batch.cli.run import new, run
+from workbench.batch.cli.runs import runs
 
 app = typer.Typer(
     help="Run notebooks unattended and look at what came out.",
@@ -12,7 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich alone would double the time of --help
     pretty_exceptions_enable=False,
 )
-for command in (run, pipeline, runs, compare, lineage, verify, rerun, export, schema, new):
+for command in (run, pipeline, runs, compare, lineage, verify, rerun, new):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Options and errors that the commands share."""
 
 import logging
 import signal
@@ -13,51 +13,44 @@ import typer
 from workbench._extras import MissingExtraError
 
 if TYPE_CHECKING:
-    from workbench.batch.runs import Summary
+    from workbench.batch.run_record import RunRecord
 
 Out = Annotated[Path, typer.Option(help="The folder of runs.")]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter."),
 ]
+Run = Annotated[str, typer.Argument(metavar="RUN", help='An id, its beginning or end, or "last".')]
 
 
 def named_values(texts: list[str]) -> dict[str, Any]:
-    """Read ``name=value`` texts; the values are still to be read as their parameters' types."""
-    from workbench.batch.jobs import read_values
+    """Read ``name=value`` texts; a name that comes again is swept over its values.
 
-    given: dict[str, Any] = {}
+    The values are still to be read as their parameters' types.
+    """
+    from workbench.batch.parameters import CommandLine, Sweep
+
+    given: dict[str, list[CommandLine]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             refuse(f"-p takes name=value, got {text!r}")
-        if name in given:
-            refuse(f"parameter {name!r} is set twice")
-        given[name] = read_values(value)
-    return given
+        given.setdefault(name, []).append(CommandLine(value))
+    return {name: Sweep(vs) if len(vs) > 1 else vs[0] for name, vs in given.items()}
 
 
-def run_folder(out: Path, name: str) -> Path:
-    """Return the folder of a run that the user named."""
-    from workbench.batch.runs import find_run
+def line(run: "RunRecord") -> str:
+    """Return a run as a line of a list, with a second one for an error or a note."""
+    from workbench._units import show_seconds, show_size
 
-    try:
-        return find_run(out, name)
-    except LookupError as error:
-        refuse(str(error))
-
-
-def line(run: "Summary") -> str:
-    """Return a run as a line of a list, with a second one for an error."""
-    from workbench._units import duration, megabytes
-
-    time, memory = duration(run.seconds), megabytes(run.peak_memory_bytes)
+    time, memory = show_seconds(run.seconds), show_size(run.peak_memory_bytes)
     text = f"{run.status:<11} {time:>12} {memory:>10}  {run.notebook}  {run.id}"
     if run.error:
-        at = "" if run.cell is None else f" in cells[{run.cell}]"
-        by = f" ({run.cause})" if run.cause and run.cause not in ("code", "unknown") else ""
-        text += f"\n    {run.error}{at}{by}"
-    return text
+        message = run.error.message.partition("\n")[0]
+        at = "" if run.error.cell is None else f" in cells[{run.error.cell}]"
+        by = "" if run.error.cause in ("code", "unknown") else f" ({run.error.cause})"
+        text += f"\n    {run.error.type}: {message}{at}{by}"
+    return text + (f"\n    {run.note}" if run.note else "")
 
 
 def refuse(*problems: str) -> NoReturn:
@@ -68,12 +61,42 @@ def refuse(*problems: str) -> NoReturn:
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turn errors that the user can do something about into words."""
+def exit_on_error(out: Path | None = None, report: Path | None = None) -> Iterator[None]:
+    """Turn what keeps a command from its work, or stops it, into words and an exit code.
+
+    With the folder of runs `out` the runs that were started are listed after an interruption.
+    """
     try:
         yield
+    except KeyboardInterrupt as stop:
+        if out:
+            conclude(out, getattr(stop, "records", []), report)
+        raise typer.Exit(130) from None
     except (LookupError, ValueError, OSError, MissingExtraError) as error:
+        if out and (records := getattr(error, "records", None)) is not None:
+            conclude(out, records, report)
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
         refuse(*getattr(error, "problems", [str(error)]))
+
+
+def conclude(out: Path, records: "list[RunRecord]", report: Path | None = None) -> None:
+    """Say how each run ended, and write the list of all runs and the report."""
+    for record in records:
+        typer.echo(line(record))
+    write_pages(out, records, report)
+
+
+def write_pages(out: Path, records: "list[RunRecord]", report: Path | None = None) -> None:
+    """Write the list of all runs, these on top, and the report on these."""
+    from workbench.batch.report import write_index, write_report
+
+    try:
+        typer.echo(f"Runs: {write_index(out, {record.id for record in records})}")
+        if report and records:
+            typer.echo(f"Report: {write_report(records, report)}")
+    except OSError as error:
+        typer.echo(f"error: the report cannot be written: {error}", err=True)
 
 
 def log_to_stderr() -> None:

@@ -1,9 +1,4 @@
-"""``workbench compare``.
-
-``workbench lineage``, ``verify``, ``rerun`` and ``export``.
-
-``workbench pipeline``.
-"""
+"""``workbench compare``, ``lineage``, ``verify``, ``rerun`` and ``pipeline``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +7,17 @@ import typer
 
 from workbench.batch.cli.common import (
     Out,
+    Parameters,
+    Run,
+    exit_on_error,
     log_to_stderr,
     named_values,
     refuse,
-    refusing,
-    run_folder,
     stop_on_signals,
+    write_pages,
 )
-from workbench.batch.cli.run import Refusing
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.batch.run_record import RunRecord
 
 
@@ -36,69 +30,43 @@ def compare(
         str | None, typer.Option(metavar="GROUP", help="A sweep; by default the latest.")
     ] = None,
     to: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Write it: .csv, .parquet, .html, .png or .svg."),
-    ] = None,
-    result: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Draw this; by default all numbers.")
+        list[Path] | None, typer.Option(metavar="FILE", help="Write it: .csv or .html.")
     ] = None,
 ) -> None:
     """Put the recorded results of a sweep, or of named runs, beside one another."""
-    from workbench.batch.provenance import compare as comparing
+    from workbench.batch.provenance.compare import compare as table_of
+    from workbench.batch.provenance.compare import write_table
+    from workbench.batch.runs import find_run
 
-    ids = [run_folder(out, run).name for run in runs] if runs else None
-    with refusing():
-        table = comparing.compare(out, group=group, ids=ids)
+    with exit_on_error():
+        ids = [find_run(out, run).name for run in runs] if runs else None
+        table = table_of(out, group=group, ids=ids)
         for path in to or []:
-            _write(table, path, result)
-    typer.echo(table.reset_index(drop=True).to_string(index=False, na_rep="-"))
-
-
-def _write(table: "pd.DataFrame", path: Path, results: list[str] | None) -> None:
-    """Write a table or its figure, by the file's suffix."""
-    from workbench.batch.provenance.compare import draw, page
-
-    match path.suffix:
-        case ".csv":
-            table.to_csv(path)
-        case ".parquet":
-            table.to_parquet(path)
-        case ".html":
-            path.write_text(page(table, results), encoding="utf-8")
-        case ".png" | ".svg" | ".pdf":
-            draw(table, results).savefig(path, dpi=130)
-        case _:
-            raise ValueError(f"{path}: known are .csv, .parquet, .html, .png, .svg and .pdf")
-
-
-Run = Annotated[str, typer.Argument(metavar="RUN", help='An id, its beginning or end, or "last".')]
+            write_table(table, path)
+        typer.echo(table.reset_index(drop=True).to_string(index=False, na_rep="-"))
 
 
 def lineage(
     run: Run,
     out: Out = Path("runs"),
-    figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
-    ] = None,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="As a flow chart in Mermaid's language.")
+    ] = False,
 ) -> None:
     """Show where a run's results came from."""
     from workbench.batch.provenance.lineage import trace
 
-    with refusing():
-        found = trace(run_folder(out, run))
-        typer.echo(found.text())
-        if figure:
-            from workbench.batch.provenance.lineage import save_figure
-
-            save_figure(found, figure)
+    with exit_on_error():
+        found = trace(run, out)
+        typer.echo(found.mermaid() if mermaid else found.text())
 
 
 def verify(run: Run, out: Out = Path("runs")) -> None:
     """Hash a run's files anew. The exit code is 0 if all are what they were, 1 if not."""
-    from workbench.batch.provenance.lineage import verify as check
+    from workbench.batch.provenance.lineage import verify as checks_of
 
-    with refusing():
-        checked = check(run_folder(out, run))
+    with exit_on_error():
+        checked = checks_of(run, out)
     for file in checked:
         typer.echo(f"{file.state:<8} {file.role:<9} {file.path}")
     raise typer.Exit(any(file.state != "same" for file in checked))
@@ -107,22 +75,31 @@ def verify(run: Run, out: Out = Path("runs")) -> None:
 def rerun(
     run: Run,
     out: Out = Path("runs"),
+    parameter: Parameters = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(metavar="[NAME=]SHARE", help="Of a result's scale; 0.01 by default."),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Run the notebook even if it has changed since.")
+    ] = False,
 ) -> None:
-    """Repeat a run and compare what it records. The exit code is 0 if that agrees, 1 if not."""
+    """Repeat a run and compare what it records. The exit code is 0 if that agrees, 1 if not.
+
+    A secret, which no record keeps, is given anew by -p.
+    """
+    from workbench.batch.provenance.compare import changed_notebook
     from workbench.batch.provenance.compare import rerun as repeat
+    from workbench.batch.runs import find_run
 
     log_to_stderr()
     stop_on_signals()
     tolerances = _tolerances(tolerance or [])
-    try:
-        with refusing():
-            before, after = repeat(run_folder(out, run))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    with exit_on_error(out):
+        folder = find_run(out, run)
+        if (changed := changed_notebook(folder)) and not yes:
+            typer.confirm(f"{changed}: run it all the same?", abort=True)
+        before, after = repeat(folder, parameters=named_values(parameter or []))
     raise typer.Exit(not _agree(before, after, tolerances))
 
 
@@ -143,19 +120,6 @@ def _agree(before: "RunRecord", after: "RunRecord", tolerances: dict[str, float]
     verdict = "agrees" if agrees else "does not agree"
     typer.echo(f"{after.id} {verdict} with {before.id}: {before.status}, now {after.status}")
     return agrees
-
-
-def export(
-    run: Run,
-    to: Annotated[Path, typer.Argument(metavar="TO", help="A new folder, or FILE.zip.")],
-    out: Out = Path("runs"),
-    inputs: Annotated[bool, typer.Option(help="Copy the files that the run read.")] = True,
-) -> None:
-    """Write a run as an RO-Crate (Process Run profile)."""
-    from workbench.batch.crate import export_crate
-
-    with refusing():
-        typer.echo(export_crate(run_folder(out, run), to, copy_inputs=inputs))
 
 
 def _tolerances(texts: list[str]) -> dict[str, float]:
@@ -188,18 +152,15 @@ def pipeline(
     """
     log_to_stderr()
     stop_on_signals()
-    with Refusing(out):
-        from workbench.batch.provenance.pipeline import run_pipeline
+    from workbench.batch.provenance.pipeline import run_pipeline
 
+    with exit_on_error(out):
         given = _by_stage(parameter or [])
         results = run_pipeline(file, out=out, n_jobs=jobs, force=force or (), parameters=given)
     width = max(len(result.stage) for result in results)
     for result in results:
         typer.echo(f"{result.stage:<{width}}  {result.state:<10}  {result.why}")
-    from workbench.batch.report import write_index
-
-    current = {r.record.id for r in results if r.record and r.state != "up to date"}
-    typer.echo(f"Runs: {write_index(out, current)}")
+    write_pages(out, [r.record for r in results if r.record and r.state != "up to date"])
     raise typer.Exit(any(r.state not in ("ran", "up to date") for r in results))
 
 

@@ -1,12 +1,7 @@
-"""The recorded results of runs beside one another: a table, and small multiples over a sweep.
+"""Recorded results beside one another: a table of runs, and a run against its repetition."""
 
-Repeat a run, and compare what it recorded with what it had recorded before.
-"""
-
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from workbench.batch.jobs import Job
+from workbench.batch.notebook import JobError, write_text
+from workbench.batch.report import ensure_ours
+from workbench.batch.results import size_and_sha256
 from workbench.batch.run import run_many
 from workbench.batch.run_record import RunRecord
-from workbench.batch.runs import find_run, leaves, read_runs, results_of, summaries
+from workbench.batch.runs import find_run, leaves, read_runs, results_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-
-    from workbench.batch.run_record import RunRecord
 
 TOLERANCE = 0.01
 
@@ -37,8 +32,19 @@ class Difference:
     after: Any
 
 
-def rerun(run: str | Path, out: str | Path = "runs") -> tuple[RunRecord, RunRecord]:
+def rerun(
+    run: str | Path, out: str | Path = "runs", *, parameters: Mapping[str, Any] | None = None
+) -> tuple[RunRecord, RunRecord]:
     """Repeat a run with its notebook as it is now, its parameters and its limits.
+
+    Parameters
+    ----------
+    run
+        The run's folder, its id or a part of it, or ``"last"``.
+    out
+        The folder of runs.
+    parameters
+        Values in place of the run's: secrets, which no record keeps.
 
     Returns
     -------
@@ -53,18 +59,30 @@ def rerun(run: str | Path, out: str | Path = "runs") -> tuple[RunRecord, RunReco
         The notebook no longer takes these parameters, or is gone.
     """
     before = RunRecord.load(find_run(out, str(run)))
-    parameters = json.loads((before.folder / "run.json").read_bytes())["parameters"]
-    job = Job(before.notebook, parameters, parent=before.id)
+    chosen = {**before.parameters, **(parameters or {})}
+    job = Job(before.notebook, chosen, before.id, before.kernel, before.cwd)
     (after,) = run_many([job], out=before.folder.parent, **_limits(before))
     return before, after
 
 
+def changed_notebook(folder: Path) -> str | None:
+    """Say in words if the notebook that a record names is another one now; None if not."""
+    record = RunRecord.load(folder)
+    try:
+        same = size_and_sha256(Path(record.notebook))[1] == record.notebook_sha256
+    except OSError as error:
+        raise JobError([f"{record.notebook}: {error.strerror}"]) from error
+    return None if same else f"{record.notebook} is not the notebook that ran as {record.id}"
+
+
 def _limits(record: RunRecord) -> dict[str, Any]:
     """Return what a run might take, as its configuration says; of an older run its memory."""
+    names = {"timeout", "cell_timeout", "memory"}
     try:
-        content = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
-        return dict(content["limits"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        path = record.file("config.yaml")
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+        return {name: value for name, value in content["limits"].items() if name in names}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return {"memory": record.memory.limit_bytes}
 
 
@@ -117,9 +135,6 @@ def _agree(one: Any, other: Any, tolerance: float) -> bool:
     return bool(abs(one - other) <= tolerance * scale)
 
 
-_MOST_LINES = 8
-
-
 def compare(
     out: str | Path = "runs", *, group: str | None = None, ids: Iterable[str] | None = None
 ) -> "pd.DataFrame":
@@ -149,10 +164,13 @@ def compare(
     import pandas as pd
 
     if ids is None:
-        sweeps = (s.group for s in summaries(out) if s.group and "/" not in s.group)
+        records = read_runs(out)
+        sweeps = (r.group for r in records if r.group and "/" not in r.group)
         group = group or next(sweeps, None)  # a pipeline's stage has a slash in its group
-        ids = [s.id for s in summaries(out) if group and s.group == group]
-    records = read_runs(out, ids)[::-1]
+        records = [r for r in records if group and r.group == group]
+    else:
+        records = read_runs(out, ids)
+    records = records[::-1]
     if not records:
         raise LookupError(f"no group of runs in {out}" + (f" is called {group}" if group else ""))
     swept = _differing(records)
@@ -163,95 +181,35 @@ def compare(
     return table
 
 
-def draw(table: "pd.DataFrame", results: Sequence[str] | None = None) -> "Figure":
-    """Return small multiples: a panel for each result, over the first swept parameter.
-
-    Each other swept parameter makes a line of its own for each of its values; the dots are runs,
-    the line goes through their means.
-
-    Parameters
-    ----------
-    table
-        As `compare` returns it.
-    results
-        Which columns to draw; by default each recorded number that is not the same everywhere.
+def write_table(table: "pd.DataFrame", path: Path) -> None:
+    """Write a table of `compare`'s into a file, by its suffix: ``.csv`` or ``.html``.
 
     Raises
     ------
     ValueError
-        No recorded number differs between the runs, or one that is asked for is not there.
+        The suffix is another one, or the file is there and is no such table.
     """
-    swept = list(table.attrs["swept"])
-    known = [*swept, "status", "seconds", "peak_memory_bytes"]
-    numbers = table.drop(columns=known).select_dtypes("number")
-    names: list[Any] = list(results or [n for n in numbers if numbers[n].nunique() > 1][:12])
-    if unknown := [name for name in names if name not in numbers]:
-        there = ", ".join(map(str, numbers)) or "none"
-        raise ValueError(f"{unknown[0]!r} is no recorded number; there are {there}")
-    if not names or not swept:
-        raise ValueError("nothing to draw: no recorded number differs between these runs")
-    figure, panels = _grid(len(names))
-    for panel, name in zip(panels, names, strict=False):
-        _panel(panel, table, name, swept)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if len(labels) > 1:
-        title = ", ".join(swept[1:])
-        figure.legend(handles, labels, title=title, loc="outside right upper", frameon=False)
-    figure.supxlabel(f"{swept[0]}   (n = {len(table)} runs)", fontsize=10)
-    return figure
+    columns = list(map(str, table.columns[len(table.attrs["swept"]) :][:3]))
+    if path.suffix == ".csv":
+        ensure_ours(path, lambda text: text.startswith("run,") and ",".join(columns) in text)
+        write_text(path, table.to_csv())
+    elif path.suffix == ".html":
+        ensure_ours(path)
+        title = "Runs over " + (", ".join(table.attrs["swept"]) or "nothing that differs")
+        page = (
+            "<!DOCTYPE html><html lang='en'><meta charset='utf-8'>"
+            f'<meta name="generator" content="workbench"><title>{escape(title)}</title>'
+            "<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem}"
+            "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+            "td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:right}</style>"
+            f"<h1>{escape(title)}</h1>{table.to_html(border=0, na_rep='-')}</html>\n"
+        )
+        write_text(path, page)
+    else:
+        raise ValueError(f"{path}: known are .csv and .html")
 
 
-def _grid(count: int) -> "tuple[Figure, Any]":
-    """Return a figure of so many panels, three in a row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(3, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.7 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[count:]:
-        panel.set_axis_off()
-    return figure, panels
-
-
-def page(table: "pd.DataFrame", results: Sequence[str] | None = None) -> str:
-    """Return the table and, where there is something to draw, the figure as one HTML page."""
-    picture = io.StringIO()
-    with suppress(ValueError):  # nothing to draw: the table says what there is
-        draw(table, results).savefig(picture, format="svg")
-    title = "Runs over " + (", ".join(table.attrs["swept"]) or "nothing that differs")
-    drawn = picture.getvalue()
-    return (
-        f"<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
-        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;"
-        "padding:0 1rem}table{border-collapse:collapse;font-size:.85rem}"
-        "td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:right}"
-        f"svg{{max-width:100%;height:auto}}</style><h1>{escape(title)}</h1>"
-        f"{drawn[drawn.find('<svg') :] if drawn else ''}"
-        f"{table.to_html(border=0, na_rep='-')}</html>\n"
-    )
-
-
-def _panel(panel: Any, table: "pd.DataFrame", name: str, swept: list[str]) -> None:
-    first, *others = swept
-    if table[first].dtype.kind not in "if":
-        table = table.assign(**{first: table[first].astype(str)})
-    lines: list[tuple[Any, Any]] = list(table.groupby(others)) if others else []
-    if not 0 < len(lines) <= _MOST_LINES:  # too many for a legend: one line through all
-        lines = [("", table)]
-    for key, part in lines:
-        means = part.groupby(first, sort=False)[name].mean()
-        label = ", ".join(str(v) for v in key) if isinstance(key, tuple) else str(key)
-        (line,) = panel.plot(means.index, means.values, label=label)
-        panel.plot(part[first], part[name], "o", color=line.get_color(), markersize=4)
-    panel.set_title(name, fontsize=10)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(labelsize=8)
-
-
-def _row(record: "RunRecord", swept: list[str]) -> dict[str, Any]:
+def _row(record: RunRecord, swept: list[str]) -> dict[str, Any]:
     values = {name: _cell(record.parameters.get(name)) for name in swept}
     ended = {"status": record.status, "seconds": record.seconds}
     results = {
@@ -263,7 +221,7 @@ def _row(record: "RunRecord", swept: list[str]) -> dict[str, Any]:
     return {**values, **ended, "peak_memory_bytes": record.peak_memory_bytes, **results}
 
 
-def _differing(records: "Sequence[RunRecord]") -> list[str]:
+def _differing(records: Sequence[RunRecord]) -> list[str]:
     """Names of the parameters that are not the same in all runs, in the notebook's order."""
     names = list(dict.fromkeys(name for record in records for name in record.parameters))
     seen = {n: {json.dumps(r.parameters.get(n), default=str) for r in records} for n in names}

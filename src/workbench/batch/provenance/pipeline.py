@@ -1,15 +1,9 @@
-"""Run a pipeline: in order, in parallel where it may, and only what is not up to date.
-
-Whether an earlier run of a stage is as good as a new one.
-
-A pipeline as it is written down: stages, what each takes from others, and gates.
-"""
+"""Pipelines: stages that hand files on, run in order, and only if they are not up to date."""
 
 import json
 import operator
 import platform
 import re
-import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,25 +16,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.forkserver import Nursery
-from workbench.batch.jobs import Job, Plan, check_jobs
+from workbench.batch.forkserver import ForkServer
+from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError
-from workbench.batch.presets import LimitsConfig, problems_of
-from workbench.batch.results import measure
-from workbench.batch.run import Interrupted, Setting, carry_out, ensure_writable
-from workbench.batch.run_record import RunRecord
-from workbench.batch.runs import leaves, read_runs, results_of, summaries
-from workbench.batch.supervisor import Limits
+from workbench.batch.presets import LimitsConfig, problems_of, read_yaml
+from workbench.batch.results import file_state, size_and_sha256
+from workbench.batch.run import Interrupted, RunContext, ensure_writable, execute_job
+from workbench.batch.run_record import FileState, RunRecord
+from workbench.batch.runs import leaves, read_runs, results_of
+from workbench.batch.supervisor import Interruption, Limits
 
 
-def why_stale(record: RunRecord, plan: Plan, inputs: dict[str, str]) -> str | None:
+def reason_to_run(record: RunRecord, job: CheckedJob, inputs: dict[str, str]) -> str | None:
     """Return in words why a run would have to be repeated; None if it need not.
 
     Parameters
     ----------
     record
         The earlier run.
-    plan
+    job
         What would be run now.
     inputs
         SHA-256 of each input by the parameter that names it. The paths themselves do not count:
@@ -48,35 +42,41 @@ def why_stale(record: RunRecord, plan: Plan, inputs: dict[str, str]) -> str | No
     """
     if record.status != "succeeded":
         return f"it {record.status} the last time"
-    if record.notebook_sha256 != plan.notebook.sha256:
+    if record.notebook_sha256 != job.notebook.sha256:
         return "the notebook has changed"
-    return _parameters(record, plan, inputs) or _packages(record) or _outputs(record)
+    return (
+        _changed_input(record, inputs)
+        or _changed_parameter(record, job, inputs)
+        or _changed_package(record)
+        or _changed_output(record)
+    )
 
 
-def _parameters(record: RunRecord, plan: Plan, inputs: dict[str, str]) -> str | None:
+def _changed_input(record: RunRecord, inputs: dict[str, str]) -> str | None:
     before = {file.name: file.sha256 for file in record.inputs if file.name}
     for name, digest in inputs.items():
         if before.get(name) != digest:
             return f"the input {name} has changed"
-    now, then = _plain(plan.parameters), _plain(record.parameters)
-    for name in {**now, **then}:
-        if name in inputs:
-            continue
-        if now.get(name) != then.get(name):
-            return f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
     for file in record.inputs:  # named by a parameter that is no stage's, or declared
-        if file.name in inputs:
-            continue
-        try:
-            same = measure(Path(file.path))[1] == file.sha256
-        except OSError:
-            same = False
-        if not same:
+        if file.name not in inputs and not _is_same(Path(file.path), file):
             return f"the file {file.path} has changed"
     return None
 
 
-def _packages(record: RunRecord) -> str | None:
+def _changed_parameter(record: RunRecord, job: CheckedJob, inputs: dict[str, str]) -> str | None:
+    now, then = _plain(job.masked(job.parameters)), _plain(record.parameters)
+    settings: dict[str, tuple[Any, Any]] = {
+        "kernel": (job.kernel, record.kernel),
+        "cwd": (job.cwd, record.cwd),
+    }
+    settings |= {n: (now.get(n), then.get(n)) for n in {**now, **then} if n not in inputs}
+    for name, (new, old) in settings.items():
+        if new != old:
+            return f"{name} was {old!r} and is {new!r}"
+    return None
+
+
+def _changed_package(record: RunRecord) -> str | None:
     if record.python != platform.python_version():
         return f"Python was {record.python} and is {platform.python_version()}"
     now, then = run_record.packages(), record.packages
@@ -86,16 +86,21 @@ def _packages(record: RunRecord) -> str | None:
     return None
 
 
-def _outputs(record: RunRecord) -> str | None:
+def _changed_output(record: RunRecord) -> str | None:
     for file in record.outputs:
-        if file.name is None:
-            continue
-        try:
-            if measure(record.folder / file.path)[1] != file.sha256:
-                return f"its file {file.path} has been changed"
-        except OSError:
+        path = record.file(file.path)
+        if file.name is not None and path is None:
             return f"its file {file.path} is gone"
+        if file.name is not None and path and not _is_same(path, file):
+            return f"its file {file.path} has been changed"
     return None
+
+
+def _is_same(path: Path, file: FileState) -> bool:
+    try:
+        return size_and_sha256(path, file.hashed)[1] == file.sha256
+    except OSError:
+        return False
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +147,11 @@ class Stage(BaseModel):
     def _are_conditions(cls, gates: list[str]) -> list[str]:
         for gate in gates:
             if not _GATE.fullmatch(gate.strip()):
-                raise ValueError(f"a gate is a result, one of {' '.join(_COMPARE)} and a value, "
-                                 f"as accuracy > 0.92; got {gate!r}")  # fmt: skip
+                signs = " ".join(_COMPARE)
+                raise ValueError(
+                    f"a gate is a result, one of {signs} and a value, as accuracy > 0.92; "
+                    f"got {gate!r}"
+                )
         return gates
 
     @property
@@ -190,14 +198,11 @@ def read_pipeline(path: str | Path) -> Pipeline:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        pipeline = Pipeline(**content)
-    except OSError as error:
-        raise JobError([f"{path}: {error.strerror}"]) from error
+        pipeline = Pipeline(**read_yaml(path))
     except ValidationError as error:
         raise JobError(problems_of(error, Pipeline, str(path))) from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise JobError([f"{path} is not a pipeline in YAML: {error}"]) from error
+    except TypeError as error:
+        raise JobError([f"{path} is not a pipeline: {error}"]) from error
     for stage in pipeline.stages.values():
         stage.notebook = str(path.parent / stage.notebook)
     return pipeline
@@ -287,29 +292,32 @@ def run_pipeline(
         pipeline.stages[name].parameters |= given
     if unknown := set(force) - pipeline.stages.keys():
         raise JobError([f"there is no stage {', '.join(sorted(unknown))} to force"])
-    plans = _check(pipeline)
+    checked = _check(pipeline)
     ensure_writable(out)
     run_record.look_again()
-    return _Running(pipeline, plans, out, set(force)).run(n_jobs)
+    return _PipelineRun(pipeline, checked, out, set(force)).run(n_jobs)
 
 
-def _check(pipeline: Pipeline) -> dict[str, Plan]:
+def _check(pipeline: Pipeline) -> dict[str, CheckedJob]:
     """Check all notebooks and parameters, with a word in place of each file to come."""
     stages = pipeline.stages.values()
     jobs = [Job(s.notebook, {**s.parameters, **dict.fromkeys(s.inputs, "file")}) for s in stages]
     return dict(zip(pipeline.stages, check_jobs(jobs), strict=True))
 
 
-class _Running:
+class _PipelineRun:
     """A pipeline while it runs; only the main thread changes what is here."""
 
     def __init__(
-        self, pipeline: Pipeline, plans: dict[str, Plan], out: Path, force: set[str]
+        self, pipeline: Pipeline, checked: dict[str, CheckedJob], out: Path, force: set[str]
     ) -> None:
-        self.pipeline, self.plans, self.out, self.force = pipeline, plans, out, force
+        self.pipeline = pipeline
+        self.checked = checked
+        self.out = out
+        self.force = force
         self.settled: dict[str, StageResult] = {}
-        self.earlier = summaries(out)
-        self.interrupted = threading.Event()
+        self.earlier = [record for record in read_runs(out) if record.group]
+        self.interruption = Interruption()
         limits = pipeline.limits
         memory = parse_size(limits.memory) if limits.memory else None
         self.limits = Limits(limits.timeout, limits.cell_timeout, memory)
@@ -318,7 +326,7 @@ class _Running:
         order = self.pipeline.order()
         order.prepare()
         going: dict[Future[RunRecord | None], tuple[str, str]] = {}
-        with Nursery() as nursery, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+        with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
             try:
                 while order.is_active():
                     for name in order.get_ready():
@@ -326,19 +334,20 @@ class _Running:
                         if why is None:
                             order.done(name)
                             continue
-                        setting = self._setting(name, nursery)
-                        going[pool.submit(carry_out, self._plan(name), setting)] = name, why
+                        context = self._context(name, fork_server)
+                        going[pool.submit(execute_job, self._job(name), context)] = name, why
                     for future in wait(going, return_when=FIRST_COMPLETED).done if going else ():
                         name, why = going.pop(future)
                         self._finish(name, why, future.result())
                         order.done(name)
-            except KeyboardInterrupt:
-                self.interrupted.set()
+            except KeyboardInterrupt as stop:
+                self.interruption.reason = str(stop) or self.interruption.reason
+                self.interruption.set()
                 ended = [record for future in going if (record := future.result())]
                 before = [r.record for r in self.settled.values() if r.state == "ran" and r.record]
                 raise Interrupted([*before, *ended]) from None
             finally:
-                self.interrupted.set()
+                self.interruption.set()
         return list(self.settled.values())
 
     def _settle_or_say_why(self, name: str) -> str | None:
@@ -348,13 +357,12 @@ class _Running:
             if self.settled[need].state not in ("ran", "up to date"):
                 self.settled[name] = StageResult(name, "stopped", f"{need} {self._state(need)}")
                 return None
-        missing = [s for s in stage.inputs.values() if self._file(s) is None]
-        if missing:
-            why = (
-                f"{missing[0].partition('.')[0]} recorded no file {missing[0].partition('.')[2]!r}"
-            )
-            self.settled[name] = StageResult(name, "stopped", why)
-            return None
+        for source in stage.inputs.values():
+            if self._file(source) is None:
+                before, _, wanted = source.partition(".")
+                why = f"{before} recorded no file {wanted!r}"
+                self.settled[name] = StageResult(name, "stopped", why)
+                return None
         if name in self.force:
             return "it was asked for"
         fresh, why = self._look_back(name, stage)
@@ -371,33 +379,31 @@ class _Running:
     def _look_back(self, name: str, stage: Stage) -> tuple[RunRecord | None, str]:
         """Return an earlier run that is as good as a new one, or why there is none."""
         group = f"{self.pipeline.name}/{name}"
-        ids = [s.id for s in self.earlier if s.group == group]
-        inputs = {
-            p: measure(path)[1] for p in stage.inputs if (path := self._file(stage.inputs[p]))
-        }
+        paths = {p: self._file(source) for p, source in stage.inputs.items()}
+        inputs = {p: file_state(path)["sha256"] for p, path in paths.items() if path}
         reasons = []
-        for record in read_runs(self.out, ids):
-            reason = why_stale(record, self.plans[name], inputs)
+        for record in (r for r in self.earlier if r.group == group):
+            reason = reason_to_run(record, self.checked[name], inputs)
             if reason is None:
                 return record, f"as {record.id}"
             reasons.append(reason)
         return None, reasons[0] if reasons else "it has not run before"
 
-    def _plan(self, name: str) -> Plan:
+    def _job(self, name: str) -> CheckedJob:
         stage = self.pipeline.stages[name]
         files = {p: str(self._file(source)) for p, source in stage.inputs.items()}
         return check_jobs([Job(stage.notebook, {**stage.parameters, **files})])[0]
 
-    def _setting(self, name: str, nursery: Nursery) -> Setting:
+    def _context(self, name: str, fork_server: ForkServer) -> RunContext:
         group = f"{self.pipeline.name}/{name}"
-        return Setting(self.out, self.limits, nursery, self.interrupted, group)
+        return RunContext(self.out, self.limits, fork_server, self.interruption, group)
 
     def _file(self, source: str) -> Path | None:
         """Return the file that a stage recorded under a name."""
         name, _, wanted = source.partition(".")
         record = self.settled[name].record
         found = [f for f in record.outputs if f.name == wanted] if record else []
-        return record.folder / found[0].path if record and found else None
+        return record.file(found[0].path) if record and found else None
 
     def _finish(self, name: str, why: str, record: RunRecord | None, ran: bool = True) -> None:
         """Settle a stage that has a run, new or old, by its end and its gates."""
