@@ -39,7 +39,7 @@ def show_size(size: int | None) -> str:
         return "-"
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
         if size >= scale and size % scale == 0:
-            return f"{size // scale:,} {unit}"
+            return f"{size // scale} {unit}"
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"

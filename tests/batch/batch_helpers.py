@@ -10,6 +10,11 @@ from typer.testing import CliRunner
 
 from workbench.batch.cli import app
 
+#: A cell that leaves a file in the run's folder, wherever it runs.
+STARTED = (
+    "import os, pathlib, time\npathlib.Path(os.environ['WORKBENCH_RUN_FOLDER'], 'started').touch()"
+)
+
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = None) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {path.stem}")])

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from batch_helpers import run_ids, survivors, wait_for
+from batch_helpers import STARTED, run_ids, survivors, wait_for
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]
-SLEEP = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)"
+SLEEP = f"{STARTED}\ntime.sleep(600)"
 
 
 def saved(run_id: str) -> dict[str, object]:
@@ -66,7 +66,10 @@ def test_what_is_wrong_is_said_before_anything_is_made(
         ("run", "a.ipynb", "-p", "epcohs=1"): "did you mean 'epochs'?",
         ("run", "a.ipynb", "b.ipynb", "-p", "epochs=2"): "b.ipynb: unknown parameter 'epochs'",
         ("run", "a.ipynb", "-p", "epochs"): "-p takes name=value, got 'epochs'",
-        ("run", "a.ipynb", "-p", "epochs=1", "-p", "epochs=2"): "'epochs' is set twice",
+        ("run", "a.ipynb", "-p", "epochs=1", "-p", "epochs=x"): "'epochs' is int, got 'x'",
+        ("run", "a.ipynb", "-k", "ir"): "the kernel 'ir' is not installed; there are ",
+        ("run", "a.ipynb", "--memory", "lots"): "a size is a number and a unit",
+        ("run", "a.ipynb", "--preset", "no"): "there is no preset 'no'",
         ("run",): "name the notebooks to run",
         ("run", "--all"): "there are none here",
         ("run", "none.ipynb"): "none.ipynb: No such file",
@@ -130,8 +133,8 @@ def test_a_killed_worker_is_recorded(make_notebook: Make, start_workbench: Start
     assert not survivors([run_id])
 
 
-def test_a_killed_nursery_loses_no_run(make_notebook: Make, start_workbench: Start) -> None:
-    source = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(3)"
+def test_a_killed_fork_server_loses_no_run(make_notebook: Make, start_workbench: Start) -> None:
+    source = f"{STARTED}\ntime.sleep(3)"
     make_notebook("a", source)
     process = start_workbench("run", "a.ipynb")
     wait_for(lambda: list(Path("runs").glob("*/started")))

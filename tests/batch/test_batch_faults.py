@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from batch_helpers import run_ids, survivors, wait_for
+from batch_helpers import STARTED, run_ids, survivors, wait_for
 
 from workbench.batch import Job, RunRecord, cgroups, read_runs, run_many, run_notebook
 from workbench.batch.cgroups import Group
@@ -107,7 +106,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(make_notebook: Make, small_disk: Path) -> None:
     fill = "with open('big', 'wb') as file:\n    while True: file.write(bytes(4096))"
-    record = loaded_from(run_notebook(make_notebook("fills", "'before'", fill), out=small_disk))
+    record = loaded_from(
+        run_notebook(make_notebook("fills", "'before'", fill), out=small_disk, cwd="run")
+    )
     assert record.error is not None
     assert (record.status, record.error.type) == ("failed", "OSError")
     assert "No space left on device" in record.error.message
@@ -191,50 +192,8 @@ def test_a_bar_that_wipes_itself_out_leaves_nothing(make_notebook: Make) -> None
     assert [output.text for output in document.cells[1].outputs] == ["said\n"]
 
 
-def test_widgets_leave_a_picture(make_notebook: Make) -> None:
-    pytest.importorskip("jscatter")
-    box = (
-        "import ipywidgets as w, io\nfrom PIL import Image\nfile = io.BytesIO()\n"
-        "Image.new('RGB', (3, 2), 'red').save(file, 'png')\n"
-        "w.VBox([w.IntSlider(value=7, description='k <&>'), w.Image(value=file.getvalue()),\n"
-        "        w.Dropdown(options=['umap', 'tsne'], value='tsne'), w.HTML('<i>said</i>')])"
-    )
-    bar = "from tqdm.notebook import tqdm\nfor _ in tqdm(range(5), desc='epochs'): pass"
-    foreign = (
-        "import anywidget, traitlets, jscatter, pandas as pd\n"
-        "class Dial(anywidget.AnyWidget):\n    _esm = 'export default {}'\n"
-        "    turn = traitlets.Unicode('3 <&>').tag(sync=True)\n"
-        "table = pd.DataFrame({'a': [0.0, 1, 2], 'b': [5.0, 7, 6], 'kind': list('xyx')})\n"
-        "table['kind'] = table['kind'].astype('category')\n"
-        "dots = jscatter.Scatter(data=table, x='a', y='b')\n"
-        "dots.color(by='kind', map=['#ff0000', '#0000ff'])\n"
-        "w.HBox([Dial(), dots.widget])"
-    )
-    record = loaded(run_notebook(make_notebook("widgets", box, bar, foreign)))
-    assert record.status == "succeeded"
-    document = nbformat.read(record.folder / "widgets.ipynb", as_version=4)
-    (shown,) = document.cells[1].outputs
-    picture = shown.data["text/html"]
-    assert "k &lt;&amp;&gt; <b>7</b>" in picture
-    assert "<b>tsne</b>" in picture
-    assert "<i>said</i>" in picture
-    (shown,) = document.cells[3].outputs
-    picture = shown.data["text/html"]
-    assert '<th scope="row">turn</th><td>3 &lt;&amp;&gt;</td>' in picture
-    assert "3 points: a from 0 to 2 across, b from 5 to 7 up" in picture
-    assert re.findall(r'<circle cx="(.+?)" cy="(.+?)" r="2" fill="(.+?)"/>', picture) == [
-        ("0.0", "360.0", "#ff0000"),
-        ("240.0", "0.0", "#0000ff"),
-        ("480.0", "180.0", "#ff0000"),
-    ]
-    page = (record.folder / "widgets.html").read_text()
-    assert re.search(r'<img alt="image" src="data:image/png;base64,iVBOR', page)
-    assert "VBox(children" not in page
-    assert re.search(r"epochs:\s*(&nbsp;)?100%", page)
-
-
 def test_ctrl_c_with_eight_running(make_notebook: Make, start_workbench: Start) -> None:
-    source = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)"
+    source = f"{STARTED}\ntime.sleep(600)"
     path = make_notebook("waits", source)
     process = start_workbench("run", *[path] * 9, "--jobs", 8)
     wait_for(lambda: len(list(Path("runs").glob("*/started"))) == 8)

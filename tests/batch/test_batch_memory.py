@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from workbench._units import parse_size, show_size
 from workbench.batch.report import memory_chart
-from workbench.batch.run_record import blame_memory, outcome
+from workbench.batch.run_record import Outcome, RunError, blame_memory
 from workbench.batch.supervisor import Samples
 
 
@@ -61,10 +61,14 @@ def test_the_drawing_is_a_picture_with_peak_and_limit() -> None:
     assert texts == ["3 MiB after 2 s", "9 s", "limit 4 MiB, dashed"]
 
 
-CRASH = outcome("killed", "DeadKernelError", "the kernel crashed with SIGSEGV", "code")
-KILL = outcome("killed", "DeadKernelError", "the kernel was ended by SIGKILL", "signal")
-RAISED = outcome("failed", "BrokenProcessPool", "a child died", "code")
-LATE = outcome("timed-out", "RunTimeout", "late", "timeout")
+def ended(status: str, kind: str, message: str, cause: str) -> Outcome:
+    return Outcome(status, RunError(type=kind, message=message, cause=cause))
+
+
+CRASH = ended("killed", "DeadKernelError", "the kernel crashed with SIGSEGV", "code")
+KILL = ended("killed", "DeadKernelError", "the kernel was ended by SIGKILL", "signal")
+RAISED = ended("failed", "BrokenProcessPool", "a child died", "code")
+LATE = ended("timed-out", "RunTimeout", "late", "timeout")
 
 
 @pytest.mark.parametrize(
@@ -80,9 +84,9 @@ LATE = outcome("timed-out", "RunTimeout", "late", "timeout")
     ],
 )
 def test_who_is_blamed(
-    found: dict, limit_kills: int, system_kills: int, expected: tuple[str, str, str]
+    found: Outcome, limit_kills: int, system_kills: int, expected: tuple[str, str, str]
 ) -> None:
     blamed = blame_memory(found, 2**30, limit_kills, system_kills)
-    error = blamed["error"]
-    assert (blamed["status"], error["type"], error["cause"]) == expected
-    assert blame_memory({"status": "succeeded", "error": None}, 2**30, 1, 1)["error"] is None
+    assert blamed.error is not None
+    assert (blamed.status, blamed.error.type, blamed.error.cause) == expected
+    assert blame_memory(Outcome("succeeded"), 2**30, 1, 1) == Outcome("succeeded")

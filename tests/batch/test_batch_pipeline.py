@@ -24,14 +24,14 @@ FIRST = """
 from pathlib import Path
 from workbench import batch
 Path('n.txt').write_text(str(n))
-batch.record_file('number', 'n.txt')
+batch.output('n.txt', 'number')
 """
 NEXT = """
 from pathlib import Path
 from workbench import batch
 number = int(Path(file).read_text())
 Path('n.txt').write_text(str(number + add))
-batch.record_file('number', 'n.txt')
+batch.output('n.txt', 'number')
 batch.record('number', number + add)
 """
 PIPELINE = """

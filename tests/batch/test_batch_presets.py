@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from batch_helpers import command
 from notebook_contract import NOTEBOOKS, ROOT
 
 from workbench.batch import JobError, RunConfig, compose, run_notebook
 from workbench.batch.notebook import Notebook
 from workbench.batch.parameters import read_parameters
-from workbench.batch.presets import config_schema, load_config, parameters_schema, save
+from workbench.batch.presets import load_config
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -30,7 +29,7 @@ def project(make_notebook: Make) -> None:
     """A folder with a notebook and presets."""
     Path("notebooks").mkdir()
     make_notebook("notebooks/01_a", "1", parameters="n: int = 5\nname: str = 'x'")
-    write("notebooks/presets/smoke.yaml", "defaults: [{limits: short}, _self_]\nversion: 3\n"
+    write("notebooks/presets/smoke.yaml", "defaults: [{limits: short}, _self_]\nversion: 4\n"
           "values: {few: 7}\nnotebooks: {a: {n: '${values.few}'}}")  # fmt: skip
     write("notebooks/presets/limits/short.yaml", "timeout: 10")
     write("notebooks/presets/limits/long.yaml", "timeout: 99\nmemory: 4GiB")
@@ -50,43 +49,33 @@ def test_ones_own_file_builds_on_a_preset(project: None) -> None:
     config = compose(own)
     assert config.parameters_of("notebooks/01_a.ipynb") == {"n": 7, "name": "z"}
     assert (config.jobs, config.limits.timeout) == (2, 10)
-    save(config, Path("saved.yaml"))
-    assert compose("saved.yaml") == config
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (
-            "version: 3\nnotebooks: {a: {epcohs: 1, n: 2}}",
+            "version: 4\nnotebooks: {a: {epcohs: 1, n: 2}}",
             "notebooks.a: unknown parameter 'epcohs'",
         ),
-        ("version: 3\nnotebooks: {a: {n: two}}", "notebooks.a: 'n' is int, got 'two'"),
-        ("version: 3\nnotebooks: {b: {}}", "notebooks.b: no notebook is called so in notebooks"),
-        ("version: 3\nsweep: {n: [1, x]}\nnotebooks: {a: {}}", "'n' is int, got 'x'"),
-        ("version: 3\nsweep: {n: 'range(0)'}\nnotebooks: {a: {}}", "range(0) has no values"),
-        ("version: 3\nlimits: {timeout: -1}", "limits.timeout is -1; it should be greater than 0"),
-        ("version: 3\nlimits: {memory: lots}", "limits.memory: a size is a number and a unit"),
-        ("version: 3\ntimeout: 1", "there is no timeout; allowed are version, folder, notebooks"),
-        ("version: 4", "version is one of 1, 2, 3; got 4"),
-        ("jobs: 2", "version is one of 1, 2, 3; got None"),
-        (
-            "version: 2\njobs: 0",
-            "version 2 → 3: jobs is 0; it should be greater than or equal to 1",
-        ),
-        (
-            "version: 1\nnotebook: a\ntimeout_minutes: ten",
-            "version 1 → 2: timeout_minutes is 'ten'",
-        ),
-        (
-            "version: 1\nnotebook: a\nparameters: {n: x}",
-            "own.yaml: notebooks.a: 'n' is int, got 'x'",
-        ),
-        ("version: 1", "version 1 → 2: notebook is missing"),
-        ("- 1", "a configuration is a mapping, got list"),
+        ("version: 4\nnotebooks: {a: {n: two}}", "notebooks.a: 'n' is int, got 'two'"),
+        ("version: 4\nnotebooks: {b: {}}", "notebooks.b: no notebook is called so in notebooks"),
+        ("version: 4\nsweep: {n: [1, x]}\nnotebooks: {a: {}}", "'n' is int, got 'x'"),
+        ("version: 4\nsweep: {n: 'range(0)'}\nnotebooks: {a: {}}", "range(0) has no values"),
+        ("version: 4\nlimits: {timeout: -1}", "limits.timeout is -1; it should be greater than 0"),
+        ("version: 4\nlimits: {memory: lots}", "limits.memory: a size is a number and a unit"),
+        ("version: 4\ntimeout: 1", "there is no timeout; allowed are version, notebooks_folder"),
+        ("version: 2", "version is one of 3, 4; got 2"),
+        ("jobs: 2", "version is one of 3, 4; got None"),
+        ("version: 3\njobs: 0", "jobs is 0; it should be greater than or equal to 1"),
+        ("version: 3\nnotebooks: {a: {n: x}}", "own.yaml: notebooks.a: 'n' is int, got 'x'"),
+        ("version: 4\nfolder: x", "there is no folder; allowed are version, notebooks_folder"),
+        ("- 1", "a mapping is expected, got list"),
+        ("a: &a [1]\nb: [" + "*a, " * 30 + "]", "has more than 20 aliases"),
+        ("version: 4\nvalues: {home: '${oc.env:HOME}'}", "does not read environment variables"),
         ("{", "is not YAML"),
-        ("version: 3\ndefaults: [nothing, _self_]", "Could not load 'nothing'"),
-        ("version: 3\nvalues: {a: '${values.b}'}", "values.b"),
+        ("version: 4\ndefaults: [nothing, _self_]", "Could not load 'nothing'"),
+        ("version: 4\nvalues: {a: '${values.b}'}", "values.b"),
     ],
 )
 def test_what_is_wrong_is_named(project: None, text: str, said: str) -> None:
@@ -95,34 +84,14 @@ def test_what_is_wrong_is_named(project: None, text: str, said: str) -> None:
     assert any(said in problem for problem in caught.value.problems), caught.value.problems
 
 
-def test_old_versions_become_the_newest_step_by_step(project: None) -> None:
-    first = {"version": 1, "notebook": "a", "parameters": {"n": 3}, "timeout_minutes": 2}
-    second = {"version": 2, "notebooks": {"a": {"n": 3}}, "timeout": 120}
-    third = {"version": 3, "notebooks": {"a": {"n": 3}}, "limits": {"timeout": 120}}
-    assert load_config(first, "") == load_config(second, "") == RunConfig(**third)
-    with pytest.raises(JobError, match="overrides need version 3"):
-        compose(write("old.yaml", yaml.safe_dump(first)), ["jobs=2"])
-
-
-def test_schemas_are_those_of_config_and_cell(project: None, make_notebook: Make) -> None:
-    assert config_schema()["properties"]["limits"]["$ref"] == "#/$defs/LimitsConfig"
-    cell = 'm: str = "a"  # @param ["a", "b"]\nk: int = 3  # @param {min:1, max:9}\n'
-    cell += "o: float | None = None"
-    schema = parameters_schema(make_notebook("c", parameters=cell))
-    assert schema["additionalProperties"] is False
-    assert schema["properties"]["m"]["enum"] == ["a", "b"]
-    assert schema["properties"]["k"] == {
-        "default": 3, "maximum": 9, "minimum": 1, "title": "K", "type": "integer",
-    }  # fmt: skip
-    assert {"type": "null"} in schema["properties"]["o"]["anyOf"]
-
-
-def test_the_command_prints_schemas(project: None) -> None:
-    assert json.loads(command("schema")[1]) == config_schema()
-    _, out, _ = command("schema", "notebooks/01_a.ipynb")
-    assert json.loads(out)["notebooks/01_a.ipynb"]["properties"]["n"]["type"] == "integer"
-    said = "error: none.ipynb: No such file or directory\n"
-    assert command("schema", "none.ipynb") == (2, "", said)
+def test_an_old_version_becomes_the_newest(project: None) -> None:
+    Path("notebooks").rename("mine")
+    old = "version: 3\nfolder: mine\nnotebooks: {a: {n: 3}}\njobs: 2"
+    new = RunConfig(notebooks_folder="mine", notebooks={"a": {"n": 3}}, jobs=2)
+    assert compose(write("old.yaml", old)) == new
+    assert compose("old.yaml", ["jobs=3"]).jobs == 3
+    third = {"version": 3, "folder": "mine", "notebooks": {"a": {"n": 3}}, "jobs": 2}
+    assert load_config(third, "") == new
 
 
 def test_a_saved_configuration_gives_the_same_run(

@@ -13,7 +13,7 @@ import pytest
 
 from workbench.batch import Job, RunRecord, run_many, write_index, write_report
 from workbench.batch.alt_text import describe
-from workbench.batch.report import Story
+from workbench.batch.report import read_summary
 
 BADGE = "# Do digits *fall* into `groups_*`?\n\n[![Colab](https://example.org/b.svg)](https://example.org)"
 SHOWN = """
@@ -75,7 +75,7 @@ def test_the_report_says_what_ran_on_what_and_how_it_ended(
     assert page.count("<td>0.1235</td>") == 2
     assert "<b>ValueError</b>: &lt;no&gt;, in <code>cells[1]</code>" in page
     assert "<script" not in page
-    assert "-p stand_in=mnist -p &#39;word=&#39;" in page  # a word with a comma, for the shell
+    assert "-p stand_in=mnist -p &#39;word=a, b&#39;" in page
     assert {p.name for p in report.parent.iterdir()} == {
         "index.html", "bad.html", *(f"{record.id}.html" for record in records[:2]),
     }  # fmt: skip
@@ -83,16 +83,16 @@ def test_the_report_says_what_ran_on_what_and_how_it_ended(
         write_report([], report.parent)
 
 
-def test_a_story_is_the_notebooks_own(records: list[RunRecord]) -> None:
-    story = Story.of(records[0])
-    assert (story.title, story.question) == ("Do digits fall into groups_*?", "See this.")
-    (figure,) = story.figures
+def test_a_summary_is_the_notebooks_own(records: list[RunRecord]) -> None:
+    summary = read_summary(records[0])
+    assert (summary.title, summary.question) == ("Do digits fall into groups_*?", "See this.")
+    (figure,) = summary.figures
     assert figure.alt == "Figure: Loss; across: epoch; n = 2 · digits"
     assert figure.cell == 3  # after the injected parameters
-    shutil.copytree(records[2].folder, copy := records[2].folder.parent / "copy")
+    copy = records[2].folder.parent.parent / "copy" / records[2].id
+    shutil.copytree(records[2].folder, copy)
     (copy / "bad.ipynb").write_text("{")
-    assert Story.of(RunRecord.load(copy)).title == "bad"
-    shutil.rmtree(copy)
+    assert read_summary(RunRecord.load(copy)).title == "bad"
 
 
 def test_tagged_cells_are_the_main_figures(records: list[RunRecord]) -> None:
@@ -100,9 +100,9 @@ def test_tagged_cells_are_the_main_figures(records: list[RunRecord]) -> None:
     document = json.loads(path.read_text())
     more = [{**document["cells"][2], "metadata": {"tags": [tag]}} for tag in ("", "main-figure")]
     path.write_text(json.dumps({**document, "cells": document["cells"] + more}))
-    assert [f.cell for f in Story.of(records[1]).figures] == [len(document["cells"]) + 1]
+    assert [f.cell for f in read_summary(records[1]).figures] == [len(document["cells"]) + 1]
     path.write_text(json.dumps({**document, "cells": document["cells"] + 5 * more[:1]}))
-    assert [f.cell for f in Story.of(records[1]).figures] == [2, 5, 6, 8]
+    assert [f.cell for f in read_summary(records[1]).figures] == [2, 5, 6, 8]
     path.write_text(json.dumps(document))
 
 

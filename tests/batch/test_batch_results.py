@@ -69,7 +69,8 @@ def test_is_silent_outside_ipython(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_last_of_a_name_wins() -> None:
     def cell(name: str, value: int) -> dict[str, object]:
-        return {"outputs": [{"data": {MIME: {"name": name, "value": value}}}, {"text": "x"}]}
+        shown = {MIME: {"name": name, "json": str(value)}}
+        return {"outputs": [{"data": shown}, {"text": "x"}]}
 
     assert collect([cell("a", 1), cell("b", 2), {}, cell("a", 3)]) == {"a": 3, "b": 2}
 

@@ -198,11 +198,11 @@ def test_eight_runs_at_once_keep_apart(make_notebook: Make) -> None:
 
 def test_nothing_starts_when_a_job_is_wrong(make_notebook: Make) -> None:
     good = make_notebook("good", "1", parameters="epochs: int = 1")
-    bad = make_notebook("bad", "1", parameters="a = 1\nb = a * 2")
+    bad = make_notebook("bad", "1", parameters="a: int = 1")
     Path("text.ipynb").write_text("not JSON")
     jobs = [
         Job(good, {"epcohs": 1, "epochs": "one"}),
-        Job(bad),
+        Job(bad, {"a": "x"}),
         Job("text.ipynb"),
         Job("none.ipynb"),
     ]
@@ -234,7 +234,7 @@ def test_a_full_disk_keeps_the_earlier_record(make_notebook: Make) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # a write past 100 bytes fails
     try:
         with pytest.raises(OSError, match="File too large"):
-            record.save(record.folder)
+            record.save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (record.folder / "run.json").read_bytes() == before
@@ -243,11 +243,12 @@ def test_a_full_disk_keeps_the_earlier_record(make_notebook: Make) -> None:
 
 def test_a_running_record_whose_parent_is_gone_is_shown_as_killed(make_notebook: Make) -> None:
     record = run_notebook(make_notebook("good", "1"))
-    record.status, record.pid = "running", os.getpid()
-    record.save(record.folder)
+    record.status = "running"
+    record.pid = os.getpid()
+    record.save()
     assert RunRecord.load(record.folder).status == "running"
     record.started = datetime.now(UTC) - timedelta(days=900)  # the number now names a younger one
-    record.save(record.folder)
+    record.save()
     shown = RunRecord.load(record.folder)
     assert shown.error is not None
     assert (shown.status, shown.error.type) == ("killed", "ParentGone")

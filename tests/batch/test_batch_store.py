@@ -9,7 +9,7 @@ import pytest
 from batch_helpers import command
 
 from workbench.batch.run_record import Memory, RunError, RunRecord
-from workbench.batch.runs import find_run, prune, read_runs, summaries, summary_of
+from workbench.batch.runs import find_run, prune, read_runs
 
 
 def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields: Any) -> RunRecord:
@@ -34,15 +34,15 @@ def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields:
     )
     folder = Path("runs") / name
     folder.mkdir(parents=True)
-    record.save(folder)
+    record.folder = folder
+    record.save()
     return record
 
 
 @pytest.fixture(autouse=True)
 def three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    error = RunError(type="MemoryLimit", message="full", cause="memory limit", cell=4,
-                     cell_source="x", traceback="")  # fmt: skip
+    error = RunError(type="MemoryLimit", message="full", cause="memory limit", cell=4)
     make_run("one-aaa", days=30, notebook="notebooks/01_map.ipynb", peak_memory_bytes=100_000_000)
     make_run(
         "two-bbb", days=2, notebook="notebooks/01_map.ipynb", peak_memory_bytes=300_000_000,
@@ -51,39 +51,12 @@ def three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run("three-ccc", notebook="notebooks/02.ipynb", peak_memory_bytes=50_000_000, seconds=3.0)
 
 
-def test_the_index_follows_the_records() -> None:
-    assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
-    before = Path("runs/.index.json").read_bytes()
-    assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
-    assert Path("runs/.index.json").read_bytes() == before
-
-    (record,) = read_runs("runs", ["one-aaa"])
-    record.status = "failed"
-    record.save(record.folder)
-    assert {s.id: s.status for s in summaries("runs")}["one-aaa"] == "failed"
-    Path("runs/.index.json").write_text("{broken")
-    assert [s.id for s in summaries("runs")] == ["three-ccc", "two-bbb", "one-aaa"]
-
-
-def test_a_summary_is_the_same_with_packages_and_without() -> None:
-    for name, packages in (("four-ddd", {"numpy": "2", "odd": '"\n },'}), ("five-eee", {})):
-        record = make_run(name, days=1, packages=packages, seconds=2.0, group="g")
-        record.environment = {"A": "1"}
-        record.save(record.folder)
-    found = {s.id: s for s in summaries("runs")}
-    for name in ("four-ddd", "five-eee"):
-        content = json.loads((Path("runs") / name / "run.json").read_text())
-        assert found[name] == summary_of(content)
-        assert (found[name].host, found[name].group) == ("elsewhere", "g")
-
-
 def test_a_broken_record_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
     for name, text in (("broken", "{"), ("empty", "{}")):
         (Path("runs") / name).mkdir()
         (Path("runs") / name / "run.json").write_text(text)
-    assert len(summaries("runs")) == 3
-    assert caplog.text.count("cannot be read") == 2
     assert len(read_runs("runs")) == 3
+    assert caplog.text.count("cannot be read") == 2
 
 
 def test_finds_a_run_by_a_part_of_its_id() -> None:
@@ -145,7 +118,7 @@ def test_the_command_lists_filters_shows_and_prunes() -> None:
     assert second.split()[0] == "50"
 
     assert "Aborted" in said("--prune", "--older", "7d", code=1)  # no answer: nothing is removed
-    assert len(list(Path("runs").iterdir())) == 4  # and the index
+    assert len(list(Path("runs").iterdir())) == 3
     assert "Removed 1 run," in said("--prune", "--older", "7d", "--yes")
     assert not Path("runs/one-aaa").exists()
     assert Path("runs/two-bbb").exists()

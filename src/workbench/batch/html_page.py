@@ -40,7 +40,8 @@ _ATTRIBUTES = {
 # Shown as they are only where they can change nothing around them.
 _FRAMED = re.compile(r"<(?:style|svg|input|button|select|canvas|label)\b", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"</?(?:meta|base|link|form|object|embed|iframe|frame)\b[^>]*>", re.I)
-_SCRIPT = re.compile(r"<script\b[^>]*>[^<]*(?:<(?!/script)[^<]*)*</script\s*>", re.IGNORECASE)
+_SCRIPT = re.compile(r"<script\b", re.IGNORECASE)
+_SCRIPT_END = re.compile(r"</script\b", re.IGNORECASE)
 _PANDAS_STYLE = re.compile(r"<style scoped>[^<]*</style>")
 _TAG = re.compile(r"<[^>]*>")
 _IMAGE = re.compile(r"<img\b[^>]*>")
@@ -67,14 +68,18 @@ def to_html(document: Any, title: str, folder: str) -> str:
             _say_what_is_not_shown(output.get("data", {}))
     resources = {"metadata": {"name": title, "path": folder}}
     html, _ = _exporter().from_notebook_node(document, resources=resources)
-    return str(html)
+    return _head() + html[html.index("<title>") :]
 
 
 def is_our_page(path: Path) -> bool:
     """Whether a page begins as ours do: what forbids all scripts stands before anything else."""
-    head = (TEMPLATES / "head.html").read_text(encoding="utf-8")
     with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(len(head)) == head
+        return file.read(len(_head())) == _head()
+
+
+@cache
+def _head() -> str:
+    return (TEMPLATES / "head.html").read_text(encoding="utf-8")
 
 
 def _say_what_is_not_shown(data: Any) -> None:
@@ -91,11 +96,9 @@ def _say_what_is_not_shown(data: Any) -> None:
 def safe_html(html: str) -> str:
     """Return HTML of anybody's without what runs, fetches, or reaches beyond its place."""
     html = _PANDAS_STYLE.sub("", html)
-    lower = html.lower()
     note = ""
-    if "<script" in lower:
-        whole = lower.count("<script") == lower.count("</script")
-        html = _SCRIPT.sub("", html) if whole else ""
+    if _SCRIPT.search(html):
+        html = _without_scripts(html)
         note = _NOT_SHOWN.format(what="What needs scripts")
         if not _TAG.sub("", html).strip() and "<img" not in html:
             return note
@@ -109,6 +112,18 @@ def safe_html(html: str) -> str:
         f'<iframe sandbox title="Output" style="height:{height}px" '
         f'srcdoc="{escape(style + html)}"></iframe>{note}'
     )
+
+
+def _without_scripts(html: str) -> str:
+    kept, at = "", 0
+    while start := _SCRIPT.search(html, at):
+        kept += html[at : start.start()]
+        end = _SCRIPT_END.search(html, start.end())
+        closed = html.find(">", end.end()) if end else -1
+        if closed < 0:
+            return kept
+        at = closed + 1
+    return kept + html[at:]
 
 
 def _cleaned(html: str) -> str:

@@ -190,6 +190,10 @@ def kernel_of(notebook: Notebook, asked: str | None = None) -> str:
         if fitting:
             return str(fitting[0])
     there = ", ".join(f"{n} ({s['spec'].get('language', '?')})" for n, s in sorted(specs.items()))
-    what = f"the kernel {name!r} is not installed" if name else f"no kernel for {language} is"
+    what = (
+        f"the kernel {name!r} is not installed"
+        if name
+        else f"no kernel for {language} is installed"
+    )
     hint = "; -k python3 runs it by this environment's" if language == "python" else ""
     raise JobError([f"{what}; there are {there or 'none'}{hint}"])

@@ -32,8 +32,9 @@ from workbench.batch.parameters import (
 )
 
 NEWEST = 4
-_MOST_BYTES = 10**6
+_MOST_BYTES = 10**5
 _MOST_ALIASES = 20
+_MOST_DEPTH = 50
 
 
 class _Model(BaseModel):
@@ -83,10 +84,8 @@ class RunConfig(_Model):
         problems = []
         for name in self.notebooks:
             try:
-                path = self.path(name)
-                known = read_parameters(Notebook.read(path))
-                for job in self.jobs_of(path, {}):
-                    check_parameters(known, job.parameters)
+                for job in self.jobs_of(self.path(name), {}):
+                    check_parameters(read_parameters(Notebook.read(job.notebook)), job.parameters)
             except JobError as error:
                 problems += [f"notebooks.{name}: {problem}" for problem in error.problems]
         if problems:
@@ -97,7 +96,10 @@ class RunConfig(_Model):
         """Return a notebook's jobs: one for each combination of what is swept."""
         swept = {name: _sweep(name, values) for name, values in self.sweep.items()}
         chosen = {**swept, **self.parameters_of(notebook), **given}
-        known = read_parameters(Notebook.read(notebook))
+        try:
+            known = read_parameters(Notebook.read(notebook))
+        except JobError as error:
+            raise JobError([f"{notebook}: {problem}" for problem in error.problems]) from error
         return [
             Job(notebook, parameters, kernel=self.kernel, cwd=self.cwd)
             for parameters in combinations(known, chosen)
@@ -285,14 +287,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MOST_BYTES:
             raise JobError([f"{path} has more than {_MOST_BYTES:,} bytes"])
         text = path.read_text(encoding="utf-8")
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        if aliases > _MOST_ALIASES:  # each can double what all before it say
-            raise JobError([f"{path} has {aliases} aliases, more than {_MOST_ALIASES}"])
+        _ensure_small(path, text)
         content = yaml.safe_load(text) or {}
     except OSError as error:
         raise JobError([f"{path}: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise JobError([f"{path} is not YAML: {error}"]) from error
     if not isinstance(content, dict):
         raise JobError([f"{path}: a mapping is expected, got {type(content).__name__}"])
     return content
+
+
+def _ensure_small(path: Path, text: str) -> None:
+    """Raise if YAML says much more than it looks: by aliases, each of which can double it."""
+    aliases = depth = 0
+    for event in yaml.parse(text):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if aliases > _MOST_ALIASES:
+            raise JobError([f"{path} has more than {_MOST_ALIASES} aliases"])
+        if depth > _MOST_DEPTH:
+            raise JobError([f"{path} is nested more than {_MOST_DEPTH} deep"])

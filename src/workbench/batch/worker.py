@@ -97,6 +97,7 @@ _IPYKERNEL = [
     "--IPKernelApp.log_level=ERROR",
     "--IPKernelApp.extra_extensions=workbench.batch.alt_text",
 ]
+_PRINTED_ERROR = re.compile(r"(\w{1,80}Error): ([^\n]*)")
 _TAIL = 4000
 _HEAD = 400
 # A kernel may take long to hand over all that a cell has printed.
@@ -182,11 +183,9 @@ class Worker:
         """Return how a notebook ended whose kernel lives; a cell may be tagged to raise."""
         for index, cell in enumerate(document.cells):
             if cell.metadata.get("papermill", {}).get("exception") is True:
-                raised = [o for o in cell.get("outputs", []) if o.output_type == "error"]
-                kind, said = (raised[-1].ename, raised[-1].evalue) if raised else ("Error", "")
+                kind, said, lines = _raised(cell.get("outputs", []))
                 if kind == "SystemExit" and said in ("", "0", "None"):
                     return Outcome("succeeded", note=self.ended_early(index))
-                lines = raised[-1].traceback if raised else []
                 return self.outcome("failed", kind, said, "code", lines, index, cell.source)
         return Outcome("succeeded")
 
@@ -309,6 +308,17 @@ class Worker:
         while not self.executed.is_set():
             processes.end_all(self.job["id"], spare=os.getpid())
             time.sleep(0.1)
+
+
+def _raised(outputs: list[Any]) -> tuple[str, str, list[str]]:
+    """Return type, message and traceback of what a cell raised."""
+    for output in reversed(outputs):
+        if output.output_type == "error":
+            return output.ename, output.evalue, output.traceback
+        # IPython only prints what is wrong with a magic
+        if output.output_type == "stream" and (told := _PRINTED_ERROR.match(output.text)):
+            return told[1], told[2], []
+    return "CellExecutionError", "", []
 
 
 def correct(document: Any, error: RunError | None) -> None:
