@@ -1,19 +1,21 @@
 """Make the README's pictures of batch runs: python docs/batch_pictures.py.
 
 A sweep of the first notebook's smallest relative, the pipeline of the digits with its lineage, and
-a run that comes to its memory limit; all on data that scikit-learn brings along.
+a run that comes to its memory limit; all on data that scikit-learn brings along. The lineage is put
+into the page on batch runs.
 """
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 
 from workbench.batch import Job, run_many, run_notebook, run_pipeline, trace
-from workbench.batch.provenance.compare import compare, draw
-from workbench.batch.provenance.lineage import save_figure
+from workbench.batch.provenance.compare import compare
 from workbench.batch.report import memory_chart as draw_memory
 
 HERE = Path(__file__).resolve().parent
@@ -50,16 +52,26 @@ def sweep() -> None:
     write("map", MAP, "perplexity: int = 30\nseed: int = 0")
     given = [{"perplexity": p, "seed": s} for p in (5, 10, 20, 28) for s in range(3)]
     run_many([Job("map.ipynb", values) for values in given], n_jobs=2)
-    draw(compare()).savefig(HERE / "sweep.png", dpi=110)
+    table = compare()
+    scores = [column for column in table if column.startswith("quality.")]
+    figure, panels = plt.subplots(1, len(scores), figsize=(10, 3.2), layout="constrained")
+    for panel, score in zip(panels, scores, strict=True):
+        means = table.groupby("perplexity")[score].mean()
+        panel.plot(means.index, means.values)
+        panel.plot(table["perplexity"], table[score], "o", color="C0", markersize=4)
+        panel.set_title(score.removeprefix("quality.").replace("_", " "), fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(f"perplexity   (digits, n = 600; {len(table)} runs)", fontsize=10)
+    figure.savefig(HERE / "sweep.png", dpi=110)
 
 
 def lineage() -> None:
     """Where the released model came from."""
     results = run_pipeline(PIPELINE, n_jobs=2)
     print(*(f"{r.stage:<10} {r.state:<11} {r.why}" for r in results), sep="\n")
-    found = trace("last")
-    print(found.text())
-    save_figure(found, HERE / "lineage.png")
+    page = HERE / "batch.md"
+    text = f"```text\n{trace('last').text()}\n```"
+    page.write_text(re.sub(r"```text\n.*?\n```", lambda _: text, page.read_text(), flags=re.S))
 
 
 def killed() -> None:

@@ -16,10 +16,9 @@ from notebook_contract import NOTEBOOKS, ROOT
 from playwright.sync_api import sync_playwright
 
 from workbench.batch.cli.common import named_values
-from workbench.batch.jobs import combinations
 from workbench.batch.new import badge
 from workbench.batch.notebook import Notebook
-from workbench.batch.parameters import check_parameters, read_parameters
+from workbench.batch.parameters import check_parameters, combinations, read_parameters
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -82,8 +81,9 @@ def test_commands_name_notebooks_and_parameters_that_there_are(words):
     for path in (word for word in words if word.endswith(".ipynb") and "my_question" not in word):
         assert ROOT / path in NOTEBOOKS
         if "epcohs=1" not in given:
-            for chosen in combinations(named_values(given)):
-                check_parameters(read_parameters(Notebook.read(ROOT / path)), chosen)
+            known = read_parameters(Notebook.read(ROOT / path))
+            for chosen in combinations(known, named_values(given)):
+                check_parameters(known, chosen)
 
 
 class Fetched(HTMLParser):

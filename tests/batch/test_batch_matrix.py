@@ -17,6 +17,7 @@ from batch_helpers import command
 
 from workbench.batch import Job, JobError, RunRecord, run_many
 
+pytestmark = pytest.mark.kernel
 CODE, TEXT = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
 PARAMETERS = {"tags": ["parameters"]}
 INJECTED = {"tags": ["injected-parameters"]}

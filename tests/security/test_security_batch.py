@@ -35,6 +35,7 @@ from workbench.batch.presets import read_yaml
 from workbench.batch.results import HashingStoppedError, file_state, size_and_sha256
 from workbench.batch.runs import prune, results_of
 
+pytestmark = pytest.mark.kernel
 SECRET = "hunter2-correct-horse"
 
 
