@@ -68,7 +68,7 @@ def to_html(document: Any, title: str, folder: str) -> str:
             _say_what_is_not_shown(output.get("data", {}))
     resources = {"metadata": {"name": title, "path": folder}}
     html, _ = _exporter().from_notebook_node(document, resources=resources)
-    return _head() + html[html.index("<title>") :]
+    return _head() + str(html[html.index("<title>") :])
 
 
 def is_our_page(path: Path) -> bool:
