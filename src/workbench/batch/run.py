@@ -485,10 +485,10 @@ def run_many(
     ['succeeded', 'succeeded', 'succeeded', 'succeeded']
     """
     checked = check_jobs(jobs)
+    limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)
     out = Path(out)
     ensure_writable(out)
     run_record.look_again()
-    limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)
     interruption = Interruption()
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.
     with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
