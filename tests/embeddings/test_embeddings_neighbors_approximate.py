@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from sklearn.datasets import make_blobs
 
-from workbench.embeddings import neighbors
+from workbench.embeddings import neighbors, project
 
 search = import_module("workbench.embeddings.neighbors")  # its name is the function's too
 
@@ -47,18 +47,19 @@ def test_repeats_for_a_seed(blobs):
 def test_a_search_that_misses_too_much_looks_wider_and_at_last_exactly(blobs, monkeypatch):
     truth = neighbors(blobs, k=10, exact=True)
     efforts = search.__dict__["_EFFORTS"]
-    monkeypatch.setattr(search, "_EFFORTS", ((2, 1, 1), *efforts))
+    monkeypatch.setattr(search, "_EFFORTS", ((2, 1), *efforts))
     assert recall(neighbors(blobs, k=10, exact=False), truth) >= 0.95
-    monkeypatch.setattr(search, "_EFFORTS", ((2, 1, 1),))
+    monkeypatch.setattr(search, "_EFFORTS", ((2, 1),))
     with pytest.warns(UserWarning, match="searching exactly instead"):
         graph = neighbors(blobs, k=10, exact=False)
     assert graph.attrs["exact"] == 1
     assert recall(graph, truth) == 1
 
 
-def test_the_budget_decides(blobs, monkeypatch):
+def test_the_predicted_cost_decides(blobs, monkeypatch):
     assert neighbors(blobs, k=5).attrs["exact"] == 1
-    monkeypatch.setitem(neighbors.__globals__, "EXACT_BUDGET", 1e6)
+    monkeypatch.setattr(search, "_ROW_COST", 1e5)
+    monkeypatch.setattr(search, "_FEATURE_COST", 0)
     assert neighbors(blobs, k=5).attrs["exact"] == 0
 
 
@@ -107,3 +108,45 @@ def test_few_samples_are_searched_too(n):
 def test_unseen_rows_of_zeros_have_no_cosine():
     with pytest.raises(ValueError, match="no direction"):
         search.exact_rows(np.eye(3), np.zeros((1, 3)), 1, "cosine")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_torch_finds_the_same_neighbours(blobs, metric):
+    """On the processor here; the same code runs on a GPU."""
+    truth = neighbors(blobs, k=10, metric=metric, exact=True)
+    index, distance = search.device_graph(blobs.values, 10, metric, "cpu")
+    np.testing.assert_array_equal(index, truth.index)
+    np.testing.assert_allclose(distance, truth.distance, rtol=1e-4)
+
+
+def test_a_placeholder_for_missing_values_is_refused_by_its_feature(blobs):
+    holed = blobs.copy()
+    holed[::50, 7] = 3.4e38
+    with pytest.raises(ValueError, match=r"such as feature 7: 3\.4e\+38 in 80 of 4000 rows"):
+        neighbors(holed, k=5)
+
+
+def test_features_of_very_different_sizes_are_searched_in_float64():
+    """Recall is measured in float64, so that it cannot be wrong in the way of the search."""
+    mixed = np.random.default_rng(0).normal(size=(2000, 100))
+    mixed[::50, 7] = -1e6
+    with pytest.warns(UserWarning, match="searching in float64 instead"):
+        graph = neighbors(xr.DataArray(mixed, dims=("sample", "feature")), k=5, exact=True)
+    assert graph.attrs["recall"] >= 0.99
+    squared = ((mixed[1:4, None] - mixed[None]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(graph.distance[1:4], np.sqrt(np.sort(squared)[:, 1:6]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda graph: graph.index.values.__setitem__((3, 2), -1), "-1, which is none of 60"),
+        (lambda graph: graph.distance.values.__setitem__((3, 2), 0.0), "nearest first"),
+    ],
+)
+def test_what_is_no_graph_is_refused(change, message):
+    points = table(np.random.default_rng(0).normal(size=(60, 5)))
+    graph = neighbors(points, k=14)
+    change(graph)
+    with pytest.raises(ValueError, match=message):
+        project(points, neighbors=graph)

@@ -6,6 +6,7 @@ Exactly, with one matrix product a block, or approximately, through clusters of 
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -18,16 +19,34 @@ Layout = tuple[np.ndarray, Place | None]
 
 
 def arrays(graph: xr.Dataset, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest `k` of each sample as two arrays."""
-    return graph["index"].values[:, :k], graph["distance"].values[:, :k]
+    """The nearest `k` of each sample as two arrays, or an error where they are no graph."""
+    index = graph["index"].values[:, :k]
+    distance = graph["distance"].values[:, :k]
+    wrong = (index < 0) | (index >= len(index))
+    if wrong.any():
+        raise ValueError(
+            f"the graph's index holds {index[wrong][0]}, which is none of {len(index)} samples"
+        )
+    if not (np.diff(distance, axis=1) >= 0).all():
+        raise ValueError("the graph's distances must be numbers, nearest first in every row")
+    return index, distance
 
 
 CLUSTERED = "pca + ivf"
 FLAT = "flat"
+GPU = "torch"
+#: Beyond, values are taken for placeholders (GDAL's 3.4e38): nothing measured is so large.
+_LARGEST = 1e35
 _RECALL = 0.95
-# Components kept, clusters looked into, and candidates for each wanted neighbour. The first line
-# reaches .99 on raw MNIST; data whose variance is spread wider is taken through the next.
-_EFFORTS = ((64, 24, 2), (128, 64, 4), (256, 128, 6))
+_PROBED = 500
+# Components kept, and candidates for each wanted neighbour. The first line serves raw MNIST; data
+# whose variance is spread wider is taken through the next.
+_EFFORTS = ((64, 2), (128, 4), (256, 6))
+_PROBES = (24, 32, 48, 64, 96, 128)
+# What a row costs the approximate search, in multiply-adds of the exact one: some work for itself,
+# and some for each feature of its candidates.
+_ROW_COST = 1.3e6
+_FEATURE_COST = 1e4
 
 
 def exact_rows(reference: np.ndarray, queries: np.ndarray, k: int, metric: str) -> Any:
@@ -55,61 +74,120 @@ def exact_graph(values: np.ndarray, k: int, metric: str) -> Any:
     return refine(values, values, candidates, k, metric, own=np.arange(len(values)))
 
 
-def clustered_graph(values: np.ndarray, k: int, metric: str, seed: int) -> Any:
-    """Almost the `k` nearest others of every row, as (index, distance, recall) or None.
+def wide_graph(values: np.ndarray, k: int, metric: str) -> Any:
+    """As :func:`exact_graph`, by float64 differences: slow, for features of all sizes."""
+    distance = need("scipy.spatial.distance", extra="embeddings")
+    values = directions(values, metric).astype(np.float64)
+    found = []
+    for rows in _row_blocks(values, 256):
+        squared = distance.cdist(values[rows], values, "sqeuclidean")
+        found.append(np.argpartition(squared, min(k + 1, len(values)) - 1, axis=1)[:, : k + 1])
+    return refine(values, values, np.vstack(found), k, metric, own=np.arange(len(values)))
+
+
+def device_graph(values: np.ndarray, k: int, metric: str, device: str) -> Any:
+    """As :func:`exact_graph`, by torch on a GPU: float32, never TF32, a block of rows at a time."""
+    torch = need("torch", extra="networks")
+    values = np.ascontiguousarray(directions(values, metric))
+    n, width = values.shape
+    small = torch.from_numpy(_prepared(values)[0]).to(device)
+    full = torch.from_numpy(values).to(device)
+    norms = (small * small).sum(dim=1)
+    count = min(k + 9, n)
+    found = []
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        for rows in torch.arange(n, device=device).split(max(1, 2**28 // max(n, count * width))):
+            near = (norms - 2 * small[rows] @ small.T).topk(count, largest=False).indices
+            squared = (full[near] - full[rows, None]).square().sum(dim=2)
+            squared[near == rows[:, None]] = torch.inf
+            squared, order = squared.sort(dim=1, stable=True)
+            found.append((near.gather(1, order[:, :k]).cpu(), squared[:, :k].cpu()))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+    index, squared = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+    distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
+    return index, distance.astype(np.float32)
+
+
+def clustered_graph(
+    values: np.ndarray, k: int, metric: str, seed: int, rows: np.ndarray, truth: np.ndarray
+) -> Any:
+    """Almost the `k` nearest others of every row, as (index, distance) or None.
 
     The rows are reduced by principal components and clustered by k-means; those in the nearest
-    clusters are compared there, and the best of them in the original space. ``recall`` is
-    measured on 500 rows drawn with `seed`; where it stays under .95, None is returned.
+    clusters are compared there, and the best of them in the original space. How many clusters
+    it takes is found on the `rows` whose neighbours' true distance is known, before all are
+    searched; where no number suffices, None is returned.
     """
     values = directions(values, metric)
     (small,) = _prepared(values)
-    rows = np.random.default_rng(seed).choice(len(values), min(500, len(values)), replace=False)
-    truth = _kth_distance(values, small, rows, k, metric)
-    for components, probes, breadth in _EFFORTS:
-        candidates = _candidates(small, components, probes, breadth * (k + 9), seed)
-        probe = refine(values, values[rows], candidates[rows], k, metric, own=rows)
-        recall = float((probe[1] <= truth[:, None]).mean())
-        if recall >= _RECALL:
-            own = np.arange(len(values))
-            index, distance = refine(values, values, candidates, k, metric, own=own)
-            if index.min() >= 0:
-                return index, distance, recall
+    for components, breadth in _EFFORTS:
+        reduced, index = _clusters(small, components, seed)
+        count = min(breadth * (k + 9), len(values))
+        for probes in _PROBES:
+            index.nprobe = min(probes, index.nlist)
+            candidates = index.search(reduced[rows], count)[1]
+            probe = refine(values, values[rows], candidates, k, metric, own=rows)
+            if _recall(probe[1], truth) >= _RECALL:
+                candidates = index.search(reduced, count)[1]
+                found = refine(values, values, candidates, k, metric, own=np.arange(len(values)))
+                if found[0].min() >= 0:
+                    return found
+            if probes >= index.nlist:
+                break
     return None
 
 
-def _kth_distance(
-    values: np.ndarray, small: np.ndarray, rows: np.ndarray, k: int, metric: str
-) -> np.ndarray:
-    """The true distance of the k-th neighbour, a hair enlarged so that ties count as found."""
-    faiss = need("faiss", extra="embeddings")
-    _, candidates = faiss.knn(small[rows], small, min(k + 9, len(values)))
-    _, distance = refine(values, values[rows], candidates, k, metric, own=rows)
-    farthest: np.ndarray = distance[:, -1] * np.float32(1 + 1e-6)
-    return farthest
+def _truth(values: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some rows, and the distance of the `k`-th neighbour of each, found in float64."""
+    n = len(values)
+    rows = np.random.default_rng(seed).choice(n, min(_PROBED, n), replace=False)
+    center = np.median(values[rows], axis=0).astype(np.float64)  # no outlier moves it
+    asked = values[rows] - center
+    count = min(k + 9, n)
+    squared = np.empty((len(rows), 0))
+    index = np.empty((len(rows), 0), dtype=np.int64)
+    for block in _row_blocks(values, 2048):
+        part = values[block] - center
+        away = (asked**2).sum(axis=1)[:, None] + (part**2).sum(axis=1) - 2 * asked @ part.T
+        squared = np.hstack([squared, away])
+        index = np.hstack([index, np.broadcast_to(block, away.shape)])
+        best = np.argpartition(squared, min(count, squared.shape[1]) - 1, axis=1)[:, :count]
+        squared = np.take_along_axis(squared, best, axis=1)
+        index = np.take_along_axis(index, best, axis=1)
+    return rows, refine(values, values[rows], index, k, metric, own=rows)[1][:, -1]
 
 
-def _candidates(
-    small: np.ndarray, components: int, probes: int, count: int, seed: int
-) -> np.ndarray:
-    """Likely neighbours of every row, -1 where a cluster held too few."""
+def _recall(distance: np.ndarray, truth: np.ndarray) -> float:
+    """The share of true neighbours, by distance: whichever of several at one distance will do."""
+    return float((distance <= truth[:, None] * (1 + 1e-5)).mean())
+
+
+def _row_blocks(values: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.array_split(np.arange(len(values)), -(-len(values) // size))
+
+
+def _clusters(small: np.ndarray, components: int, seed: int) -> tuple[np.ndarray, Any]:
+    """The rows reduced to their components, and an index of them by clusters."""
     faiss = need("faiss", extra="embeddings")
     n, width = small.shape
     if components < width:
         pca = faiss.PCAMatrix(width, components)
         pca.train(small)
         small = pca.apply(small)
-    quantizer = faiss.IndexFlatL2(small.shape[1])
-    clusters = max(1, int(2 * np.sqrt(n)))
-    index = faiss.IndexIVFFlat(quantizer, small.shape[1], clusters)
-    index.cp.seed, index.cp.niter, index.cp.max_points_per_centroid = seed + 1, 8, 64
+    index = faiss.IndexIVFFlat(
+        faiss.IndexFlatL2(small.shape[1]), small.shape[1], max(1, int(2 * np.sqrt(n)))
+    )
+    index.cp.seed = seed + 1
+    index.cp.niter = 8
+    index.cp.max_points_per_centroid = 64
     # Its advice on few points a cluster is about compression, which is not used here.
     index.cp.min_points_per_centroid = 1
     index.train(small)
     index.add(small)
-    index.nprobe = min(probes, clusters)
-    found: np.ndarray = index.search(small, min(count, n))[1]
-    return found
+    return small, index
 
 
 def refine(
@@ -184,8 +262,7 @@ def _blocks(n: int, floats_a_row: int) -> Iterator[slice]:
 
 
 Metric = Literal["euclidean", "cosine"]
-EXACT_BUDGET = 1.5e12
-"""Multiply-adds up to which the exact search is the default, half a minute on two cores."""
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def neighbors(
@@ -194,19 +271,19 @@ def neighbors(
     metric: Metric = "euclidean",
     exact: bool | None = None,
     seed: int = 0,
+    device: Device = "auto",
 ) -> xr.Dataset:
     """The `k` nearest neighbours of every sample, itself excluded.
 
     Up to three dimensions (maps) a k-d tree serves. Otherwise the exact search multiplies blocks
-    of the matrix with BLAS (faiss), which takes ``samples^2 * features`` multiply-adds: up to
-    1.5e12, about half a minute on two cores (44,000 raw MNIST digits), it is the default. Beyond,
-    rows are reduced to 64 principal components, clustered, compared with those in the nearest
-    clusters, and the best compared again in the original space. On 70,000 raw MNIST digits and
-    one busy machine this took 11 s at a recall of .991; exact search 106 s, faiss HNSW 24 s at
-    .994, pynndescent 36 s at .990, faiss IVF without the reduction 51 s at .995, usearch 77 s
-    at .998. Recall is measured on 500 samples for every graph; under .95 the search looks wider,
-    and at last searches exactly and warns. Memory grows with ``samples * k``, never with the
-    square of the samples.
+    of the matrix with BLAS (faiss), ``samples^2 * features`` multiply-adds: the default while
+    that is predicted to cost less than the approximate search (up to some 12,000 raw MNIST
+    digits), and on a GPU. Beyond, rows are reduced to 64 principal components, clustered,
+    compared with those in the nearest clusters, and the best compared again in the original
+    space. How many clusters that takes is found on 500 samples, whose true neighbours are
+    searched for in float64, and so is the recall of every graph; where it would stay under .95,
+    the search is exact, and in float64 if need be, with a warning. Memory grows with
+    ``samples * k``, never with the square of the samples.
 
     Parameters
     ----------
@@ -221,6 +298,9 @@ def neighbors(
     seed
         Fixes the clusters and the rows on which recall is measured. The graph then repeats bit
         for bit with the same number of threads; no speed is given up for that.
+    device
+        ``"cuda"`` searches exactly on a GPU through torch: the same neighbours, but for ties.
+        ``"auto"`` does where there is one with enough memory and at least a second's work.
 
     Returns
     -------
@@ -250,12 +330,35 @@ def neighbors(
             f"k={k} neighbours of {n} samples: k must lie between 1 and {n - 1}, "
             "the number of other samples"
         )
-    found = None
+    rows, truth = _truth(directions(values, metric), k, metric, seed)
     if width <= 3 and metric == "euclidean":
-        found = *_tree(values, k), 1.0, "k-d tree"
-    elif not (n * n * width <= EXACT_BUDGET if exact is None else exact):
-        found = _clustered(values, k, metric, seed)
-    index, distance, recall, method = found or (*exact_graph(values, k, metric), 1.0, FLAT)
+        method = "k-d tree"
+        index, distance = _tree(values, k)
+    elif exact is not False and (device == "cuda" or (device == "auto" and _fits_gpu(values))):
+        method = GPU
+        index, distance = device_graph(values, k, metric, "cuda")
+    else:
+        few = n * width <= _ROW_COST + _FEATURE_COST * width if exact is None else exact
+        found = None if few else clustered_graph(values, k, metric, seed, rows, truth)
+        if not few and found is None:
+            warnings.warn(
+                f"the approximate search found fewer than 95% of the neighbours of {len(rows)} "
+                "samples; searching exactly instead",
+                stacklevel=2,
+            )
+        method = CLUSTERED if found else FLAT
+        index, distance = found or exact_graph(values, k, metric)
+    recall = _recall(distance[rows], truth)
+    if recall < _RECALL:
+        warnings.warn(
+            f"features of very different sizes: in float32 only {recall:.0%} of the neighbours of "
+            f"{len(rows)} samples were found; searching in float64 instead, which takes longer. "
+            "Is there a placeholder for missing values, or should the features be scaled?",
+            stacklevel=2,
+        )
+        method = FLAT
+        index, distance = wide_graph(values, k, metric)
+        recall = _recall(distance[rows], truth)
     return xr.Dataset(
         {"index": (("sample", "neighbor"), index), "distance": (("sample", "neighbor"), distance)},
         coords={"sample": features["sample"]} if "sample" in features.coords else {},
@@ -277,18 +380,14 @@ def _tree(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return index.astype(np.int64), distance.astype(np.float32)
 
 
-def _clustered(
-    values: np.ndarray, k: int, metric: str, seed: int
-) -> tuple[np.ndarray, np.ndarray, float, str] | None:
-    found = clustered_graph(values, k, metric, seed)
-    if found is None:
-        warnings.warn(
-            "the approximate search found fewer than 95% of the neighbours of 500 samples; "
-            "searching exactly instead",
-            stacklevel=3,
-        )
-        return None
-    return *found, CLUSTERED
+def _fits_gpu(values: np.ndarray) -> bool:
+    """Whether a GPU is there, has room, and is worth the time that loading torch takes."""
+    if len(values) ** 2 * values.shape[1] < 1e11 or not find_spec("torch"):
+        return False
+    torch = need("torch", extra="networks")
+    return bool(torch.cuda.is_available()) and (
+        3 * values.nbytes + 2**32 < torch.cuda.mem_get_info()[0]
+    )
 
 
 def checked(features: xr.DataArray, metric: str = "euclidean") -> np.ndarray:
@@ -308,6 +407,14 @@ def checked(features: xr.DataArray, metric: str = "euclidean") -> np.ndarray:
         raise ValueError(
             f"{np.count_nonzero(~finite)} of {len(values)} rows hold NaN or infinity, "
             f"the first at position {int(np.argmin(finite))}"
+        )
+    largest = np.abs(values).max(axis=0, initial=0)
+    if values.dtype.kind == "f" and (absurd := largest > _LARGEST).any():
+        column = int(np.argmax(absurd))
+        raise ValueError(
+            f"{np.count_nonzero(absurd)} features hold absurd values, such as feature {column}: "
+            f"{largest[column]:.3g} in {np.count_nonzero(np.abs(values[:, column]) > _LARGEST)} "
+            f"of {len(values)} rows. If that stands for missing values, replace it first"
         )
     if metric == "cosine" and (zero := ~values.any(axis=1)).any():
         raise ValueError(
