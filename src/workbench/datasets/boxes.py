@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.datasets.errors import BadDataError, BadImageError, SkippedWarning
-from workbench.datasets.images import decode, header_size
+from workbench.datasets.images import content, decode, header_size
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 COLUMNS = ["sample", *CORNERS, "label", "score", "source", "points"]
@@ -127,10 +126,7 @@ def image_of(ds: xr.Dataset, at: int, longest: int) -> NDArray[Any]:
         return np.asarray(one["image"].values[0])
     size = image_sizes(one)[0]
     height, width = np.ceil(size * min(1, longest / size.max())).astype(int).tolist()
-    try:
-        return decode(Path(path).read_bytes(), path, (height, width), "stretch")
-    except OSError as error:
-        raise BadImageError(path, str(error)) from error
+    return decode(content(path, path), path, (height, width), "stretch")
 
 
 def clip(boxes: pd.DataFrame, ds: xr.Dataset, where: str = "the table") -> pd.DataFrame:

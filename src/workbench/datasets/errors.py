@@ -1,4 +1,10 @@
-"""What can go wrong while data is loaded, by name."""
+"""What can go wrong while data is loaded, by name, and warnings that point at the reader's line."""
+
+import sys
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -28,3 +34,11 @@ class StandInWarning(UserWarning):
 
 class SkippedWarning(UserWarning):
     """Some of the data was left out, or came back blank."""
+
+
+def warn(message: str, category: type[Warning] = SkippedWarning) -> None:
+    """Warn of the line outside of this package that called it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

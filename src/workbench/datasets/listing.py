@@ -3,9 +3,9 @@
 import hashlib
 import numbers
 import os
-import warnings
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.datasets.dataset import Scalar, build, choose
-from workbench.datasets.errors import BadDataError, BadImageError, SkippedWarning
+from workbench.datasets.errors import BadDataError, BadImageError, warn
 from workbench.datasets.images import (
     FITS,
     MODES,
@@ -26,9 +26,9 @@ from workbench.datasets.images import (
     Values,
     content,
     deep_values,
+    encoded_size,
     header_size,
     listed,
-    located,
     value_range,
 )
 
@@ -58,6 +58,7 @@ class Listing:
     path: NDArray[np.str_] | None = None
     others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     mode: Mode = "RGB"
+    root: str = ""  # the folder that the paths are below, unless a warning named them
 
     def keep(self, rows: NDArray[Any]) -> "Listing":
         """Return the listing of some rows, given by position."""
@@ -81,6 +82,7 @@ class Options:
     lazy: bool | None = None
     on_bad: OnBad = "skip"
     range: Range = "dtype"
+    progress: bool = True
 
     def __post_init__(self) -> None:
         given: Any = self.range
@@ -99,7 +101,11 @@ class Options:
 
     def changed(self) -> list[str]:
         """Return the names of the options that are not at their defaults."""
-        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return [
+            f.name
+            for f in fields(self)
+            if getattr(self, f.name) != f.default and f.name != "progress"
+        ]
 
     @property
     def pair(self) -> Size | None:
@@ -112,11 +118,18 @@ class Options:
         return int(sides[0]), int(sides[1])
 
 
+def split_order(values: Iterable[str]) -> tuple[str, ...]:
+    """The different splits, train, val and test first."""
+    usual = ("train", "val", "test")
+    there = set(values) - {""}
+    return (*(name for name in usual if name in there), *sorted(there.difference(usual)))
+
+
 def of_split(listing: Listing, split: str, what: str) -> Listing:
     """Keep one split; raise ``BadDataError`` where there is no such split."""
     if split == "all":
         return listing
-    there = [] if listing.split is None else sorted(set(listing.split.tolist()) - {""})
+    there = () if listing.split is None else split_order(listing.split.tolist())
     if listing.split is None or split not in there:
         has = f"has the splits {', '.join(there)}" if there else "is not divided into splits"
         raise BadDataError(f'{what} {has}, so split="{split}" has no meaning; use split="all"')
@@ -142,8 +155,10 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
     if options.lazy or (options.lazy is None and not eager):
         attrs |= {"sha256": _listed_sha(listing), "sha256_of": "sample ids and file sizes"}
         token = hashlib.sha256(repr((attrs, options, listing.path)).encode()).hexdigest()
-        return _build(listing, pictures.lazy(token), attrs)
-    image, digests, bad = _read(pictures)
+        from workbench.datasets.lazy import lazy
+
+        return _build(listing, lazy(pictures, token), attrs, options.progress)
+    image, digests, bad = _read(pictures, options.progress)
     kept = np.flatnonzero([digest is not None for digest in digests])
     if bad:
         _report(listing, kept, bad, whole=n is None)
@@ -154,7 +169,7 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
         "sha256": _joined_sha(listing.sample, [digests[row] or b"" for row in kept]),
         "sha256_of": "sample ids and encoded images",
     }
-    return _build(listing, image, attrs)
+    return _build(listing, image, attrs, options.progress)
 
 
 def _values(listing: Listing, wanted: Range) -> Values | None:
@@ -186,17 +201,18 @@ def _values(listing: Listing, wanted: Range) -> Values | None:
         return ends
     values = value_range(ends, sixteen)
     if ends[1] - ends[0] < (values[1] - values[0]) / 10:
-        warnings.warn(
+        warn(
             f"the images hold {ends[0]:g} to {ends[1]:g} of a possible {values[0]:g} to "
             f"{values[1]:g}, less than a tenth, and come out nearly flat; range='data' or "
             "range=(low, high) spreads them over all grey levels",
             UserWarning,
-            stacklevel=4,
         )
     return values
 
 
-def _build(listing: Listing, image: Any, attrs: dict[str, Scalar]) -> xr.Dataset:
+def _build(listing: Listing, image: Any, attrs: dict[str, Scalar], progress: bool) -> xr.Dataset:
+    if progress:
+        sys.stderr.write(_found(listing, attrs) + "\n")
     ds = build(
         image,
         sample=listing.sample,
@@ -207,17 +223,40 @@ def _build(listing: Listing, image: Any, attrs: dict[str, Scalar]) -> xr.Dataset
         path=listing.path,
         attrs=attrs,
     )
+    if "path" in ds:
+        ds["path"].attrs["root"] = listing.root
     return ds.assign({name: ("sample", values) for name, values in listing.others.items()})
 
 
+def _found(listing: Listing, attrs: Mapping[str, Any]) -> str:
+    """One line on what was found, so that a folder that means something else is seen at once."""
+    parts = [f"{len(listing.items):,} images"]
+    if listing.classes:
+        most = ", ".join(listing.classes[:5]) + ", ..." * (len(listing.classes) > 5)
+        parts.append(f"{len(listing.classes)} classes ({most})")
+    if listing.labels is not None:
+        parts.append(f"{listing.labels.sum(axis=1).mean():.2g} labels an image")
+    if listing.label is not None and (none := int((listing.label < 0).sum())):
+        parts.append(f"{none:,} without a label")
+    counts = Counter([] if listing.split is None else listing.split.tolist())
+    parts += [f"{counts[split]:,} {split}" for split in split_order(counts)]
+    if counts[""]:
+        parts.append(f"{counts['']:,} in no split")
+    if attrs.get("skipped"):
+        parts.append(f"{attrs['skipped']} unreadable")
+    if attrs.get("ignored_kinds"):
+        parts.append("other files: " + " and ".join(attrs["ignored_kinds"][:5]))
+    return f"{attrs['source']}: {', '.join(parts)}"
+
+
 def _read(
-    pictures: Pictures,
+    pictures: Pictures, progress: bool
 ) -> tuple[NDArray[np.uint8], list[bytes | None], list[BadImageError]]:
     """Decode everything; a bad image has no digest, or raises where the caller wants that."""
     image = np.empty(pictures.shape, np.uint8)
     digests: list[bytes | None] = []
     bad = []
-    for row, result in enumerate(pictures.try_all()):
+    for row, result in enumerate(pictures.try_all(progress)):
         if isinstance(result, BadImageError):
             if pictures.on_bad == "raise":
                 raise result
@@ -241,7 +280,7 @@ def _report(
         lost = [listing.classes[k] for k in sorted(before) if k >= 0 and not after[k]]
         if lost:
             raise BadDataError(f"no image is left of class {', '.join(lost)}: {listed(bad)}")
-    warnings.warn(f"skipped: {listed(bad)}", SkippedWarning, stacklevel=4)
+    warn(f"skipped: {listed(bad)}")
 
 
 def _common_size(items: Sequence[Item]) -> Size:
@@ -265,14 +304,4 @@ def _joined_sha(sample: NDArray[Any], digests: Sequence[bytes]) -> str:
 
 
 def _listed_sha(listing: Listing) -> str:
-    return _joined_sha(listing.sample, [b"%d" % _bytes(item) for item in listing.items])
-
-
-def _bytes(item: Item) -> int:
-    if not isinstance(item, str):
-        return len(item or b"")
-    path, _, size = located(item)
-    try:
-        return size if size >= 0 else os.stat(path).st_size  # noqa: PTH116
-    except OSError:  # it is missing, and reported when it is decoded
-        return 0
+    return _joined_sha(listing.sample, [b"%d" % encoded_size(item) for item in listing.items])

@@ -8,9 +8,9 @@ from pathlib import Path
 import xarray as xr
 
 from workbench.datasets import folder, shards, table
-from workbench.datasets.errors import BadDataError, DataNotFoundError
+from workbench.datasets.errors import BadDataError, DataNotFoundError, warn
 from workbench.datasets.images import Fit, Mode, Size
-from workbench.datasets.listing import OnBad, Options, Range, collect, of_split
+from workbench.datasets.listing import OnBad, Options, Range, collect, of_split, split_order
 from workbench.datasets.named import NAMES, SPLITS, load_named
 
 
@@ -30,16 +30,23 @@ def load(
     image: str | None = None,
     label: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    suffix: str = "",
+    progress: bool = True,
 ) -> xr.Dataset:
     """Load a named dataset, a folder of images or a table of images.
 
     Parameters
     ----------
     name
-        One of ``NAMES``; a folder, ``class_name/**/file.jpg``, with ``train/`` and ``test/`` above
-        the classes or not, or with files of no class; a store (:mod:`workbench.store`); a
-        ``.csv`` or ``.parquet`` table. A name wins over a folder of that name in the working
-        directory: write ``"./mnist"`` for it.
+        One of ``NAMES``; a folder; a store (:mod:`workbench.store`); a ``.csv``, ``.tsv``,
+        ``.jsonl`` or ``.parquet`` table. A name wins over a folder of that name in the working
+        directory, with a warning: write ``"./mnist"`` for it. A folder is
+        ``class_name/**/file.jpg``, or files of no class. Above the classes, folders that are
+        called after a split (train, training; val, valid, validation, dev; test, testing, eval,
+        evaluation; in any case, alone or beside a separator) divide it; a folder alone around
+        them is skipped. Hugging Face's ``metadata.csv`` or ``.jsonl`` beside the images is read
+        in the place of class folders, and so are its Parquet files where there is no image.
     split
         "train", "test" or "all"; also "val" where the reader's own data have it.
     n
@@ -73,26 +80,37 @@ def load(
         do, a warning says so. "data": the least and the greatest of all. (low, high): these, and
         what lies beyond is clipped. ``attrs["range"]`` tells.
     image
-        Tables only, as is all that follows. The column of paths (relative to the table), encoded
-        bytes or ``{"bytes", "path"}`` structs; left out, the first of image, path, file, filename,
-        image_path and filepath.
+        Tables only, as is all that follows but ``progress``. The column of paths, encoded bytes
+        or ``{"bytes", "path"}`` structs; left out, the first of image, path, file, filename,
+        file_name, image_path, filepath and img, in any case.
     label
-        The column of class numbers or names, or a list of 0/1 columns for several labels an
-        image; left out, "label" or "class" if there is one.
+        The column of class numbers or names; left out, the first of label, labels, class,
+        class_name, target, category and fine_label, in any case. Cells of lists, of JSON lists or
+        ``cat|dog`` are several labels an image, as is a list of columns of 0 and 1 (or -1 and 1).
+        [] for none.
     classes
-        The class names in the order of their numbers.
+        The class names in the order of their numbers; left out, those of a Parquet schema's
+        ClassLabel, else the different names sorted.
+    root
+        The folder that paths are relative to; left out, the table's own.
+    suffix
+        What each path lacks: ``".jpg"`` where the table holds names without.
+    progress
+        Show a bar, and a line that says what was found.
 
     Returns
     -------
     xarray.Dataset
         ``image`` (sample, y, x, channel) uint8; ``label`` (sample,) int64 with -1 for none, or
         ``labels`` (sample, class) bool; coordinates ``sample`` and ``class``; ``split`` and
-        ``path`` (sample,) where they apply. ``sample`` is, for a named dataset, the official index
-        within its split, those of the test images beginning after the training images' with
-        ``split="all"``; for a folder, the path below it; for a table, its unique column "sample"
-        or "id", else the row. ``attrs``: ``name``, ``source``, ``sha256`` of what
+        ``path`` (sample,) where they apply: the file, or the cell of a Parquet table
+        (``file_name`` is then what it was called). ``sample`` is, for a named dataset, the
+        official index within its split, those of the test images beginning after the training
+        images' with ``split="all"``; for a folder, the path below it; for a table, its unique
+        column "sample" or "id", else the row. ``attrs``: ``name``, ``source``, ``sha256`` of what
         ``sha256_of`` says, ``stand_in_for``, and where they apply ``seed``, ``n_available``,
-        ``resized_to``, ``fit``, ``skipped``, ``skipped_paths``, ``ignored_files``.
+        ``resized_to``, ``fit``, ``skipped``, ``skipped_paths``, ``ignored_files``,
+        ``ignored_kinds``; those of ``path`` hold its ``root``.
 
     Raises
     ------
@@ -112,10 +130,12 @@ def load(
     >>> dict(ds["image"].sizes)
     {'sample': 50, 'y': 8, 'x': 8, 'channel': 1}
     """
-    options = Options(size, fit, mode, lazy, on_bad, range)
-    columns = {"image": image, "label": label, "classes": classes}
-    given = [key for key, value in columns.items() if value is not None]
+    options = Options(size, fit, mode, lazy, on_bad, range, progress)
+    choice = table.ColumnChoice(image, label, classes, root, suffix)
+    given = [key for key, value in vars(choice).items() if value not in (None, "")]
     if isinstance(name, str) and name in NAMES:
+        if os.path.exists(name):  # noqa: PTH110 - a name, not a path
+            warn(f'"{name}" is the named dataset; "./{name}" would be what lies here', UserWarning)
         _refuse([*options.changed(), *given], f'the named dataset "{name}"')
         return load_named(name, split, n, seed, fallback)
     path = _existing(name)
@@ -123,7 +143,8 @@ def load(
         _refuse(given, f"the folder {path}")
         listing = (shards if shards.is_store(path) else folder).listing(path)
     else:
-        listing = table.listing(path, image, label, classes)
+        listing = table.listing([(path, "")], choice, path.stem)
+        listing.attrs["source"] = f"table {path.name}"
     return collect(of_split(listing, split, str(path)), options, n, seed)
 
 
@@ -154,7 +175,12 @@ def splits(name: str | os.PathLike[str]) -> tuple[str, ...]:
     if isinstance(name, str) and name in NAMES:
         return SPLITS
     path = _existing(name)
-    return folder.splits(path) if path.is_dir() else table.splits(path)
+    if not path.is_dir():
+        return table.splits([(path, "")])
+    if shards.is_store(path):
+        given = shards.listing(path).split
+        return () if given is None else split_order(given.tolist())
+    return folder.splits(path)
 
 
 def _refuse(given: Sequence[str], what: str) -> None:
@@ -167,9 +193,8 @@ def _existing(name: str | os.PathLike[str]) -> Path:
     path = Path(name).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix.lower() in table.SUFFIXES):
         return path
-    names = (
-        f"Names are {', '.join(NAMES)}; a path must lead to a folder or a .csv or .parquet table"
-    )
+    kinds = ", ".join(table.SUFFIXES)
+    names = f"Names are {', '.join(NAMES)}; a path must lead to a folder or a table ({kinds})"
     if path.is_file():
         hint = " workbench.boxes.load(path) reads images with boxes from COCO's JSON."
         json = path.suffix.lower() == ".json"

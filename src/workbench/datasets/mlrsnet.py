@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workbench.datasets.class_numbers import flags
 from workbench.datasets.errors import BadDataError, DataNotFoundError
 from workbench.datasets.images import Size
 from workbench.datasets.listing import Listing, Options, collect
-from workbench.datasets.table import flags
 
 
 def load_mlrsnet(
@@ -79,7 +79,8 @@ def load_mlrsnet(
         classes=names,
         attrs={"name": "mlrsnet", "source": f"folder {root.name}, categories {categories}"},
         labels=np.column_stack(columns),
-        path=sample,
+        path=np.array([str(root / "Images" / name) for name in sample], np.str_),
+        root=str(root),
     )
     return collect(listing, Options(size=size, lazy=lazy), n, seed)
 

@@ -1,218 +1,193 @@
-"""CSV or Parquet table of images: paths or encoded bytes, and their labels as class numbers."""
+"""Table of images, CSV, JSON Lines or Parquet: paths or encoded bytes, and their labels."""
 
 import difflib
-import math
+import io
+import json
 import os
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench._extras import need
-from workbench.datasets.errors import BadDataError
-from workbench.datasets.images import Item
-from workbench.datasets.listing import Listing
+from workbench.datasets.class_numbers import Columns, blank, labels_of, whole_number
+from workbench.datasets.errors import BadDataError, warn
+from workbench.datasets.images import Item, open_file
+from workbench.datasets.listing import Listing, split_order
+from workbench.datasets.parquet import Embedded, image_cells, open_parquet
 
-SUFFIXES = (".csv", ".parquet")
-_IMAGE = ("image", "path", "file", "filename", "image_path", "filepath")
-_LABEL = ("label", "class")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_IMAGE = ("image", "path", "file", "filename", "file_name", "image_path", "filepath", "img")
+_LABEL = ("label", "labels", "class", "class_name", "target", "category", "fine_label")
 _SAMPLE = ("sample", "id")
-Columns = dict[str, list[Any]]
-_WHOLE = re.compile(r"(-?\d+)(\.0+)?")
-_TRUE = {"1", "1.0", "true"}
-_FALSE = {"0", "0.0", "false"}
+_NOT_LABELS = {"label_given", "review", "sample", "split", *_IMAGE}
+Parts = Sequence[tuple[Path, str]]  # the files of a table, and the split that each is, or ""
 
 
-def blank(value: Any) -> bool:
-    """Say whether a cell holds nothing: None, an empty text or not-a-number."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+@dataclass(frozen=True)
+class ColumnChoice:
+    """Which columns of a table are meant, and how. ``load`` documents each."""
+
+    image: str | None = None
+    label: str | Sequence[str] | None = None
+    classes: Sequence[str] | None = None
+    root: str | os.PathLike[str] | None = None
+    suffix: str = ""
 
 
-def single(
-    values: Sequence[Any], where: str, classes: Sequence[str] | None
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Return class numbers, -1 for blank cells, and the class names.
-
-    Whole numbers stay as they are, unless they are far from 0 to K-1 (years, identifiers) and no
-    names are given: then, like texts, each different one is a class.
-    """
-    label = np.full(len(values), -1, np.int64)
-    rows = [row for row, value in enumerate(values) if not blank(value)]
-    numbers = [_whole(values[row]) for row in rows]
-    whole = [number for number in numbers if number is not None]
-    if len(whole) == len(rows) and (classes is not None or not _sparse(whole)):
-        label[rows] = whole
-        names = list(classes or map(str, range(max(whole, default=-1) + 1)))
-        _check_range(label, names, where)
-        return label, names
-    texts = [str(values[row]) for row in rows]
-    if len(whole) == len(rows):
-        names = [str(number) for number in sorted(set(whole))]
-        texts = [str(number) for number in whole]
-    else:
-        names = sorted(set(texts)) if classes is None else list(classes)
-    index = {name: number for number, name in enumerate(names)}
-    for row, text in zip(rows, texts, strict=True):
-        if text not in index:
-            close = difflib.get_close_matches(text, names, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise BadDataError(f"{where}, row {row}: {text!r} is none of the given classes{hint}")
-        label[row] = index[text]
-    return label, names
+def splits(parts: Parts) -> tuple[str, ...]:
+    """Return the splits that the files' names or the table's ``split`` column give."""
+    values = {split for _, split in parts}
+    for path, _ in parts:
+        for column in _usual(_header(path), ("split",)):
+            values |= set(_texts(_read(path, [column])[column]).tolist())
+    return split_order(values)
 
 
-def flags(values: Sequence[Any], where: str) -> NDArray[np.bool_]:
-    """Return a 0/1 column as booleans."""
-    texts = [str(value).strip().lower() for value in values]
-    for row, text in enumerate(texts):
-        if text not in _TRUE and text not in _FALSE:
-            raise BadDataError(
-                f"{where}, row {row} (the first is 0): {values[row]!r} is neither 0 nor 1. "
-                "A column of a multi-label table says whether an image is of that class."
-            )
-    return np.array([text in _TRUE for text in texts], dtype=np.bool_)
-
-
-def _whole(value: Any) -> int | None:
-    """Return the number that a cell holds, if it is a whole one."""
-    if isinstance(value, bool | np.bool_):
-        return None
-    match = _WHOLE.fullmatch(str(value))
-    return int(match[1]) if match else None
-
-
-def _sparse(numbers: Sequence[int]) -> bool:
-    return max(numbers, default=0) >= max(100, 10 * len(set(numbers)))
-
-
-def _check_range(label: NDArray[np.int64], names: Sequence[str], where: str) -> None:
-    outside = np.flatnonzero((label < -1) | (label >= len(names)))
-    if outside.size:
-        row = int(outside[0])
-        raise BadDataError(
-            f"{where}, row {row} (the first is 0): {label[row]} is not in 0 to {len(names) - 1}, "
-            f"the numbers of {len(names)} classes, nor -1 for none"
-        )
-
-
-def splits(path: Path) -> tuple[str, ...]:
-    """Return the values of the table's ``split`` column, if it has one."""
-    if "split" not in _header(path):
-        return ()
-    values = sorted(set(_split(_read(path, ["split"])).tolist()) - {""})
-    usual = [name for name in ("train", "val", "test") if name in values]
-    return (*usual, *(value for value in values if value not in usual))
-
-
-def listing(
-    path: Path,
-    image: str | None = None,
-    label: str | Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-) -> Listing:
-    """List the images of a table with their labels, without decoding any of them.
+def listing(parts: Parts, choice: ColumnChoice, name: str) -> Listing:
+    """List the images of a table in one or several files, without decoding any of them.
 
     Raises
     ------
     BadDataError
         The table cannot be read or has no rows; a column is missing; a label is not one.
     """
-    path = path.expanduser().absolute()
-    header = _header(path)
-    image = _find(path, header, image, _IMAGE)
-    if label is None:
-        label = next((name for name in _LABEL if name in header and name != image), [])
+    first = parts[0][0]
+    header = _header(first)
+    image = _find(first, header, choice.image, _IMAGE)
+    label = _label_column(first, header, image) if choice.label is None else choice.label
     wanted = [label] if isinstance(label, str) else list(label)
-    for name in wanted:
-        _find(path, header, name, ())
-    known = [name for name in (*_SAMPLE, "split") if name in header]
-    table = _read(path, list(dict.fromkeys([image, *wanted, *known])))
-    rows = len(table[image])
-    if not rows:
-        raise BadDataError(f"{path} has the columns {', '.join(header)} and no rows")
-    items, names, paths = _items(path, table[image])
+    for column in wanted:
+        _find(first, header, column, ())
+    ids = [name for name in _usual(header, _SAMPLE) if name not in wanted]
+    split_columns = _usual(header, ("split",))
+    chosen = list(dict.fromkeys([image, *wanted, *ids, *split_columns]))
+    tables = [_read(path, chosen, image) for path, _ in parts]
+    table = {column: [cell for part in tables for cell in part[column]] for column in chosen}
+    rows = [len(part[image]) for part in tables]
+    if not sum(rows):
+        raise BadDataError(f"{first} has the columns {', '.join(header)} and no rows")
+    where = [(path, row) for (path, _), n in zip(parts, rows, strict=True) for row in range(n)]
+    split = np.repeat([split for _, split in parts], rows)
+    if split_columns:
+        split = _texts(table[split_columns[0]])
+    root = None if choice.root is None else str(Path(choice.root).expanduser().absolute())
+    classes = choice.classes
+    if classes is None and isinstance(label, str):
+        classes = _schema_names(first, label, table[label])
+    columns = {column: table[column] for column in wanted}
     return Listing(
-        items=items,
-        names=names,
-        sample=_sample(table, rows),
-        attrs={"name": path.stem, "source": f"table {path.name}"},
-        split=_split(table) if "split" in table else None,
-        path=paths,
-        **_labels(path, table, rows, label, classes),
+        **_items(where, image, table[image], root, choice.suffix),
+        sample=_sample([table[column] for column in ids], sum(rows)),
+        attrs={"name": name, "source": f"table{'s'[: len(parts) > 1]} {name}"},
+        split=split if split_columns or any(split.tolist()) else None,
+        root=root or str(first.parent),
+        **labels_of(str(first), columns, sum(rows), label, classes),
     )
 
 
-def _labels(
-    path: Path,
-    table: Columns,
-    rows: int,
-    label: str | Sequence[str],
-    classes: Sequence[str] | None,
-) -> dict[str, Any]:
-    """Return ``classes`` with ``label``, or with ``labels`` where several columns are given."""
-    if isinstance(label, str) or not label:
-        column = table[label] if isinstance(label, str) else [None] * rows
-        numbers, names = single(column, f"{path}, column {label!r}", classes)
-        return {"label": numbers, "classes": names}
-    names = list(label if classes is None else classes)
-    if len(names) != len(label):
-        raise BadDataError(
-            f"classes names {len(names)} classes and label names {len(label)} columns: "
-            "there must be one name for each column"
+def _label_column(path: Path, header: list[str], image: str) -> str | list[str]:
+    """The column of labels by its usual names; a warning where there may be one of another name."""
+    usual = [name for name in _usual(header, _LABEL) if name != image]
+    if usual:
+        return usual[0]
+    if any(name.lower() not in _NOT_LABELS and name != image for name in header):
+        warn(
+            f"{path} has no column of labels that is known by its name; it has "
+            f"{', '.join(header)}. label= names it, label=[] says that there is none",
+            UserWarning,
         )
-    marks = [flags(table[name], f"{path}, column {name!r}") for name in label]
-    return {"labels": np.stack(marks, axis=1), "classes": names}
+    return []
 
 
-def _items(path: Path, cells: list[Any]) -> tuple[list[Item], list[str], NDArray[np.str_] | None]:
-    """Return each image's path or bytes, what to call it, and the paths where there are any."""
+def _schema_names(path: Path, label: str, column: list[Any]) -> list[str] | None:
+    """The names of Hugging Face's ClassLabel in a Parquet file's schema, for class numbers."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    try:
+        about = json.loads((open_parquet(path).schema_arrow.metadata or {})[b"huggingface"])
+        feature = about["info"]["features"][label]
+        while "names" not in feature:  # a list of class labels
+            feature = feature["feature"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    flat = [n for cell in column for n in (cell if isinstance(cell, list) else [cell])]
+    return list(feature["names"]) if all(blank(n) or isinstance(n, int) for n in flat) else None
+
+
+def _items(
+    where: list[tuple[Path, int]], image: str, cells: list[Any], root: str | None, suffix: str
+) -> dict[str, Any]:
+    """Return each image's path or cell, what to call it, and the file name of embedded ones."""
     items: list[Item] = []
-    names = []
-    paths = []
-    for row, cell in enumerate(cells):
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
+    names: list[str] = []
+    outside = []
+    for (path, row), cell in zip(where, cells, strict=True):
+        fence = root or str(path.parent)
         place = cell.get("path") if isinstance(cell, dict) else cell
-        if isinstance(content, bytes):
-            items.append(content)
-            paths.append(place if isinstance(place, str) else "")
-            names.append(paths[-1] or f"{path.name}, row {row}")
+        name = f"{path.name}, row {row}"
+        if isinstance(cell, Embedded):
+            items.append(f"{path}#column={image}&row={row}&size={cell.size}")
+            names.append(cell.name or name)
         elif blank(place):
             items.append(None)
-            paths.append("")
-            names.append(f"{path.name}, row {row}")
+            names.append(name)
         elif isinstance(place, str):
-            items.append(os.path.join(path.parent, place))  # noqa: PTH118 - a Path for each is slow
-            paths.append(str(items[-1]))
-            names.append(paths[-1])
+            full = _full(place, fence) + suffix
+            items.append(full)
+            names.append(full)
+            if not os.path.normpath(full).startswith(fence.rstrip(os.sep) + os.sep):
+                outside.append(full)
         else:
             raise BadDataError(
                 f"{path}, row {row} (the first is 0): an image must be a path, encoded bytes or "
                 f"a struct with bytes and path; found {type(cell).__name__} {str(cell)[:40]!r}"
             )
-    return items, names, np.array(paths, dtype=np.str_) if any(paths) else None
+    if outside:
+        text = f"{len(outside)} images lie outside of {fence}, the first at {outside[0]}"
+        warn(f"{text}. root= names the folder that they are in", UserWarning)
+    own = np.array([getattr(cell, "name", "") for cell in cells], np.str_)
+    return {
+        "items": items,
+        "names": names,
+        "path": np.array([item or "" for item in items], np.str_) if any(items) else None,
+        "others": {"file_name": own} if any(own.tolist()) else {},
+    }
 
 
-def _sample(table: Columns, rows: int) -> NDArray[Any]:
+def _full(place: str, root: str) -> str:
+    """A path of a table below its root; backslashes are meant as slashes where no file has them."""
+    full = os.path.join(root, place.removeprefix("file://"))  # noqa: PTH118 - a Path is slow
+    if "\\" in place and os.sep == "/" and not os.path.lexists(full):
+        return full.replace("\\", "/")
+    return full
+
+
+def _sample(columns: list[list[Any]], rows: int) -> NDArray[Any]:
     """Return the table's own ids where they are unique, else row numbers."""
-    for name in _SAMPLE:
-        values = table.get(name, [])
-        if values and len(set(values)) == rows and not any(map(blank, values)):
-            whole = all(isinstance(value, int) for value in values)
+    for values in columns:
+        if len(set(values)) == rows and not any(map(blank, values)):
+            whole = all(isinstance(v, int) or str(whole_number(v)) == v for v in values)
             return np.array(values, dtype=np.int64 if whole else np.str_)
     return np.arange(rows, dtype=np.int64)
 
 
-def _split(table: Columns) -> NDArray[np.str_]:
-    return np.array(["" if blank(value) else str(value) for value in table["split"]], dtype=np.str_)
+def _texts(values: Sequence[Any]) -> NDArray[np.str_]:
+    return np.array(["" if blank(value) else str(value) for value in values], dtype=np.str_)
+
+
+def _usual(header: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """The columns of the usual names, in any case, in the order of these names."""
+    lower = {name.strip().lower(): name for name in reversed(header)}
+    return [lower[name] for name in usual if name in lower]
 
 
 def _find(path: Path, header: list[str], wanted: str | None, usual: Sequence[str]) -> str:
     """Return the column that is wanted, else the first of the usual ones that is there."""
     if wanted is None:
-        found = next((name for name in usual if name in header), None)
+        found = next(iter(_usual(header, usual)), None)
         sought = f"none of {', '.join(usual)}"
     else:
         found = wanted if wanted in header else None
@@ -229,15 +204,25 @@ def _find(path: Path, header: list[str], wanted: str | None, usual: Sequence[str
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
+        return list(open_parquet(path).schema_arrow.names)
+    if path.suffix.lower() == ".jsonl":
+        return list(dict.fromkeys(key for row in _json_lines(path) for key in row))
     return [str(name) for name in _csv(path, nrows=0).columns]
 
 
-def _read(path: Path, columns: list[str]) -> Columns:
-    if path.suffix.lower() == ".parquet":
-        table = _parquet(path).read(columns=columns)
-        return {name: table[name].to_pylist() for name in columns}
-    frame = _csv(path, usecols=columns)
+def _read(path: Path, columns: list[str], image: str | None = None) -> Columns:
+    """Some columns of a file; of embedded images only where they are."""
+    kind = path.suffix.lower()
+    if kind == ".jsonl":
+        rows = _json_lines(path)
+        return {name: [row.get(name) for row in rows] for name in columns}
+    if lacking := set(columns) - set(header := _header(path)):
+        raise BadDataError(f"{path} has no column {', '.join(lacking)}; it has {', '.join(header)}")
+    if kind == ".parquet":
+        table = open_parquet(path).read(columns=[name for name in columns if name != image])
+        found = {name: table[name].to_pylist() for name in columns if name != image}
+        return found if image is None else {image: list(image_cells(path, image)), **found}
+    frame = _csv(path)
     return {name: frame[name].tolist() for name in columns}
 
 
@@ -245,17 +230,48 @@ def _csv(path: Path, **how: Any) -> Any:
     """Read a CSV file as text: a class may be called NA, and the id 007 is not 7."""
     import pandas as pd
 
+    text = _text(path)
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
     try:
-        return pd.read_csv(
-            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig", **how
+        frame = pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            skipinitialspace=True,
+            **how,
         )
-    except (ValueError, OSError) as error:  # pandas' own errors and bad UTF-8 are ValueErrors
-        raise BadDataError(f"{path} is not a readable CSV table in UTF-8: {error}") from error
+    except ValueError as error:  # pandas' own errors are ValueErrors
+        raise BadDataError(f"{path} is not a readable CSV table: {error}") from error
+    return frame.rename(columns=lambda name: str(name).strip())
 
 
-def _parquet(path: Path) -> Any:
-    pyarrow = need("pyarrow", "images")
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(_text(path).split("\n")):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise BadDataError(f"{path}, line {number + 1} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise BadDataError(f"{path}, line {number + 1} is no object with the columns' names")
+        rows.append(row)
+    return [row for row in rows if row]
+
+
+def _text(path: Path) -> str:
+    """A file's text: UTF-8, UTF-16 where its first bytes say so, else Western European."""
     try:
-        return need("pyarrow.parquet", "images").ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise BadDataError(f"{path} is not a readable Parquet file: {error}") from error
+        with open_file(str(path)) as file:
+            content = file.read()
+    except OSError as error:
+        raise BadDataError(f"{path} is not a readable table: {error}") from error
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        warn(f"{path} is not in UTF-8; it is read as Windows-1252", UserWarning)
+        return content.decode("cp1252", errors="replace")

@@ -12,7 +12,7 @@ import psutil
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.datasets.table import single
+from workbench.datasets.class_numbers import single
 from workbench.rasters import crop
 from workbench.rasters.crop import Cells, Failures, Job
 from workbench.rasters.errors import FailedRegionsWarning
