@@ -246,7 +246,7 @@ def _found(listing: Listing, attrs: Mapping[str, Any]) -> str:
         parts.append(f"{attrs['skipped']} unreadable")
     if attrs.get("ignored_kinds"):
         parts.append("other files: " + " and ".join(attrs["ignored_kinds"][:5]))
-    return f"{attrs['source']}: {', '.join(parts)}"
+    return f"{attrs.get('source', 'images')}: {', '.join(parts)}"
 
 
 def _read(
