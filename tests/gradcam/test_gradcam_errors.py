@@ -65,7 +65,7 @@ class TestErrors:
 
     def test_a_network_that_hides_its_layers(self, small, tmp_path):
         torch.jit.trace(small.eval(), torch.rand(1, 3, 32, 32)).save(tmp_path / "scripted.pt")
-        opaque = models.load(tmp_path / "scripted.pt")
+        opaque = models.load(tmp_path / "scripted.pt", trusted=True)
         with pytest.raises(ValueError, match="TorchScript files hide their layers"):
             gradcam.Probe(opaque, "layer4")
         x = torch.rand(1, 3, 32, 32)

