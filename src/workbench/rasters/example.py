@@ -1,115 +1,46 @@
 """A made-up aerial mosaic with known objects, to try things out on without data."""
 
 import os
-from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import rasterio
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 from tqdm import tqdm
 
-Floats = NDArray[np.float32]
-SHADOW = 3
-"""Pixels by which a shadow falls to the right and below."""
-_ROOFS = np.array([[168, 84, 66], [140, 72, 60], [120, 120, 126], [176, 122, 92]], np.float32)
-_CABS = np.array([[200, 60, 50], [60, 90, 180], [230, 220, 80]], np.float32)
-
-
-def draw(land: Floats, thing: Any, top: int, left: int) -> None:
-    """Draw one object and its shadow onto a tile whose first pixel is at `top`, `left`.
-
-    `thing` has ``x``, ``y`` (pixels), ``long``, ``short`` (half of its sides), ``angle``, ``hue``
-    and ``label``.
-    """
-    reach = int(np.hypot(thing.long, thing.short)) + SHADOW + 2
-    rows, columns = (
-        slice(max(int(at) - reach - start, 0), max(min(int(at) + reach - start, length), 0))
-        for at, start, length in zip((thing.y, thing.x), (top, left), land.shape, strict=False)
-    )
-    canvas = land[rows, columns]
-    y, x = np.mgrid[rows, columns] + 0.5
-    x, y = x + (left - thing.x), y + (top - thing.y)
-    shape, color = SHAPES[thing.label]
-    u, v = _turned(thing, x - SHADOW, y - SHADOW)
-    canvas[shape(u / thing.long, v / thing.short)] *= 0.6
-    u, v = _turned(thing, x, y)
-    u, v = u / thing.long, v / thing.short
-    there = shape(u, v)
-    canvas[there] = color(u[there], v[there], thing.hue)
-
-
-def _turned(thing: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    cos, sin = np.cos(thing.angle), np.sin(thing.angle)
-    return x * cos + y * sin, y * cos - x * sin
-
-
-def _rectangle(u: Any, v: Any) -> Any:
-    return (np.abs(u) <= 1) & (np.abs(v) <= 1)
-
-
-def _oval(u: Any, v: Any) -> Any:
-    return u * u + v * v <= 1
-
-
-def _house(_: Any, v: Any, hue: int) -> Any:
-    """A roof whose two sides differ in brightness, with a ridge."""
-    light = np.where(v < 0, 1.15, 0.8)
-    light = np.where(np.abs(v) < 0.1, 1.4, light)
-    return _ROOFS[hue % len(_ROOFS)] * light[:, None]
-
-
-def _pool(u: Any, v: Any, hue: int) -> Any:
-    rim = (u * u + v * v > 0.7)[:, None]
-    return np.where(rim, [214, 208, 196], [60 + 2 * hue, 150 + 3 * hue, 196])
-
-
-def _tank(u: Any, v: Any, hue: int) -> Any:
-    light = 205 + 2 * hue - 55 * np.hypot(u + 0.4, v + 0.4)
-    return light[:, None] * np.array([1.0, 1.0, 0.98])
-
-
-def _tree(u: Any, v: Any, hue: int) -> Any:
-    light = 0.9 - 0.35 * np.hypot(u + 0.3, v + 0.3) + 0.12 * np.sin(9 * u + hue) * np.cos(9 * v)
-    return light[:, None] * np.array([62 + 3 * hue, 124, 52])
-
-
-def _truck(u: Any, _: Any, hue: int) -> Any:
-    cab = (u > 0.5)[:, None]
-    return np.where(cab, _CABS[hue % len(_CABS)], [222, 222, 216])
-
-
-SHAPES: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any, int], Any]]] = {
-    "house": (_rectangle, _house),
-    "pool": (_oval, _pool),
-    "tank": (_oval, _tank),
-    "tree": (_oval, _tree),
-    "truck": (_rectangle, _truck),
-}
 CRS = "EPSG:32632"
+#: Metres on the ground.
 PIXEL = 0.5
-"""Metres on the ground."""
 CORNER = (500_000.0, 5_600_000.0)
 BLOCK = 512
-CLASSES = ("house", "pool", "tank", "tree", "truck")
-#: Half of the longer and of the shorter side in pixels, smallest and largest.
-_HALVES = {
-    "house": ((9, 14), (6, 9)),
-    "pool": ((7, 11), (4, 6)),
-    "tank": ((6, 12), (6, 12)),
-    "tree": ((5, 11), (5, 11)),
-    "truck": ((8, 11), (3, 4)),
-}
-_GROUND = np.array([[92, 112, 62], [126, 118, 84], [148, 132, 104], [74, 92, 56]], np.float32)
-#: The colours of the ground and what lies between them.
-_SHADES = np.stack(
-    [np.interp(np.linspace(0, 3, 256), range(4), band) for band in _GROUND.T], axis=1
-).astype(np.float32)
+#: Pixels by which a shadow falls to the right and below.
+SHADOW = 3
 #: Pixels between an object's middle and the edge of its cell, so that no two overlap.
 _MARGIN = 17
+#: The colours of the ground, between which it changes.
+_GROUND = np.array([[92, 112, 62], [126, 118, 84], [148, 132, 104], [74, 92, 56]])
+
+
+class Kind(NamedTuple):
+    """A class of objects: its outline, half of its sides in pixels, and its colours."""
+
+    boxy: bool
+    long: tuple[int, int]
+    short: tuple[int, int] | None
+    colors: list[tuple[int, int, int]]
+
+
+CLASSES = {
+    "house": Kind(True, (9, 14), (6, 9), [(168, 84, 66), (140, 72, 60), (120, 120, 126)]),
+    "pool": Kind(False, (7, 11), (4, 6), [(70, 165, 196), (82, 182, 200)]),
+    "tank": Kind(False, (6, 12), None, [(205, 205, 200), (228, 228, 224)]),
+    "tree": Kind(False, (5, 11), None, [(62, 124, 52), (92, 120, 50)]),
+    "truck": Kind(True, (8, 11), (3, 4), [(222, 222, 216), (200, 60, 50), (60, 90, 180)]),
+}
 
 
 def write_example(
@@ -162,8 +93,8 @@ def write_example(
         raise FileExistsError(f"{target} exists; the example is written to a new file only")
     if size < BLOCK:
         raise ValueError(f"size={size} is too small: a mosaic is at least {BLOCK} pixels wide")
-    table = _placed(size, objects, np.random.default_rng([seed, 0]))
-    unfinished = target.with_name(target.name + ".part")
+    things = _placed(size, objects, np.random.default_rng([seed, 0]))
+    lattice = np.random.default_rng([seed, 1]).random((size // 64 + 3,) * 2)
     profile = {
         "driver": "GTiff",
         "width": size,
@@ -175,22 +106,30 @@ def write_example(
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
-        "interleave": "pixel",
+        "photometric": "rgb",
         "compress": "deflate",
         "predictor": 2,
         "zlevel": 1,
         "num_threads": "all_cpus",
-        "photometric": "rgb",
         "bigtiff": "if_safer",
     }
-    total = (-(-size // BLOCK)) ** 2
-    tiles = tqdm(_tiles(size, table, seed), "draw", total, unit="tile", disable=not progress)
+    corners = list(product(range(0, size, BLOCK), repeat=2))
+    unfinished = target.with_name(target.name + ".part")
     with rasterio.open(unfinished, "w", **profile) as sink:
-        for top, left, pixels in tiles:
-            window = rasterio.windows.Window(left, top, pixels.shape[1], pixels.shape[0])
-            sink.write(pixels.transpose(2, 0, 1), window=window)
+        for top, left in tqdm(corners, "draw", unit="tile", disable=not progress):
+            land = _ground(lattice, top, left, size, np.random.default_rng([seed, 2, top, left]))
+            high, wide = land.shape[:2]
+            near = (things["row"] < top + high) & (things["col"] < left + wide)
+            near &= things["row"] + things["height"] + SHADOW > top
+            near &= things["col"] + things["width"] + SHADOW > left
+            for thing in things[near].itertuples():
+                draw(land, thing, top, left)
+            pixels = land.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+            sink.write(pixels, window=rasterio.windows.Window(left, top, wide, high))
     unfinished.rename(target)
-    return _described(table)
+    x = CORNER[0] + things["x"] * PIXEL
+    y = CORNER[1] - things["y"] * PIXEL
+    return things[["label", "col", "row", "width", "height"]].assign(x=x, y=y)
 
 
 def _placed(size: int, objects: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -200,97 +139,58 @@ def _placed(size: int, objects: int, rng: np.random.Generator) -> pd.DataFrame:
     if objects < 1 or cell < 2 * _MARGIN:
         most = (size // (2 * _MARGIN)) ** 2
         raise ValueError(f"objects={objects}: a mosaic of {size} pixels has room for 1 to {most}")
-    column, row = np.divmod(np.sort(rng.permutation(across**2)[:objects]), across)[::-1]
-    offset = rng.uniform(_MARGIN, cell - _MARGIN, (2, objects))
-    label = rng.integers(0, len(CLASSES), objects)
-    halves = np.array([_HALVES[name] for name in CLASSES], float)[label]
-    long, short = (rng.uniform(halves[:, i, 0], halves[:, i, 1]) for i in (0, 1))
-    round_ones = np.isin(label, [CLASSES.index("tank"), CLASSES.index("tree")])
-    return pd.DataFrame(
-        {
-            "x": column * cell + offset[0],
-            "y": row * cell + offset[1],
-            "label": np.array(CLASSES)[label],
-            "long": long,
-            "short": np.where(round_ones, long, short),
-            "angle": rng.uniform(0, np.pi, objects),
-            "hue": rng.integers(0, 12, objects),
-        }
-    ).rename_axis("id")
+    row, column = np.divmod(np.sort(rng.permutation(across**2)[:objects]), across)
+    x, y = np.stack([column, row]) * cell + rng.uniform(_MARGIN, cell - _MARGIN, (2, objects))
+    label = rng.choice(list(CLASSES), objects)
+    kinds = [CLASSES[name] for name in label]
+    long = rng.uniform(*np.array([kind.long for kind in kinds]).T)
+    short = rng.uniform(*np.array([kind.short or kind.long for kind in kinds]).T)
+    short = np.where([kind.short is None for kind in kinds], long, short)
+    angle = rng.uniform(0, np.pi, objects)
+    # half of the box around the object: of a turned rectangle, or of a turned ellipse
+    turned = np.abs([long * np.cos(angle), short * np.sin(angle)])
+    upright = np.abs([long * np.sin(angle), short * np.cos(angle)])
+    boxy = np.array([kind.boxy for kind in kinds])
+    half_width = np.where(boxy, turned.sum(axis=0), np.hypot(*turned))
+    half_height = np.where(boxy, upright.sum(axis=0), np.hypot(*upright))
+    col = np.floor(x - half_width).astype(np.int64)
+    row = np.floor(y - half_height).astype(np.int64)
+    width = np.ceil(x + half_width).astype(np.int64) - col
+    height = np.ceil(y + half_height).astype(np.int64) - row
+    table = {"x": x, "y": y, "label": label, "col": col, "row": row, "width": width}
+    table |= {"height": height, "long": long, "short": short, "angle": angle}
+    return pd.DataFrame(table | {"hue": rng.integers(0, 6, objects)}).rename_axis("id")
 
 
-def _described(table: pd.DataFrame) -> pd.DataFrame:
-    """The table that a reader gets: map coordinates, class, and the box of each object."""
-    low, high = _extents(table)
-    return pd.DataFrame(
-        {
-            "x": CORNER[0] + table["x"] * PIXEL,
-            "y": CORNER[1] - table["y"] * PIXEL,
-            "label": table["label"],
-            "col": low[0],
-            "row": low[1],
-            "width": high[0] - low[0],
-            "height": high[1] - low[1],
-        }
-    )
-
-
-def _extents(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and one past the last (column, row) of each object's box."""
-    cos, sin = np.abs(np.cos(table["angle"])), np.abs(np.sin(table["angle"]))
-    boxy = table["label"].isin(["house", "truck"])
-    reach = []
-    for along, aside in ((cos, sin), (sin, cos)):
-        oval = np.hypot(table["long"] * along, table["short"] * aside)
-        reach.append(np.where(boxy, table["long"] * along + table["short"] * aside, oval))
-    middle = table[["x", "y"]].to_numpy().T
-    low, high = np.floor(middle - reach), np.ceil(middle + reach)
-    return low.astype(np.int64), high.astype(np.int64)
-
-
-def _tiles(
-    size: int, table: pd.DataFrame, seed: int
-) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    """Top, left and pixels (y, x, 3) of each tile."""
-    lattices = {
-        step: np.random.default_rng([seed, 1, step]).random((size // step + 3,) * 2, np.float32)
-        for step in (512, 64)
-    }
-    low, high = _extents(table)
-    high += SHADOW
-    for top, left in product(range(0, size, BLOCK), repeat=2):
-        shape = min(BLOCK, size - top), min(BLOCK, size - left)
-        land = _land(lattices, top, left, shape)
-        rng = np.random.default_rng([seed, 2, top, left])
-        land += rng.integers(-10, 11, (*shape, 1), dtype=np.int8)
-        inside = (low[1] < top + shape[0]) & (high[1] > top)
-        inside &= (low[0] < left + shape[1]) & (high[0] > left)
-        for thing in table[inside].itertuples():
-            draw(land, thing, top, left)
-        yield top, left, land.clip(0, 255).astype(np.uint8)
-
-
-def _land(lattices: dict[int, Floats], top: int, left: int, shape: tuple[int, int]) -> Floats:
-    """Colours of the ground: soft patches of four kinds, brighter and darker in places."""
-    patches, detail = (
-        _between(lattice, step, top, left, shape) for step, lattice in lattices.items()
-    )
-    kind = (0.75 * patches + 0.25 * detail) * (len(_SHADES) - 1)
-    land = np.take(_SHADES, kind.astype(np.int16), axis=0)
-    land += (24 * (detail - 0.5))[..., None]
+def _ground(
+    lattice: NDArray[Any], top: int, left: int, size: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """A tile of soft patches in the colours of the ground, with some noise: (y, x, 3)."""
+    y, x = np.mgrid[top : min(top + BLOCK, size), left : min(left + BLOCK, size)]
+    detail = map_coordinates(lattice, [y / 64, x / 64], order=1)
+    patches = map_coordinates(lattice, [y / 512, x / 512], order=1)
+    kind = (0.75 * patches + 0.25 * detail) * 3
+    land = np.stack([np.interp(kind, range(4), band) for band in _GROUND.T], axis=2)
+    land += 24 * (detail[..., None] - 0.5) + rng.integers(-10, 11, (*y.shape, 1))
     return land
 
 
-def _between(lattice: Floats, step: int, top: int, left: int, shape: tuple[int, int]) -> Floats:
-    """Bilinear values between the points of a lattice."""
-    points, weights = [], []
-    for first, count in zip((top, left), shape, strict=True):
-        start, end = first // step, (first + count) // step + 2
-        at = np.arange(first, first + count) / step
-        near = 1 - np.abs(at[:, None] - np.arange(start, end))
-        points.append(slice(start, end))
-        weights.append(near.clip(0).astype(np.float32))
-    # not by BLAS, whose threads cost more than so small a product
-    rows = np.einsum("ya,ab->yb", weights[0], lattice[tuple(points)])
-    values: Floats = np.einsum("yb,xb->yx", rows, weights[1])
-    return values
+def draw(land: NDArray[Any], thing: Any, top: int, left: int) -> None:
+    """Draw one object and its shadow onto a tile whose first pixel is at `top`, `left`."""
+    first_row, first_column = max(thing.row - top, 0), max(thing.col - left, 0)
+    end_row = max(thing.row + thing.height + SHADOW - top, 0)
+    end_column = max(thing.col + thing.width + SHADOW - left, 0)
+    canvas = land[first_row:end_row, first_column:end_column]
+    y, x = np.mgrid[: canvas.shape[0], : canvas.shape[1]] + 0.5
+    kind = CLASSES[thing.label]
+    for shift in (SHADOW, 0):
+        right = x + (first_column + left - thing.x - shift)
+        down = y + (first_row + top - thing.y - shift)
+        u = (right * np.cos(thing.angle) + down * np.sin(thing.angle)) / thing.long
+        v = (down * np.cos(thing.angle) - right * np.sin(thing.angle)) / thing.short
+        there = np.maximum(abs(u), abs(v)) <= 1 if kind.boxy else np.hypot(u, v) <= 1
+        if shift:
+            canvas[there] *= 0.6
+    # a roof has two sides; what is round is lit from one
+    light = np.where(v < 0, 1.15, 0.85) if kind.boxy else 1.1 - 0.35 * np.hypot(u + 0.3, v + 0.3)
+    canvas[there] = np.array(kind.colors[thing.hue % len(kind.colors)]) * light[there][:, None]
