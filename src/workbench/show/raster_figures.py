@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from workbench.show.style import OTHERS, PALETTE, colors, finish, styled
@@ -184,7 +186,11 @@ def _density(ax: Any, places: NDArray[np.float64], size: tuple[int, int]) -> Non
     across = max(1, round(bins * min(1, width / height)))
     down = max(1, round(bins * min(1, height / width)))
     counts, _, _ = np.histogram2d(y, x, bins=(down, across), range=((0, height), (0, width)))
-    shown = np.ma.masked_equal(counts, 0)
-    drawn = ax.imshow(shown, extent=(0, width, height, 0), cmap="viridis", alpha=0.55)
+    # of one colour, the more opaque the more regions: the raster stays to be seen under few
+    ramp = LinearSegmentedColormap.from_list(
+        "few to many", [(0.6, 0, 0.5, 0), (0.35, 0, 0.4, 0.85)]
+    )
+    drawn = ax.imshow(counts, extent=(0, width, height, 0), cmap=ramp, vmin=0)
     side = f"{width / across:,.0f} × {height / down:,.0f}"
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=f"regions on {side} pixels")
+    label, whole = f"regions on {side} pixels", MaxNLocator(integer=True)
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label, ticks=whole)
