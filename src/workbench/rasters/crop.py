@@ -175,14 +175,9 @@ class Job:
         return cell.part(self.work.shared[number][0]) if cell.pixels.size else cell
 
     def fill(self, cells: Cells, chips: list[NDArray[Any]]) -> Failures:
-        """Cut the group's regions.
+        """Cut the group's regions out of its cells, in any order, each into its array of `chips`.
 
-        Parameters
-        ----------
-        cells
-            Every cell of the group's work, in any order; each is let go when the next is asked for.
-        chips
-            For each region the array (row, column, band) to fill.
+        A cell is let go when the next is asked for.
         """
         form = self.settings.chip_format
         sides = self.boxes[:, 2:].tolist()
@@ -369,12 +364,7 @@ def run(
 ) -> Failures:
     """Cut all regions of some groups, several groups at a time.
 
-    Parameters
-    ----------
-    task
-        Called in a thread with a job and its cells; returns the regions that failed.
-    on_error
-        ``"raise"`` stops at the first block that cannot be decoded.
+    `task` is called in a thread with a job and its cells, and returns the regions that failed.
     """
     if on_error not in ("list", "raise"):
         raise ValueError(f'on_error={on_error!r} is neither "list" nor "raise"')

@@ -160,10 +160,7 @@ class Cell:
 def decode_cell(reader: Reader, grid: Grid, cell: int, needs: Ints) -> Cell:
     """Decode those blocks of a cell that regions need; other pixels are left undefined.
 
-    Parameters
-    ----------
-    needs
-        (region, 4): first and last row, first and last column, counted from the cell's corner.
+    `needs` (region, 4) are first and last row and column, counted from the cell's corner.
     """
     top, left = grid.origin(cell)
     high, wide = grid.shape(cell)

@@ -81,7 +81,12 @@ def merge_detections(
     0    0.0   20.0        2
     """
     at, score, kind = _checked(boxes, scores, label)
-    _check_thresholds(iou, distance)
+    if iou is None and distance is None:
+        raise ValueError("give iou, distance or both: without either there is nothing to merge by")
+    if iou is not None and not 0 <= iou <= 1:
+        raise ValueError(f"iou={iou} must be a share, from 0 to 1")
+    if distance is not None and not 0 <= distance < np.inf:
+        raise ValueError(f"distance={distance} must be a number of 0 or more")
     rank = np.argsort(-score, kind="stable")
     place = np.empty_like(rank)
     place[rank] = np.arange(len(rank))
@@ -90,7 +95,11 @@ def merge_detections(
     together = np.arange(len(kept))
     if distance is not None:
         together = _joined(at[kept], kind[kept], distance)
-    number, best = _best_first(together, place[kept])
+    # groups are numbered by their best member
+    best = np.full(together.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(best, together, place[kept])
+    number = np.argsort(np.argsort(best))
+    best = np.sort(best)
     table = pd.DataFrame(at[kept], columns=list(CORNERS)).groupby(number[together])
     merged = table.agg(dict.fromkeys(CORNERS[:2], "min") | dict.fromkeys(CORNERS[2:], "max"))
     merged["score"] = score[rank[best]]
@@ -102,30 +111,21 @@ def merge_detections(
     return Merged(merged, group)
 
 
-def _best_first(together: Labels, place: Labels) -> tuple[Labels, Labels]:
-    """Number groups by their best member: the number of each group, and that member's rank."""
-    best = np.full(together.max(initial=-1) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(best, together, place)
-    number = np.empty_like(best)
-    number[np.argsort(best)] = np.arange(len(best))
-    return number, np.sort(best)
-
-
 def _suppressed(at: Boxes, rank: Labels, place: Labels, kind: Labels, iou: float) -> Labels:
     """Greedy non-maximum suppression: the box that each is taken in by, itself where it stays."""
-    tree = _Tree(at)
+    tree = shapely.STRtree(shapely.box(*at.T))
     owner = np.full(len(at), -1)
     for start in range(0, len(rank), _BLOCK):
         block = rank[start : start + _BLOCK]
         alive = block[owner[block] < 0]
         if not len(alive):
             continue
-        one, other = tree.near(alive, 0.0)
+        one, other = _near(tree, at, alive, 0.0)
         left = (place[other] > place[one]) & (owner[other] < 0) & (kind[one] == kind[other])
         one, other = one[left], other[left]
         above = _iou(at[one], at[other]) > iou
         one, other = one[above], other[above]
-        # `near` answers in the order of what it was asked for
+        # `_near` answers in the order of what it was asked for
         ends = np.searchsorted(place[one], place[alive], side="right")
         for best, begin, end in zip(alive, [0, *ends[:-1]], ends, strict=True):
             if owner[best] < 0:
@@ -137,11 +137,11 @@ def _suppressed(at: Boxes, rank: Labels, place: Labels, kind: Labels, iou: float
 
 def _joined(at: Boxes, kind: Labels, distance: float) -> Labels:
     """Number the chains of boxes whose edges are at most `distance` apart."""
-    tree = _Tree(at)
+    tree = shapely.STRtree(shapely.box(*at.T))
     links: list[NDArray[np.int64]] = []
     waiting = 0
     for start in range(0, len(at), _BLOCK):
-        one, other = tree.near(np.arange(start, min(start + _BLOCK, len(at))), distance)
+        one, other = _near(tree, at, np.arange(start, min(start + _BLOCK, len(at))), distance)
         near = (one < other) & (kind[one] == kind[other])
         one, other = one[near], other[near]
         near = _gap(at[one], at[other]) <= distance
@@ -162,20 +162,13 @@ def _chains(links: list[NDArray[np.int64]], n: int) -> Labels:
     return np.asarray(chain, dtype=np.int64)
 
 
-class _Tree:
-    """An R-tree of boxes."""
-
-    def __init__(self, at: Boxes) -> None:
-        self._at = at
-        self._tree = shapely.STRtree(shapely.box(*at.T))
-
-    def near(self, asked: Labels, reach: float) -> tuple[Labels, Labels]:
-        """Pairs (asked, found) of boxes that are near when each side is moved by `reach`."""
-        low, high = self._at[asked, :2] - reach, self._at[asked, 2:] + reach
-        # one step further, as sums are rounded; the caller measures
-        low, high = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
-        found = self._tree.query(shapely.box(*low.T, *high.T))
-        return asked[found[0]], found[1]
+def _near(tree: Any, at: Boxes, asked: Labels, reach: float) -> tuple[Labels, Labels]:
+    """Pairs (asked, found) of boxes that are near when each side is moved by `reach`."""
+    # one step further, as sums are rounded; the caller measures
+    low = np.nextafter(at[asked, :2] - reach, -np.inf)
+    high = np.nextafter(at[asked, 2:] + reach, np.inf)
+    found = tree.query(shapely.box(*low.T, *high.T))
+    return asked[found[0]], found[1]
 
 
 def _iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
@@ -222,12 +215,3 @@ def _refuse(bad: Any, what: str) -> None:
             f"{np.count_nonzero(bad)} of {len(bad)} {what}, "
             f"the first at position {int(np.argmax(bad))}"
         )
-
-
-def _check_thresholds(iou: float | None, distance: float | None) -> None:
-    if iou is None and distance is None:
-        raise ValueError("give iou, distance or both: without either there is nothing to merge by")
-    if iou is not None and not 0 <= iou <= 1:
-        raise ValueError(f"iou={iou} must be a share, from 0 to 1")
-    if distance is not None and not 0 <= distance < np.inf:
-        raise ValueError(f"distance={distance} must be a number of 0 or more")

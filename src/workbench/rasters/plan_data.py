@@ -138,23 +138,14 @@ def _fill(fill: float | None, band: Band, dtype: str) -> Any:
 
 @dataclass(frozen=True)
 class ReadSource:
-    """What is read.
-
-    Attributes
-    ----------
-    raster
-        The header of the raster, or of its overview.
-    boxes
-        (region, 4): column, row, width and height in its pixels, whole.
-    regions
-        The regions' own boxes, where `raster` is an overview; else None.
-    scale
-        Pixels of it for one of the raster: across and down.
-    """
+    """What is read: the raster, or one of its overviews."""
 
     raster: Raster
+    #: (region, 4): column, row, width and height in its pixels, whole.
     boxes: Ints
+    #: The regions' own boxes, where `raster` is an overview.
     regions: Ints | None = None
+    #: Pixels of it for one of the raster: across and down.
     scale: tuple[float, float] = (1.0, 1.0)
 
     def exact(self, rows: Ints) -> NDArray[Any] | None:
@@ -169,17 +160,7 @@ class ReadSource:
 
 
 def make_read_source(header: Raster, boxes: Ints, size: int | tuple[int, int] | None) -> ReadSource:
-    """Choose the coarsest overview that is no coarser than the chips of any region.
-
-    Parameters
-    ----------
-    header
-        The raster's.
-    boxes
-        (region, 4): column, row, width and height.
-    size
-        Of the chips: a number, or (height, width). None reads the raster itself.
-    """
+    """Choose the coarsest overview that is no coarser than the chips (of `size`) of any region."""
     if size is None:
         return ReadSource(header, boxes)
     height, width = pair(size)

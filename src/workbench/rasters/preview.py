@@ -1,6 +1,6 @@
 """A small picture of a raster with the regions drawn over it."""
 
-from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from workbench.rasters import chips
 from workbench.rasters.plan_data import PlanData
-from workbench.rasters.raster import Raster, open_raster
+from workbench.rasters.raster import open_raster
 
 #: The share of the memory budget, and the most bytes, that are decoded for a picture.
 _SHARE, _MOST_BYTES = 4, 2**29
 _UNREAD = 200
-Span = tuple[int, int]
 
 
 def preview(plan: PlanData, side: int) -> Figure:
@@ -50,58 +49,40 @@ def small(plan: PlanData, side: int) -> tuple[NDArray[Any] | None, float]:
     bands = plan.bands[: 3 if len(plan.bands) >= 3 else 1]
     scale = max(1.0, max(header.height, header.width) / side)
     shape = (max(1, int(header.height / scale)), max(1, int(header.width / scale)))
-    step = _step(header, min(_MOST_BYTES, plan.memory // _SHARE))
+    high, wide = header.block
+    block_bytes = high * wide * sum(band.itemsize for band in header.bands)
+    most = min(_MOST_BYTES, plan.memory // _SHARE)
+    if block_bytes > most:
+        return None, 0.0
+    rows, columns = range(0, header.height, high), range(0, header.width, wide)
+    step = 1
+    while len(rows[::step]) * len(columns[::step]) * block_bytes > most:
+        step += 1
     with open_raster(header) as source:
         if step == 1 or (scale > 2 and source.overviews(bands[0])):
             pixels, share = source.read(bands, out_shape=(len(bands), *shape), masked=True), 1.0
-        elif step == 0:
-            return None, 0.0
         else:
+            # blocks here and there, each into its place in the picture
             pixels = np.ma.array(np.zeros((len(bands), *shape), plan.chip_format.dtype), mask=True)
-            share = _read_some(source, header, bands, step, pixels)
+            share = len(rows[::step]) * len(columns[::step]) / (len(rows) * len(columns))
+            for top, left in product(rows[::step], columns[::step]):
+                y, down = _place(top, high, header.height, shape[0])
+                x, across = _place(left, wide, header.width, shape[1])
+                there = len(bands), y.stop - y.start, x.stop - x.start
+                pixels[:, y, x] = source.read(
+                    bands, window=(down, across), out_shape=there, masked=True
+                )
     unread = np.ma.getmaskarray(pixels).all(axis=0) if share < 1 else np.zeros(shape, np.bool_)
     picture = _stretched(np.moveaxis(pixels, 0, 2))
     picture[unread] = _UNREAD
     return (picture[..., 0] if len(bands) == 1 else picture), share
 
 
-def _step(header: Raster, most: int) -> int:
-    """Read each so-manieth block, down and across, to decode no more bytes; 0: not even one."""
-    pixel = sum(band.itemsize for band in header.bands)
-    block = header.block[0] * header.block[1] * pixel
-    if block > most:
-        return 0
-    down, across = (len(_starts(header, axis)) for axis in (0, 1))
-    step = 1
-    while -(-down // step) * -(-across // step) * block > most:
-        step += 1
-    return step
-
-
-def _starts(header: Raster, axis: int, step: int = 1) -> range:
-    return range(0, (header.height, header.width)[axis], header.block[axis] * step)
-
-
-def _read_some(source: Any, header: Raster, bands: list[int], step: int, pixels: Any) -> float:
-    """Read some blocks, each into its place in the picture; return their share of all."""
-    read = 0
-    for rows, top in _places(header, 0, step, pixels.shape[1]):
-        for columns, left in _places(header, 1, step, pixels.shape[2]):
-            shape = (len(bands), top[1] - top[0], left[1] - left[0])
-            pixels[:, slice(*top), slice(*left)] = source.read(
-                bands, window=(rows, columns), out_shape=shape, masked=True
-            )
-            read += 1
-    return read / (len(_starts(header, 0)) * len(_starts(header, 1)))
-
-
-def _places(header: Raster, axis: int, step: int, length: int) -> Iterator[tuple[Span, Span]]:
-    """Pixels of each block that is read, along an axis, and those of the picture for it."""
-    whole = (header.height, header.width)[axis]
-    for start in _starts(header, axis, step):
-        stop = min(start + header.block[axis], whole)
-        first = min(start * length // whole, length - 1)
-        yield (start, stop), (first, max(first + 1, stop * length // whole))
+def _place(start: int, block: int, whole: int, length: int) -> tuple[slice, tuple[int, int]]:
+    """Along one axis, where in a picture of `length` a block lies, and its pixels."""
+    stop = min(start + block, whole)
+    first = min(start * length // whole, length - 1)
+    return slice(first, max(first + 1, stop * length // whole)), (start, stop)
 
 
 def _stretched(pixels: Any) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,28 +30,23 @@ _TOLERANCE = 1e-3
 FARTHEST = 2**31
 
 
+def _refuse(table: pd.DataFrame, name: str, off: NDArray[np.bool_], what: str) -> None:
+    """Raise ``RegionError`` with a column's first cell that is marked, if one is."""
+    if off.any():
+        row = int(np.argmax(off))
+        cell = table[name].iloc[row]
+        cell = cell.item() if isinstance(cell, np.generic) else cell
+        raise RegionError(f"{name} of region {table.index[row]!r} is {cell!r}{what}")
+
+
 def numbers(table: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:
     """Return columns as finite floats; raise ``RegionError`` with the first cell that is none."""
     values = np.empty((len(table), len(names)))
     for column, name in enumerate(names):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        values[:, column] = numbers.to_numpy(float, na_value=np.nan)
-    if (off := ~np.isfinite(values)).any():
-        name, at, _ = first_off(table, names, values, off)
-        row = int(np.argmax(off.any(axis=1)))
-        cell = table[name].iloc[row]
-        cell = cell.item() if isinstance(cell, np.generic) else cell
-        raise RegionError(f"{name} of {at} is {cell!r}, not a number")
+        cells = pd.to_numeric(table[name], errors="coerce")
+        values[:, column] = cells.to_numpy(float, na_value=np.nan)
+        _refuse(table, name, ~np.isfinite(values[:, column]), ", not a number")
     return values
-
-
-def first_off(
-    table: pd.DataFrame, names: list[str], values: NDArray[Any], off: NDArray[np.bool_]
-) -> tuple[str, str, float]:
-    """Column, region and value of the first cell that is marked."""
-    row = int(np.argmax(off.any(axis=1)))
-    column = int(np.argmax(off[row]))
-    return names[column], f"region {table.index[row]!r}", float(values[row, column])
 
 
 def in_raster(
@@ -104,12 +98,6 @@ def around(x: Any, y: Any, sides: Any, table: Any, header: Raster, units: Units)
     height, width = sides
     box = [np.floor(columns) - width // 2, np.floor(rows) - height // 2, width, height]
     return _whole(box, table)
-
-
-def enclosing(x: Any, y: Any, table: Any, header: Raster) -> Any:
-    """Boxes around the pixels that groups of map points lie in."""
-    columns, rows = header.pixels(x, y)
-    return outward(columns.min(1), rows.min(1), columns.max(1), rows.max(1), table)
 
 
 def outward(left: Any, top: Any, right: Any, bottom: Any, table: Any) -> Any:
@@ -270,15 +258,12 @@ def check_boxes(table: pd.DataFrame) -> NDArray[np.int64]:
         raise RegionError(f"the table of regions has no column {missing[0]!r}; it has {have}")
     boxes = np.empty((len(table), 4), np.int64)
     for column, name in enumerate(BOX):  # one by one, which for millions takes less memory
-        values = numbers(table, [name])
-        at = partial(first_off, table, [name], values)
-        if (off := values != np.round(values)).any():
-            raise RegionError("{} of {} is {}; pixel boxes are whole numbers".format(*at(off)))
-        if name in ("width", "height") and (off := values <= 0).any():
-            raise RegionError("{} of {} is {:g}; it must be 1 or more".format(*at(off)))
-        if (off := np.abs(values) > FARTHEST).any():
-            raise RegionError("{} of {} is {:g}, which is beyond any raster".format(*at(off)))
-        boxes[:, column] = values[:, 0]
+        values = numbers(table, [name])[:, 0]
+        _refuse(table, name, values != np.round(values), "; pixel boxes are whole numbers")
+        if name in ("width", "height"):
+            _refuse(table, name, values <= 0, "; it must be 1 or more")
+        _refuse(table, name, np.abs(values) > FARTHEST, ", which is beyond any raster")
+        boxes[:, column] = values
     return boxes
 
 
@@ -370,7 +355,8 @@ def _from_bounds(table: Any, header: Raster, size: Any, units: Any, crs: Any) ->
                 f"{BOUNDS[high]} {values[row, high]:g}; the first must be smaller"
             )
     x, y = densified(values)
-    boxes = enclosing(*in_raster(x, y, table, header, crs), table, header)
+    columns, rows = header.pixels(*in_raster(x, y, table, header, crs))
+    boxes = outward(columns.min(1), rows.min(1), columns.max(1), rows.max(1), table)
     return BOUNDS, boxes, None, (x.mean(axis=1), y.mean(axis=1), crs)
 
 

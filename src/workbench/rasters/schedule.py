@@ -92,16 +92,9 @@ def make_grid(header: Raster, pixel_bytes: int, memory: int) -> Grid:
 class Layout:
     """Regions in read order.
 
-    Only what cannot be found again is kept for each region: there may be very many.
-
-    Attributes
-    ----------
-    boxes
-        (region, 4) in the table's order: column, row, width and height.
-    order
-        Position in the table of each region, in read order.
-    size
-        Regions in a group; the last may have fewer.
+    Only what cannot be found again is kept for each region: there may be very many. ``boxes``
+    (region, 4) are in the table's order: column, row, width and height; ``order`` is the position
+    in the table of each region, in read order. A group has ``size`` regions, the last often fewer.
     """
 
     grid: Grid
@@ -138,26 +131,16 @@ class Layout:
         wide = np.maximum(np.repeat(across, counts), 1)
         row = np.repeat(cells[:, 0], counts) + within // wide
         column = np.repeat(cells[:, 2], counts) + within % wide
-        return position.astype(np.int32), self._number(row * self.grid.columns + column)
-
-    def _number(self, cell: Ints) -> Counts:
+        cell = row * self.grid.columns + column
         down = -(-self.grid.height // self.grid.cell[0])
-        return cell if down * self.grid.columns > 2**31 else cell.astype(np.int32)
+        many = down * self.grid.columns > 2**31
+        return position.astype(np.int32), cell if many else cell.astype(np.int32)
 
 
 def make_layout(grid: Grid, boxes: Ints, chip_bytes: int, pixel_bytes: int, memory: int) -> Layout:
-    """Sort the regions and decide how many make a group.
+    """Sort regions (boxes in the table's order) and decide how many make a group.
 
-    Parameters
-    ----------
-    grid
-        The raster's cells.
-    boxes
-        (region, 4): column, row, width and height, in the table's order.
-    chip_bytes, pixel_bytes
-        Of one chip, and of one pixel with all its bands.
-    memory
-        The budget in bytes.
+    `chip_bytes` and `pixel_bytes` are of one chip, and of one pixel with all its bands.
     """
     cell_bytes = grid.cell[0] * grid.cell[1] * pixel_bytes
     key = _keys(grid, boxes, max(1, int((memory / _SQUARE / cell_bytes) ** 0.5)))
@@ -211,15 +194,8 @@ def clipped(boxes: Ints, height: int, width: int) -> Ints:
 def _touched(inside: Ints, step: tuple[int, int]) -> Ints:
     """Cells or blocks, of size `step`, that hold these pixels."""
     high, wide = step
-    touched = np.stack(
-        [
-            inside[:, 0] // high,
-            -(-inside[:, 1] // high),
-            inside[:, 2] // wide,
-            -(-inside[:, 3] // wide),
-        ],
-        axis=1,
-    )
+    step_up = np.array([0, high - 1, 0, wide - 1])
+    touched: Ints = (inside + step_up) // np.array([high, high, wide, wide])
     touched[inside[:, 1] == 0] = 0
     return touched
 
@@ -253,25 +229,16 @@ def _count(rows: Ints, columns: Ints, down: int, across: int) -> Ints:
 
 @dataclass(frozen=True)
 class GroupWork:
-    """What one group does.
+    """What one group does."""
 
-    Attributes
-    ----------
-    decoded
-        The cells that it decodes: for each the pixels (row, row, column, column, counted from the
-        cell's corner) that any group needs of it, one entry a unit, none where a cell is one block.
-    shared
-        Those of them that later groups need: the smallest box around what they need, and how many
-        groups they are.
-    borrowed
-        The cells that it gets from others: for each the group that decodes it.
-    cuts
-        For each of its cells the read positions of its own units that touch it.
-    """
-
+    #: The cells that it decodes: for each the pixels (row, row, column, column, from the cell's
+    #: corner) that any group needs of it, one entry a unit, none where a cell is one block.
     decoded: dict[int, Ints]
+    #: Of these, for later groups: the smallest box around what they need, and how many they are.
     shared: dict[int, tuple[Ints, int]]
+    #: The cells that it gets from others: for each the group that decodes it.
     borrowed: dict[int, int]
+    #: For each of its cells the read positions of its own units that touch it.
     cuts: dict[int, Ints]
 
 
@@ -280,16 +247,8 @@ class Schedule:
 
     Pairs of a unit and a cell that it touches are sorted by cell and read position. A *lifetime* is
     a run of pairs of one cell that one decode serves; its first pair's group decodes the cell.
-
-    Parameters
-    ----------
-    layout
-        Regions in read order.
-    groups
-        The groups to work on, ascending.
-    pixel_bytes, memory
-        Of one pixel with all its bands, and the budget; cells that do not fit into a fourth of it
-        until they are needed again are decoded again.
+    `groups` ascend. Cells that do not fit into a fourth of the memory until they are needed again
+    are decoded again.
     """
 
     def __init__(self, layout: Layout, groups: Ints, pixel_bytes: int, memory: int) -> None:

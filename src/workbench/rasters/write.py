@@ -52,13 +52,7 @@ _ROWS = 2**16
 
 
 def write_manifest(plan: PlanData, parts: Sequence[Path], target: Path) -> None:
-    """Join what the groups' parts say with the plan's table, in the table's order.
-
-    Parameters
-    ----------
-    parts
-        Of all groups, in their order: Parquet files with ``position`` and the facts.
-    """
+    """Join what all groups' parts say with the plan's table, some rows at a time, in its order."""
     table = _storable(plan)
     paths, failed = _facts(parts)
     stored = np.arange(len(table))
