@@ -137,8 +137,6 @@ def test_graphs_of_other_samples_and_datasets_are_refused(digits, graph):
         project(features[100:600], neighbors=graph)
     with pytest.raises(TypeError, match="not a Dataset"):
         project(features.to_dataset(name="image"))
-    with pytest.raises(ValueError, match="between 1 and 9"):
-        project(features[:10])
     with pytest.raises(ValueError, match="NaN"):
         project(features[:20] * np.nan, "pca")
 
@@ -150,3 +148,28 @@ def test_a_second_map_searches_nothing(digits, graph, monkeypatch):
     for method in ("umap", "pca", "pacmap"):
         options = {"umap": {"n_epochs": 2}, "pacmap": {"num_iters": 2}}.get(method, {})
         assert project(digits[0][:500], method, graph, **options).shape == (500, 2)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 14])
+def test_few_samples_are_mapped_with_a_word(digits, n):
+    with pytest.warns(UserWarning, match=f"{n} samples have {n - 1} neighbours each"):
+        made = project(digits[0][:n], n_epochs=20)
+    assert np.isfinite(made).all()
+
+
+@pytest.mark.parametrize("n", [5, 20, 34])
+def test_pacmap_takes_fewer_neighbours_of_few_samples(digits, n):
+    with pytest.warns(UserWarning, match=f"{n} samples are too few for n_neighbors=10"):
+        assert np.isfinite(project(digits[0][:n], "pacmap", num_iters=5)).all()
+    with pytest.raises(ValueError, match="needs 5 samples or more, not 4"):
+        project(digits[0][:4], "pacmap")
+
+
+def test_own_samples_land_on_themselves_on_a_tsne_map(digits):
+    """openTSNE centres its map anew while it places others; the places must not follow."""
+    features = digits[0]
+    made = fit(features, "tsne", perplexity=20)
+    width = np.ptp(made.xy.values, axis=0).max()
+    for _ in range(2):
+        away = np.linalg.norm(made.transform(features).values - made.xy.values, axis=1)
+        assert np.median(away) < 0.01 * width

@@ -47,10 +47,15 @@ def tsne(
     start = _start(values, initialization, seed)
     embedding = model.fit(affinities=affinities, initialization=start)
 
-    def place(new: np.ndarray) -> np.ndarray:
-        return np.asarray(embedding.transform(new))
+    points = np.array(embedding)
 
-    return np.asarray(embedding), place
+    def place(new: np.ndarray) -> np.ndarray:
+        placed = np.asarray(embedding.transform(new))
+        # To place samples, openTSNE centres its map anew: back into the frame that was drawn.
+        moved = (np.asarray(embedding) - points).mean(axis=0)
+        return placed - moved
+
+    return points, place
 
 
 def _wanted(perplexity: float, n: int) -> int:

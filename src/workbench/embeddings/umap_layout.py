@@ -215,6 +215,14 @@ def umap_graph(
     # UMAP counts a point among its own neighbours, so it needs one other fewer than it is told.
     others = 14 if n_neighbors is None else n_neighbors - 1
     if graph is None:
+        most = features.sizes["sample"] - 1
+        if n_neighbors is None and most < others:
+            warnings.warn(
+                f"{most + 1} samples have {most} neighbours each, fewer than UMAP's {others}: "
+                "the map is made of those",
+                stacklevel=2,
+            )
+            others = most
         graph = find_neighbors(features, k=others)
     held = graph.sizes["neighbor"]
     if n_neighbors is None:
@@ -271,6 +279,17 @@ def pacmap(
     """PaCMAP on near pairs from the given graph; it draws its mid-near and far pairs itself."""
     library = need("pacmap", extra="embeddings")
     values = checked(features).astype(np.float32)
+    # Near, mid-near and further pairs must all be other samples.
+    share = 1 + options.get("MN_ratio", 0.5) + options.get("FP_ratio", 2.0)
+    most = int((len(values) - 1) / share)
+    if most < 1:
+        raise ValueError(f"PaCMAP needs {int(share) + 2} samples or more, not {len(values)}")
+    if most < n_neighbors:
+        warnings.warn(
+            f"{len(values)} samples are too few for n_neighbors={n_neighbors}: PaCMAP takes {most}",
+            stacklevel=2,
+        )
+        n_neighbors = most
     if graph is None:
         graph = find_neighbors(features, k=min(n_neighbors + 50, len(values) - 1))
     if graph.sizes["neighbor"] < n_neighbors:
