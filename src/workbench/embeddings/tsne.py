@@ -53,7 +53,7 @@ def tsne(
         placed = np.asarray(embedding.transform(new))
         # To place samples, openTSNE centres its map anew: back into the frame that was drawn.
         moved = (np.asarray(embedding) - points).mean(axis=0)
-        return placed - moved
+        return np.asarray(placed - moved)
 
     return points, place
 
