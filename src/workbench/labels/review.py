@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from workbench._images import data_uri
 from workbench._widget import Panel
 from workbench.labels.decisions import Where
-from workbench.labels.session import Session
+from workbench.labels.session import Session, Word
 
 #: Longest side of an image and of a neighbour's, in pixels, as they go to the browser.
 _IMAGE, _THUMBNAIL = 256, 64
@@ -68,7 +68,7 @@ class Cards:
 
     def name(self, number: int) -> str:
         """A class's name."""
-        return self._session.classes[number] if number >= 0 else "no class"
+        return self._session.text(number)
 
     def held(self, position: int) -> dict[str, str] | None:
         """The decision that holds, as the card shows it."""
@@ -252,7 +252,10 @@ class Review(Panel):
             page = self.session.page(self._size, skip=message["skip"])
             return [{"do": "page", "cards": self._cards.page(page)}]
         if kind == "decide":
-            self.session.decide({int(at): a for at, a in message["answers"].items()})
+            answers = message["answers"].items()
+            self.session.decide(
+                {int(at): Word(a) if isinstance(a, str) else a for at, a in answers}
+            )
             shown = {at: self._cards.held(int(at)) for at in message["answers"]}
             return [{"do": "saved", "seq": message["seq"], "held": shown}]
         if kind == "undo":

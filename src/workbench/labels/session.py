@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from workbench.labels.decisions import (
     repeated,
     settle,
 )
-from workbench.labels.store import Decision, Store, given_labels, user_name
+from workbench.labels.store import Decision, Store, given_labels, image_hash, user_name
 
 #: Behind the flagged samples every second one is an audit draw: there errors are rare, and to
 #: certify that takes draws.
@@ -40,6 +41,10 @@ _REPEAT_AFTER = 12
 _AHEAD = 5_000
 #: Answers that are no class.
 WORDS = ("given", "suggested", "none", "unclear", "exclude")
+
+
+class Word(str):
+    """One of :data:`WORDS` that is meant as such, also where a class is called the same."""
 
 
 @dataclass(frozen=True)
@@ -227,11 +232,12 @@ def queue_of(ds: xr.Dataset, issues: pd.DataFrame, audit: float, seed: int) -> Q
     ValueError
         `issues` lacks a column, names samples that are not in the dataset, or names one twice.
     """
-    missing = [name for name in ("score", "suggested") if name not in issues]
+    wanted = ("score", "wrong", "missing") if "labels" in ds else ("score", "suggested")
+    missing = [name for name in wanted if name not in issues]
     if missing:
         raise ValueError(
             f"issues has no column {' and no '.join(map(repr, missing))}; "
-            "labels.find_issues makes a table that has"
+            f"labels.find_{'multilabel_' * ('labels' in ds)}issues makes a table that has"
         )
     at = pd.Index(ds["sample"].values).get_indexer(issues.index)
     if (at < 0).any():
@@ -272,16 +278,20 @@ class Session:
     def __init__(
         self,
         ds: xr.Dataset,
-        issues: pd.DataFrame,
+        issues: pd.DataFrame | None,
         store: Where,
         reviewer: str | None = None,
         audit: float = 0.2,
         seed: int = 0,
     ) -> None:
         self.ds = ds
+        if issues is None:  # nothing is suspected: the order of the dataset
+            columns = ["score", "suggested", "wrong", "missing"]
+            issues = pd.DataFrame(columns=columns, index=pd.Index(ds["sample"].values[:0]))
         self.issues = issues
         self.given = given_labels(ds)
         self.classes = [str(name) for name in ds["class"].values]
+        self.several = "labels" in ds
         self.ids = id_index(ds)
         self.reviewer = reviewer or user_name()
         self.store = store if isinstance(store, Store) else Store(store, ds, seed)
@@ -290,6 +300,7 @@ class Session:
         self._held = self._own()
         self._cursor = 0
         self._again: set[int] = set()  # asked again, and not yet answered
+        self._hashes: dict[int, str] = {}
 
     def page(self, size: int, skip: Iterable[int] = ()) -> list[int]:
         """The next samples to decide on, less `skip`: of the queue, and a few for a second time."""
@@ -317,6 +328,9 @@ class Session:
         StoreError
             They could not be saved.
         """
+        new = [position for position in answers if position not in self._hashes]
+        images = self.ds["image"].isel(sample=new).values
+        self._hashes |= {p: image_hash(image) for p, image in zip(new, images, strict=True)}
         made = [self._decision(position, answer, source) for position, answer in answers.items()]
         self.store.append(made, self.reviewer)
         for position, decision in zip(answers, made, strict=True):
@@ -391,31 +405,44 @@ class Session:
         """How many samples this reviewer has decided on."""
         return len(self._held)
 
-    def number(self, name: str | int) -> int:
-        """A class's number by its name or number."""
-        if not isinstance(name, str):
-            if 0 <= name < len(self.classes):
-                return int(name)
-        elif name in self.classes:
-            return self.classes.index(name)
-        close = get_close_matches(str(name), [*self.classes, *WORDS], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {self.classes[:20]}"
-        raise ValueError(f"{name!r} is no class and none of {', '.join(WORDS)}; {hint}")
+    def number(self, name: Any) -> int:
+        """A class's number by its name or number; a set of classes by a collection of these."""
+        if self.several and not isinstance(name, str) and np.ndim(name) == 1:
+            chosen = {_index(self, one) for one in name}
+            return sum(1 << k for k in chosen)
+        if self.several:
+            raise ValueError(f"{name!r}: where images have several labels, give a list of classes")
+        return _index(self, name)
+
+    def text(self, number: int) -> str:
+        """What a label is called."""
+        if number == EXCLUDED:
+            return "excluded"
+        if not self.several:
+            return self.classes[number] if number >= 0 else "no class"
+        own = [name for k, name in enumerate(self.classes) if number >= 0 and number >> k & 1]
+        return " + ".join(own) or "no class"
 
     def _decision(self, position: int, answer: Any, source: str | None) -> Decision:
         given = int(self.given[position])
         suggested = int(self.suggested[position])
-        if answer == "unclear":
+        word = ""
+        if isinstance(answer, str) and (isinstance(answer, Word) or answer not in self.classes):
+            word = str(answer) if answer in WORDS else ""
+        action = "none"
+        if word == "unclear":
             action = "unclear"
             label = given
-        elif answer in ("none", "exclude"):
-            action = "none"
-            label = -1 if answer == "none" else EXCLUDED
+        elif word == "exclude":
+            label = EXCLUDED
+        elif word == "none" and not self.several:
+            label = -1
         else:
-            if answer == "suggested" and suggested < 0:
-                raise ValueError(f"there is no suggestion for sample {self.ids[position]!r}")
-            known = {"given": given, "suggested": suggested}
-            label = known[answer] if answer in known else self.number(answer)
+            known = {"given": given, "suggested": suggested, "none": 0}
+            label = known[word] if word else self.number(answer)
+            if label < 0:
+                what = {"suggested": "no suggestion"}.get(word, "no given label")
+                raise ValueError(f"there is {what} for sample {self.ids[position]!r}")
             action = "confirm" if label == given else "change"
         if position in self._again:
             source = f"repeat {1 + self._answers().get(position, 0)}"
@@ -428,6 +455,7 @@ class Session:
             previous,
             float(self.queue.score[position]),
             source or place,
+            data=json.dumps({"image": self._hashes.get(position, "")}),
         )
 
     def _own(self) -> dict[int, tuple[str, int]]:
@@ -441,7 +469,15 @@ class Session:
         """The suggested class of every sample, -1 where there is none."""
         found = np.full(len(self.given), -1, dtype=np.int64)
         at = pd.Index(self.ds["sample"].values).get_indexer(self.issues.index)
-        found[at] = self.issues["suggested"]
+        if not self.several:
+            found[at] = self.issues["suggested"]
+        elif len(at):
+            k = len(self.classes)
+            spoilt = [
+                sum(1 << c for c in {*wrong, *missing} if c < k)
+                for wrong, missing in self.issues[["wrong", "missing"]].itertuples(index=False)
+            ]
+            found[at] = np.where(spoilt, self.given[at] ^ np.array(spoilt, np.int64), -1)
         return found
 
     def _audited(self) -> tuple[Audit, list[int], list[bool]]:
@@ -538,6 +574,20 @@ class Session:
             if len(gaps):
                 drawn &= (self.queue.stratum[at] != k) | (turn[at] < turn[gaps[0]])
         return drawn
+
+
+def _index(session: Session, name: Any) -> int:
+    """A class's number by its name or whole number."""
+    if isinstance(name, str):
+        if name in session.classes:
+            return session.classes.index(name)
+    elif isinstance(name, int | float | np.number) and not isinstance(name, bool):
+        number = float(name)
+        if number.is_integer() and 0 <= number < len(session.classes):
+            return int(number)
+    close = get_close_matches(str(name), [*session.classes, *WORDS], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {session.classes[:20]}"
+    raise ValueError(f"{name!r} is no class and none of {', '.join(WORDS)}; {hint}")
 
 
 def review_batch(

@@ -1,9 +1,4 @@
-"""The decisions of a review, kept in SQLite: an append-only log that several people share.
-
-What makes two image datasets with labels the same.
-
-The SQLite file of a review: made, checked, and its errors said in plain words.
-"""
+"""Store of decisions: an append-only log in an SQLite file that several people share."""
 
 import getpass
 import hashlib
@@ -11,8 +6,9 @@ import json
 import os
 import sqlite3
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,23 +20,54 @@ import xarray as xr
 from numpy.typing import NDArray
 
 _BLOCK = 1000
+#: Classes that the labels of one image can be of: a bit each in a whole number of SQLite's.
+_MOST_CLASSES = 62
 
 
 def given_labels(ds: xr.Dataset) -> NDArray[np.int64]:
     """The labels as they were given, also where corrected ones have taken their place.
 
+    Of several labels an image each is a bit of the number, class 0 the lowest.
+
     Raises
     ------
     ValueError
-        The dataset has no single labels.
+        The dataset has no labels, or several an image and more than 62 classes.
     """
-    if "label" not in ds or "class" not in ds.coords:
+    name = "labels" if "labels" in ds else "label"
+    if name not in ds or "class" not in ds.coords:
         raise ValueError(
-            "to review labels takes 'label' (sample,) and the coordinate 'class'; the dataset has "
+            "to review labels takes 'label' (sample,) or 'labels' (sample, class), and the "
+            "coordinate 'class'; the dataset has "
             f"{', '.join(map(str, ds.data_vars)) or 'no variables'}"
         )
-    name = "label_given" if "label_given" in ds else "label"
-    return np.asarray(ds[name].values, dtype=np.int64)
+    values = ds[f"{name}_given" if f"{name}_given" in ds else name]
+    if name == "label":
+        return np.asarray(values.values, dtype=np.int64)
+    if values.sizes["class"] > _MOST_CLASSES:
+        raise ValueError(
+            f"{values.sizes['class']} classes: at most {_MOST_CLASSES} can be reviewed where an "
+            "image has several"
+        )
+    return bits_of(values.transpose("sample", "class").values)
+
+
+def bits_of(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Sets of classes, bool (sample, class), as numbers with a bit a class."""
+    bits: NDArray[np.int64] = flags.astype(np.int64) @ (1 << np.arange(flags.shape[1]))
+    return bits
+
+
+def flags_of(bits: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
+    """The inverse of :func:`bits_of`."""
+    flags: NDArray[np.bool_] = (bits[:, None] >> np.arange(classes)) & 1 == 1
+    return flags
+
+
+def image_hash(pixels: NDArray[Any]) -> str:
+    """What tells whether an image is still the same one."""
+    head = f"{pixels.shape} {pixels.dtype.str} ".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32]
 
 
 def dataset_hash(ds: xr.Dataset) -> str:
@@ -60,10 +87,11 @@ def dataset_hash(ds: xr.Dataset) -> str:
     False
     """
     digest = hashlib.sha256()
-    if "label" in ds:
+    labelled = "label" in ds or "labels" in ds
+    if labelled:
         _add(digest, [str(name) for name in ds["class"].values])
     _add(digest, [str(value) for value in ds["sample"].values])
-    if "label" in ds:
+    if labelled:
         digest.update(given_labels(ds).astype("<i8").tobytes())
     if source := ds.attrs.get("sha256"):
         digest.update(str(source).encode())
@@ -120,12 +148,16 @@ class StoreError(RuntimeError):
     """A store of decisions cannot be used: what is wrong with it, and what would be right."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open or make the file."""
+def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
+    """Open or make the file; to read, nothing is made or changed, in its folder neither."""
     if not path.parent.is_dir():
         raise StoreError(f"{path} cannot be made: there is no folder {path.parent}")
     connection = sqlite3.connect(
-        path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+        uri=True,
+        timeout=_PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
     )
     connection.row_factory = sqlite3.Row
     return connection
@@ -134,28 +166,45 @@ def connect(path: Path) -> sqlite3.Connection:
 def prepare(
     connection: sqlite3.Connection, path: Path, ds: xr.Dataset, seed: int
 ) -> dict[str, str]:
-    """Make a new store, or check that an old one is sound and of this dataset; tell about it."""
-    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if problem != "ok":
-        raise sqlite3.DatabaseError(problem)
-    # Readers and writers do not wait for each other. Where the file system cannot do that, such
-    # as a mounted drive, SQLite stays with its usual journal, which is as safe.
-    connection.execute("PRAGMA journal_mode = WAL")
+    """Make a new store, or bring an old one into the present format; tell about it."""
+    _sound(connection, path)
+    # One file at rest, without a log beside it: who copies it copies all decisions.
+    connection.execute("PRAGMA journal_mode = DELETE")
     connection.execute("PRAGMA synchronous = FULL")
     with transaction(connection):
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if not tables:
+        if not _tables(connection):
             _create(connection, ds, seed)
-        elif not {"about", "decisions"} <= tables:
-            raise StoreError(f"{path} is an SQLite file of something else; choose another name")
+        # Where it may not be written SQLite would say so at the first decision only.
+        connection.execute("UPDATE about SET value = value WHERE key = 'format'")
         about = dict(connection.execute("SELECT key, value FROM about").fetchall())
         if steps := _MIGRATIONS.get(about.get("format", "")):
             for statement in steps:
                 connection.execute(statement)
             connection.execute("UPDATE about SET value = ? WHERE key = 'format'", (FORMAT,))
             about["format"] = FORMAT
-    _check(path, about, ds)
     return about
+
+
+def _sound(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    """What an old file says of itself, nothing for a new one; raise where it is no store."""
+    tables = _tables(connection)
+    if tables and not {"about", "decisions"} <= tables:
+        raise StoreError(f"{path} is an SQLite file of something else; choose another name")
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(problem)
+    about = _about(connection) if tables else {}
+    if about and about.get("format") not in (FORMAT, *_MIGRATIONS):
+        raise StoreError(f"{path} has the format {about.get('format')!r}, not {FORMAT!r}")
+    return about
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+def _about(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT key, value FROM about").fetchall())
 
 
 def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
@@ -173,17 +222,60 @@ def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
     connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
 
 
-def _check(path: Path, about: dict[str, str], ds: xr.Dataset) -> None:
-    if about.get("format") != FORMAT:
-        raise StoreError(f"{path} has the format {about.get('format')!r}, not {FORMAT!r}")
+def carried(
+    connection: sqlite3.Connection, path: Path, about: dict[str, str], ds: xr.Dataset
+) -> dict[str, str] | None:
+    """Which sample of the dataset each decided one is now; None where the dataset is the same.
+
+    A sample is the same one by its id where the image is as it was when somebody decided on it,
+    or by the image alone where the id is gone.
+
+    Raises
+    ------
+    StoreError
+        No decision can be carried over, or the classes are others.
+    """
     if about["dataset"] == dataset_hash(ds):
-        return
-    own, theirs = ds.sizes["sample"], int(about["samples"])
-    raise StoreError(
-        f"{path} holds decisions on other data: {about['name']} with {theirs:,} samples, not "
-        f"{ds.attrs.get('name', 'unnamed data')} with {own:,}, or the same with other labels. "
-        "Choose another store for this dataset, or load the dataset that the store belongs to"
+        return None
+    own = {str(name): position for position, name in enumerate(ds["sample"].values)}
+    seen = {
+        sample: json.loads(data or "{}").get("image", "")
+        for sample, data in connection.execute(
+            "SELECT sample, CASE WHEN object = '' THEN data END FROM decisions ORDER BY id"
+        )
+    }
+    here = [sample for sample in seen if sample in own]
+    images = ds["image"].isel(sample=[own[sample] for sample in here])
+    now = dict(zip(here, _hashes(images), strict=True))
+    moved = {sample: sample for sample in here if seen[sample] in ("", now[sample])}
+    lost = {seen[sample]: sample for sample in seen if sample not in own and seen[sample]}
+    if lost:
+        for name, image in zip(own, _hashes(ds["image"]), strict=True):
+            if image in lost:
+                moved[lost.pop(image)] = name
+    classes = [str(name) for name in ds.coords.get("class", [])]
+    theirs = json.loads(about["classes"])
+    if not moved or classes[: len(theirs)] != theirs:
+        raise StoreError(
+            f"{path} holds decisions on other data: {about['name']} with "
+            f"{int(about['samples']):,} samples, not {ds.attrs.get('name', 'unnamed data')} with "
+            f"{ds.sizes['sample']:,}, or the same with other labels, images or classes. Choose "
+            "another store for this dataset, or load the dataset that the store belongs to"
+        )
+    changed = len(here) - sum(sample in moved for sample in here)
+    gone = len(seen) - len(moved) - changed
+    warnings.warn(
+        f"the dataset is not the one that {path} was made for; of {len(seen)} decided samples "
+        f"{len(moved)} are the same and keep their decisions, {changed} are other images under "
+        f"the same id and {gone} are gone: decisions on these do not count",
+        stacklevel=4,
     )
+    return moved
+
+
+def _hashes(images: xr.DataArray) -> Iterator[str]:
+    for start in range(0, images.sizes["sample"], _BLOCK):
+        yield from map(image_hash, images.isel(sample=slice(start, start + _BLOCK)).values)
 
 
 @contextmanager
@@ -216,7 +308,7 @@ def explained(path: Path) -> Iterator[None]:
     except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
         raise StoreError(
             f"{path} is damaged or not an SQLite file ({error}). Put a copy of it in its place, "
-            "or choose another name; a file beside it that ends in -wal belongs to it"
+            "or choose another name; a file beside it that ends in -journal belongs to it"
         ) from error
 
 
@@ -266,7 +358,8 @@ class Decision:
     object
         The object's id within the sample; empty for a decision on the sample's label.
     data
-        JSON: what holds for the object from now on; it has no class number, -1.
+        JSON: what holds for the object from now on, which has no class number, -1; of a decision
+        on labels, ``image``, the image's hash.
     """
 
     sample: str
@@ -298,17 +391,38 @@ class Store:
     Raises
     ------
     StoreError
-        The file is of another dataset, read-only, damaged, or no store at all.
+        The file is of another dataset, read-only, damaged, tampered with, or no store at all.
+
+    Warns
+    -----
+    UserWarning
+        The dataset has gained, lost or changed samples since the store was made: how many
+        decisions still count, and how many do not.
     """
 
-    def __init__(self, path: str | os.PathLike[str], ds: xr.Dataset, seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        ds: xr.Dataset,
+        seed: int = 0,
+        *,
+        read_only: bool = False,
+    ) -> None:
         self.path = Path(path).expanduser()
+        self._ids = {str(name) for name in ds["sample"].values}
+        classes = ds.sizes.get("class", 0)
+        self._end = 1 << classes if "labels" in ds else classes
         # JupyterLab may deliver messages of a widget on another thread than the cells' one.
         self._lock = threading.RLock()
         with explained(self.path):
-            self._connection = connect(self.path)
+            self._connection = connect(self.path, read_only)
             try:
-                self.seed = int(prepare(self._connection, self.path, ds, seed)["seed"])
+                if read_only:
+                    about = _sound(self._connection, self.path)
+                else:
+                    about = prepare(self._connection, self.path, ds, seed)
+                self.seed = int(about["seed"])
+                self._moved = carried(self._connection, self.path, about, ds)
             except BaseException:
                 self._connection.close()
                 raise
@@ -317,6 +431,8 @@ class Store:
         """Add decisions, all of them or none."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         rows = [(*astuple(decision), reviewer, time) for decision in decisions]
+        if self._moved is not None:
+            self._moved |= {row[0]: row[0] for row in rows}
         with self._writing() as connection:
             connection.executemany(_INSERT, rows)
 
@@ -330,9 +446,17 @@ class Store:
             connection.execute(
                 "INSERT INTO decisions (sample, reviewer, time, action, label, previous, source, "
                 "object, undoes) VALUES (?, ?, ?, 'undo', ?, ?, ?, ?, ?)",
-                (last["sample"], reviewer, time, last["previous"], last["label"],
-                 last["source"], last["object"], last["id"]),
-            )  # fmt: skip
+                (
+                    last["sample"],
+                    reviewer,
+                    time,
+                    last["previous"],
+                    last["label"],
+                    last["source"],
+                    last["object"],
+                    last["id"],
+                ),
+            )
             return str(last["sample"])
 
     def current(self, objects: bool = False, sample: str | None = None) -> pd.DataFrame:
@@ -358,7 +482,21 @@ class Store:
 
     def _read(self, query: str, **parameters: Any) -> pd.DataFrame:
         with self._lock, explained(self.path):
-            return pd.read_sql_query(query, self._connection, index_col="id", params=parameters)
+            frame = pd.read_sql_query(query, self._connection, index_col="id", params=parameters)
+        if self._moved is not None:
+            frame = frame.assign(sample=frame["sample"].map(self._moved.get))
+            frame = frame[frame["sample"].notna()]
+        odd = ~frame["sample"].isin(self._ids)
+        if not parameters.get("objects"):
+            odd |= (frame["label"] < -2) | (frame["label"] >= max(self._end, 1))
+        if odd.any():
+            first = frame[odd].iloc[0]
+            raise StoreError(
+                f"{self.path} has been tampered with: {odd.sum()} decisions are on samples or "
+                f"labels that the dataset does not have, the first on sample {first['sample']!r} "
+                f"with label {first['label']}"
+            )
+        return frame
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -378,11 +516,18 @@ def opened(store: Store | str | os.PathLike[str], ds: xr.Dataset) -> Iterator[St
     if isinstance(store, Store):
         yield store
         return
-    path = Path(store).expanduser()
-    if not path.is_file():
-        raise StoreError(f"there is no store of decisions at {path}; labels.review makes one")
-    with Store(path, ds) as own:
+    path = _existing(store)
+    with explained(path), closing(connect(path, read_only=True)) as connection:
+        old = _sound(connection, path).get("format") != FORMAT
+    with Store(path, ds, read_only=not old) as own:
         yield own
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise StoreError(f"there is no store of decisions at {file}; labels.review makes one")
+    return file
 
 
 def read_current(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -393,17 +538,12 @@ def read_current(path: str | os.PathLike[str]) -> pd.DataFrame:
     StoreError
         There is no such file, or it is no store.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise StoreError(f"there is no store of decisions at {file}; labels.review makes one")
-    with explained(file):
-        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            return pd.read_sql_query(
-                _CURRENT, connection, index_col="id", params={"objects": False, "sample": None}
-            )
-        finally:
-            connection.close()
+    file = _existing(path)
+    with explained(file), closing(connect(file, read_only=True)) as connection:
+        _sound(connection, file)
+        return pd.read_sql_query(
+            _CURRENT, connection, index_col="id", params={"objects": False, "sample": None}
+        )
 
 
 def user_name() -> str:

@@ -107,7 +107,7 @@ def probability_wrong(
     weight = stands_for[stratum[known]]
     weight *= len(weight) / weight.sum()
     ends = np.array([score.argmax(), score.argmin()])
-    model = linear.LogisticRegression(C=1.0).fit(
+    model = linear.LogisticRegression(C=10.0).fit(
         np.concatenate([x[known], x[ends]]),
         np.r_[wrong[known], True, False],
         sample_weight=np.r_[weight, _IMAGINED, _IMAGINED],
