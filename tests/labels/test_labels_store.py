@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from toys import toys
 
 from workbench.labels.store import Decision, Store, StoreError, dataset_hash, opened
@@ -247,3 +248,67 @@ def test_a_store_of_the_first_format_goes_on(ds, tmp_path):
             store.append([Decision("101", "change", -1, -1, object="box", data="{}")], "ben")
     with Store(path, ds) as store:
         assert len(store.current(objects=True)) == 1
+
+
+def reviewed(ds, path):
+    from workbench.labels import review_batch
+
+    answers = dict.fromkeys(ds.sample.values[:6], "bee")
+    review_batch(ds, None, answers, path, reviewer="anna", progress=False)
+
+
+def test_a_dataset_that_gained_lost_and_reordered_images_keeps_its_decisions(ds, tmp_path):
+    from workbench.labels import decisions
+
+    reviewed(ds, tmp_path / "a.db")
+    order = np.random.default_rng(0).permutation(30)
+    changed = ds.isel(sample=order[order != 2])  # 102 is gone
+    more = ds.isel(sample=[29]).assign_coords(sample=[777])
+    changed = xr.concat([changed, more], "sample")
+    with pytest.warns(UserWarning, match="of 6 decided samples 5 are the same .* 0 are other"):
+        table = decisions(changed, tmp_path / "a.db")
+    assert sorted(table.index) == [100, 101, 103, 104, 105]
+    assert (table["label"] == 1).all()
+
+
+def test_renamed_images_keep_theirs_and_other_images_do_not(ds, tmp_path):
+    from workbench.labels import decisions, review_batch
+
+    reviewed(ds, tmp_path / "a.db")
+    ids = ds.sample.values.copy()
+    ids[1] = 555  # 101 has another name
+    image = ds.image.values.copy()
+    image[3] ^= 255  # under 103 lies another image
+    changed = ds.assign_coords(sample=ids).assign(image=(ds.image.dims, image))
+    with pytest.warns(UserWarning, match="5 are the same .* 1 are other images .* and 0 are gone"):
+        table = decisions(changed, tmp_path / "a.db")
+    assert sorted(table.index) == [100, 102, 104, 105, 555]
+    with pytest.warns(UserWarning, match="decided samples"):
+        review_batch(changed, None, {103: "cow", 555: "cow"}, tmp_path / "a.db", progress=False)
+    with pytest.warns(UserWarning, match="decided samples"):
+        table = decisions(changed, tmp_path / "a.db")
+    assert table.loc[103, "label"] == 2
+
+
+def test_other_classes_are_refused(ds, tmp_path):
+    reviewed(ds, tmp_path / "a.db")
+    with pytest.raises(StoreError, match="other labels, images or classes"):
+        Store(tmp_path / "a.db", ds.assign_coords({"class": ["bee", "ant", "cow"]}))
+
+
+def test_classes_that_are_called_like_answers_are_classes(ds, tmp_path):
+    from workbench.labels import decisions, review_batch
+    from workbench.labels.session import Session, Word
+
+    odd = ds.assign_coords({"class": ["none", "unclear", "given"]})
+    answers = {100: "none", 101: "unclear", 102: "given", 103: 1.0}
+    review_batch(odd, None, answers, tmp_path / "a.db", progress=False)
+    table = decisions(odd, tmp_path / "a.db")
+    assert table["label"].tolist() == [0, 1, 2, 1]
+    session = Session(odd, None, tmp_path / "a.db", "ben")
+    session.decide({9: Word("none"), 10: Word("unclear"), 11: Word("given")})
+    held = [session.held(p)[0] for p in (9, 10, 11)]
+    assert held == ["none", "unclear", "confirm"]
+    for answer in (1.5, float("nan"), True, -1, 3, None):
+        with pytest.raises(ValueError, match="is no class and none of"):
+            review_batch(odd, None, {100: answer}, tmp_path / "a.db", progress=False)

@@ -4,10 +4,10 @@ from workbench.labels.decisions import (
     agreement,
     apply_decisions,
     decisions,
-    export,
     from_tags,
     review_tags,
 )
+from workbench.labels.export import export
 from workbench.labels.issues import find_issues
 from workbench.labels.known_errors import compose_scenes, inject_noise, published_errors
 from workbench.labels.learning_curve import LearningCurve, learning_curve

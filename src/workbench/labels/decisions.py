@@ -1,18 +1,15 @@
-"""Outcome of a review: corrected labels, agreement, tags, and files of them."""
+"""Outcome of a review: corrected labels, agreement, tags."""
 
 import os
-import shutil
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from tqdm import tqdm
+from numpy.typing import NDArray
 
 from workbench._extras import need
-from workbench._images import picture
-from workbench.labels.store import Store, given_labels, opened
+from workbench.labels.store import Store, flags_of, given_labels, opened
 
 #: What a sample can have come to. As tags they go to FiftyOne and come back.
 STATUSES = ("confirmed", "changed", "none", "excluded", "unclear", "disputed")
@@ -20,7 +17,7 @@ STATUSES = ("confirmed", "changed", "none", "excluded", "unclear", "disputed")
 EXCLUDED = -2
 #: What stands for "nobody could tell" where answers are compared.
 UNCLEAR = -3
-_ANSWERS = {"confirmed": "given", "none": "none", "unclear": "unclear"}
+_ANSWERS = {"confirmed": "given", "none": "none", "unclear": "unclear", "excluded": "exclude"}
 Where = Store | str | os.PathLike[str]
 
 
@@ -119,7 +116,8 @@ def apply_decisions(ds: xr.Dataset, store: Where) -> xr.Dataset:
     xarray.Dataset
         `ds` with corrected ``label`` (-1 where no class fits); ``label_given``, the labels as they
         were; ``review`` (sample,), text: what :func:`decisions` calls ``status``, empty where
-        nobody looked. ``attrs`` counts ``reviewed`` and ``corrected``.
+        nobody looked. Where images have several labels, ``labels`` and ``labels_given``.
+        ``attrs`` counts ``reviewed`` and ``corrected``.
 
     Raises
     ------
@@ -139,9 +137,18 @@ def apply_decisions(ds: xr.Dataset, store: Where) -> xr.Dataset:
     review = np.full(len(given), "", dtype="<U9")
     label[at] = table["label"]
     review[at] = table["status"]
-    return ds.assign(
-        label=("sample", label), label_given=("sample", given), review=("sample", review)
-    ).assign_attrs(reviewed=len(table), corrected=int((label != given).sum()))
+    name = "labels" if "labels" in ds else "label"
+    new, old = (_as_given(ds[name], numbers) for numbers in (label, given))
+    fixed = ds.assign({name: new, f"{name}_given": old, "review": ("sample", review)})
+    return fixed.assign_attrs(reviewed=len(table), corrected=int((label != given).sum()))
+
+
+def _as_given(labels: xr.DataArray, numbers: NDArray[np.int64]) -> xr.DataArray:
+    """Numbers of the store as the labels of a dataset, with dimensions and attributes of these."""
+    if labels.ndim == 1:
+        return labels.copy(data=numbers)
+    flags = flags_of(numbers.clip(0), labels.sizes["class"])
+    return labels.transpose("sample", "class").copy(data=flags)
 
 
 def review_tags(ds: xr.Dataset, store: Where) -> dict[str, xr.DataArray]:
@@ -232,95 +239,3 @@ def agreement(ds: xr.Dataset, store: Where) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=["first", "second", "n", "agree", "kappa"])
-
-
-def export(
-    ds: xr.Dataset, store: Where, path: str | os.PathLike[str], *, progress: bool = True
-) -> Path:
-    """Write what the review came to.
-
-    Parameters
-    ----------
-    ds
-        The dataset that was reviewed.
-    store
-        The file of decisions.
-    path
-        ``.csv`` or ``.parquet``: a table with one row a sample: ``sample``, ``label`` and
-        ``label_given`` by name (empty for none), ``review``, and ``split`` and ``path`` where the
-        dataset has them. Without a suffix: a folder, ``class_name/file``, below ``split/`` where
-        there are several; images without a class lie beside the class folders. Images that came
-        from files are copied, others written as PNG; both are named by their id.
-        ``datasets.load`` reads all three.
-    progress
-        Show a bar.
-
-    Returns
-    -------
-    pathlib.Path
-        What was written; it is there as a whole or not at all.
-
-    Raises
-    ------
-    FileExistsError
-        Something is there already.
-    ValueError
-        The suffix is not known, or a class cannot be the name of a folder.
-    StoreError
-        The store cannot be used, or is of another dataset.
-    """
-    target = Path(path).expanduser()
-    if target.suffix.lower() not in ("", ".csv", ".parquet"):
-        raise ValueError(
-            f"{target.name!r} ends in {target.suffix!r}; .csv and .parquet make a table, no suffix "
-            "makes a folder"
-        )
-    if target.exists():
-        raise FileExistsError(f"{target} is there already; choose another name or remove it")
-    fixed = apply_decisions(ds, store)
-    part = target.with_name(f".{target.name}.part")
-    if target.suffix:
-        _write_table(fixed, part, target.suffix.lower())
-    else:
-        _write_folder(fixed, part, progress)
-    part.replace(target)
-    return target
-
-
-def _write_table(fixed: xr.Dataset, path: Path, suffix: str) -> None:
-    names = np.array([*(str(name) for name in fixed["class"].values), ""], dtype=object)
-    columns = {"sample": fixed["sample"].values}
-    columns |= {key: names[fixed[key].values] for key in ("label", "label_given")}
-    columns |= {key: fixed[key].values for key in ("review", "split", "path") if key in fixed}
-    table = pd.DataFrame(columns)
-    if suffix == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        need("pyarrow", extra="labels")
-        table.to_parquet(path, index=False)
-
-
-def _write_folder(fixed: xr.Dataset, folder: Path, progress: bool) -> None:
-    names = [*_folder_names(fixed), ""]
-    several = "split" in fixed and len(set(fixed["split"].values.tolist())) > 1
-    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was interrupted
-    folder.mkdir(parents=True)
-    for i in tqdm(range(fixed.sizes["sample"]), desc="export", disable=not progress):
-        one = fixed.isel(sample=i)
-        place = folder / (str(one["split"].values) if several else "") / names[int(one["label"])]
-        place.mkdir(parents=True, exist_ok=True)
-        name = Path(str(one["sample"].values).replace("/", "_").replace(os.sep, "_"))
-        if "path" in fixed:
-            source = Path(str(one["path"].values))
-            shutil.copy2(source, place / f"{name.name.removesuffix(source.suffix)}{source.suffix}")
-        else:
-            image = need("PIL.Image", extra="labels").fromarray(picture(one["image"].values))
-            image.save(place / f"{name}.png")
-
-
-def _folder_names(fixed: xr.Dataset) -> list[str]:
-    names = [str(name) for name in fixed["class"].values]
-    for name in names:
-        if name != Path(name).name or name.startswith("."):
-            raise ValueError(f"the class {name!r} cannot be the name of a folder")
-    return names

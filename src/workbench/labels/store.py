@@ -224,8 +224,8 @@ def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
 
 def carried(
     connection: sqlite3.Connection, path: Path, about: dict[str, str], ds: xr.Dataset
-) -> dict[str, str] | None:
-    """Which sample of the dataset each decided one is now; None where the dataset is the same.
+) -> dict[tuple[str, str], str] | None:
+    """Which sample of the dataset each decided one, by id and image, is now; None if all are.
 
     A sample is the same one by its id where the image is as it was when somebody decided on it,
     or by the image alone where the id is gone.
@@ -238,17 +238,13 @@ def carried(
     if about["dataset"] == dataset_hash(ds):
         return None
     own = {str(name): position for position, name in enumerate(ds["sample"].values)}
-    seen = {
-        sample: json.loads(data or "{}").get("image", "")
-        for sample, data in connection.execute(
-            "SELECT sample, CASE WHEN object = '' THEN data END FROM decisions ORDER BY id"
-        )
-    }
-    here = [sample for sample in seen if sample in own]
+    rows = connection.execute("SELECT DISTINCT sample, object, data FROM decisions").fetchall()
+    seen = {(sample, _image_of(name, data)) for sample, name, data in rows}
+    here = sorted({sample for sample, _ in seen if sample in own})
     images = ds["image"].isel(sample=[own[sample] for sample in here])
     now = dict(zip(here, _hashes(images), strict=True))
-    moved = {sample: sample for sample in here if seen[sample] in ("", now[sample])}
-    lost = {seen[sample]: sample for sample in seen if sample not in own and seen[sample]}
+    moved = {key: key[0] for key in seen if key[0] in own and key[1] in ("", now[key[0]])}
+    lost = {image: (sample, image) for sample, image in seen if sample not in own and image}
     if lost:
         for name, image in zip(own, _hashes(ds["image"]), strict=True):
             if image in lost:
@@ -262,15 +258,21 @@ def carried(
             f"{ds.sizes['sample']:,}, or the same with other labels, images or classes. Choose "
             "another store for this dataset, or load the dataset that the store belongs to"
         )
-    changed = len(here) - sum(sample in moved for sample in here)
-    gone = len(seen) - len(moved) - changed
+    decided = {sample for sample, _ in seen}
+    kept = {sample for sample, _ in moved}
     warnings.warn(
-        f"the dataset is not the one that {path} was made for; of {len(seen)} decided samples "
-        f"{len(moved)} are the same and keep their decisions, {changed} are other images under "
-        f"the same id and {gone} are gone: decisions on these do not count",
+        f"the dataset is not the one that {path} was made for; of {len(decided)} decided samples "
+        f"{len(kept)} are the same and keep their decisions, {len(set(here) - kept)} are other "
+        f"images under the same id and {len(decided - kept - set(here))} are gone: decisions on "
+        "these do not count",
         stacklevel=4,
     )
     return moved
+
+
+def _image_of(name: str, data: str | None) -> str:
+    """The hash of the image that a decision on its labels was made on, "" where none is kept."""
+    return "" if name or not data else str(json.loads(data).get("image", ""))
 
 
 def _hashes(images: xr.DataArray) -> Iterator[str]:
@@ -432,7 +434,7 @@ class Store:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         rows = [(*astuple(decision), reviewer, time) for decision in decisions]
         if self._moved is not None:
-            self._moved |= {row[0]: row[0] for row in rows}
+            self._moved |= {(row[0], _image_of(row[6], row[7])): row[0] for row in rows}
         with self._writing() as connection:
             connection.executemany(_INSERT, rows)
 
@@ -484,7 +486,9 @@ class Store:
         with self._lock, explained(self.path):
             frame = pd.read_sql_query(query, self._connection, index_col="id", params=parameters)
         if self._moved is not None:
-            frame = frame.assign(sample=frame["sample"].map(self._moved.get))
+            images = map(_image_of, frame["object"], frame["data"])
+            now = [self._moved.get(key) for key in zip(frame["sample"], images, strict=True)]
+            frame = frame.assign(sample=np.array(now, dtype=object))
             frame = frame[frame["sample"].notna()]
         odd = ~frame["sample"].isin(self._ids)
         if not parameters.get("objects"):
