@@ -213,7 +213,7 @@ def test_kills_lose_no_box_that_was_called_saved(ds, tmp_path, kills):
         process.start()
         os.close(writing)
         seen = os.read(reading, 1)  # the first box is saved
-        time.sleep(rng.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.03))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         while part := os.read(reading, 65536):
@@ -221,7 +221,7 @@ def test_kills_lose_no_box_that_was_called_saved(ds, tmp_path, kills):
         os.close(reading)
         acknowledged += seen.decode().split("\n")[:-1]
     held = boxes.annotate(ds, ["cell"], path).store.current(objects=True)
-    assert len(acknowledged) > kills
+    assert len(acknowledged) >= kills
     assert set(acknowledged) <= set(held["object"])
     assert all(json.loads(data)["x_max"] == 30 for data in held["data"])
     assert len(held) <= len(acknowledged) + kills  # saved, and killed before that was said

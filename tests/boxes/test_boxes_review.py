@@ -62,6 +62,7 @@ def test_right_as_it_is_changes_nothing_and_comes_no_more(ds, table, issues, ann
     assert {again.held(at) for at in range(5)} == {"right", "not there"}
     fixed = boxes.apply_boxes(ds, anna.store, table)
     assert fixed["x_min"].tolist() == table["x_min"].tolist()
+    assert list(fixed) == list(table)
 
 
 def test_a_box_can_be_placed_by_the_mouse_deleted_or_be_unclear(ds, table, anna):
