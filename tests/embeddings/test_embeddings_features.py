@@ -152,3 +152,12 @@ class TestNetwork:
         np.testing.assert_allclose(
             found, features(lazy(digits), "network", model=model, progress=False), atol=1e-5
         )
+
+
+@pytest.mark.parametrize(("name", "channels"), [("cifar10", 3), ("mnist", 1)])
+def test_the_shipped_network_that_fits_is_the_default(name, channels):
+    values = np.random.default_rng(0).integers(0, 256, (3, 28, 28, channels), dtype=np.uint8)
+    ds = xr.Dataset({"image": (("sample", "y", "x", "channel"), values)})
+    found = features(ds, "network", progress=False)
+    assert found.attrs["model"] == name
+    np.testing.assert_allclose(found, features(ds, "network", model=name, progress=False))
