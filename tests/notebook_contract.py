@@ -12,14 +12,49 @@ from pathlib import Path
 
 import nbformat
 
-from workbench.batch.new import KERNELSPEC, badge, bootstrap
+from workbench._extras import DISTRIBUTION, REPOSITORY, SOURCE, TAG
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_LINES = 15
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+_BOOTSTRAP = """\
+# Colab only: install the workbench beside what is there. Anywhere else this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    from pathlib import Path
+
+    from google.colab import output
+
+    # Nothing that Colab has loaded may change: it would need a restart.
+    !{{sys.executable}} -m pip list --format=freeze > kept.txt
+    # Is the repository out of reach? Upload the wheel that `make wheel` builds: it is taken.
+    wheels = [wheel.resolve().as_uri() for wheel in Path().glob("{wheel}-*.whl")]
+    source = (wheels or ["{source}"])[0]
+    %pip install --quiet --constraint kept.txt "{distribution}[{extras}] @ {{source}}"
+    output.enable_custom_widget_manager()
+"""
 
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)")
 INSTALL = re.compile(r'"[\w-]+\[([a-z,]+)\] @ ')
+
+
+def badge(name: str) -> str:
+    """Return the badge that opens a notebook, as it was at this version, in Colab."""
+    place = REPOSITORY.removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{place}/blob/{TAG}/notebooks/{name}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+
+
+def bootstrap(extras: str) -> str:
+    """Return the cell that installs the package with these extras in Colab."""
+    return _BOOTSTRAP.format(
+        extras=extras,
+        distribution=DISTRIBUTION,
+        wheel=DISTRIBUTION.replace("-", "_"),
+        source=SOURCE,
+    ).strip()
 
 
 def problems(path: Path) -> list[str]:

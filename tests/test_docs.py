@@ -12,11 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from notebook_contract import NOTEBOOKS, ROOT
+from notebook_contract import NOTEBOOKS, ROOT, badge
 from playwright.sync_api import sync_playwright
 
 from workbench.batch.cli.common import named_values
-from workbench.batch.new import badge
 from workbench.batch.notebook import Notebook
 from workbench.batch.parameters import check_parameters, combinations, read_parameters
 

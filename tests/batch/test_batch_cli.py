@@ -22,7 +22,7 @@ def worker_of(run_id: str) -> psutil.Process:
     for process in psutil.process_iter():
         try:
             mine = Path(process.cwd()).name == run_id
-            if mine and "workbench.batch.forkserver" in process.cmdline():
+            if mine and any("multiprocessing.forkserver" in word for word in process.cmdline()):
                 return process
         except (psutil.Error, OSError):
             continue

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.batch import Job, JobError, read_runs
-from workbench.batch.cluster import run_on_cluster
+from workbench.batch import cluster as cluster_module
+from workbench.batch.cluster import RunsLostError, run_on_cluster
 from workbench.batch.parameters import CommandLine, Parameter, Sweep, combinations, read_range
 
 Make = Callable[..., Path]
@@ -99,3 +101,42 @@ def test_a_cluster_runs_the_same_and_ctrl_c_stops_it(
     assert out.count("interrupted ") == 2
     assert [r.status for r in read_runs()] == ["interrupted"] * 2
     assert not survivors(run_ids(Path("runs")))
+
+
+def test_lost_runs_are_counted_and_the_others_are_kept(
+    make_notebook: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    monkeypatch.setattr(cluster_module, "_PATIENCE", 2.0)
+    quick = make_notebook("quick", "1")
+    waits = make_notebook("waits", f"{STARTED}\ntime.sleep(600)")
+    found: list[RunsLostError] = []
+
+    def run(scheduler: str) -> None:
+        with pytest.raises(RunsLostError) as caught:
+            run_on_cluster([Job(quick), Job(waits)], scheduler)
+        found.append(caught.value)
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address=None
+        ) as cluster,
+    ):
+        thread = threading.Thread(target=run, args=[cluster.scheduler_address])
+        thread.start()
+        wait_for(lambda: list(Path("runs").glob("*/started")))
+        wait_for(lambda: "succeeded" in [r.status for r in read_runs()])
+        cluster.workers[0].process.process.kill()
+        thread.join()
+        cluster.scale(0)
+        wait_for(lambda: not cluster.scheduler.workers)
+        with pytest.raises(RunsLostError, match="1 of 1 runs were lost: .* no worker for 2 s"):
+            run_on_cluster([Job(quick)], cluster.scheduler_address)
+    assert "1 of 2 runs were lost" in str(found[0])
+    assert [r.notebook for r in found[0].records] == ["quick.ipynb"]
+    wait_for(lambda: "interrupted" in [r.status for r in read_runs()])
+    (lost,) = [r for r in read_runs() if r.status == "interrupted"]
+    assert lost.error is not None
+    assert lost.error.message == "the dask worker that ran this is gone"

@@ -25,7 +25,6 @@ from tqdm import tqdm
 from workbench._unattended import SECRET_PREFIX
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.forkserver import ForkServer
 from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError, write_text
 from workbench.batch.parameters import MASK, move_paths, named_paths
@@ -127,7 +126,6 @@ class RunContext:
 
     out: Path
     limits: Limits
-    fork_server: ForkServer
     interruption: Interruption = field(default_factory=Interruption)
     group: str | None = None
     hash_contents: bool = False
@@ -153,9 +151,7 @@ def execute_job(job: CheckedJob, context: RunContext) -> RunRecord | None:
         try:
             _write_notebook(record.folder / order["file"], document)
             watch = Watch(progress.at, lambda: _beat(record), context.interruption)
-            supervisor = supervise(
-                context.fork_server, order, record.folder, context.limits, watch, _secrets(job)
-            )
+            supervisor = supervise(order, record.folder, context.limits, watch, _secrets(job))
             outcome = supervisor.final_outcome(record.folder / "log.txt")
             _keep_memory(record, supervisor, origins)
             record.inputs = hasher.states(deadline, context.interruption)
@@ -166,7 +162,7 @@ def execute_job(job: CheckedJob, context: RunContext) -> RunRecord | None:
         _ended(record, _at_origin(outcome, origins), time.monotonic() - began)
         _save(record, supervisor, job)
         if supervisor and supervisor.outcome is None:
-            _save_for_the_dead({**order, "outcome": _told(outcome)}, context, record, job)
+            _save_for_the_dead({**order, "outcome": _told(outcome)}, record, job)
         progress.ended(record.status, record.seconds or 0.0)
     return record
 
@@ -227,14 +223,10 @@ def _beat(record: RunRecord) -> None:
         record.save(durable=False)
 
 
-def _save_for_the_dead(
-    order: dict[str, Any], context: RunContext, record: RunRecord, job: CheckedJob
-) -> None:
+def _save_for_the_dead(order: dict[str, Any], record: RunRecord, job: CheckedJob) -> None:
     """Have another worker correct the notebook of one that died, and make its page."""
     limits = Limits(timeout=60.0)
-    supervisor = supervise(
-        context.fork_server, order, record.folder, limits, Watch(), _secrets(job)
-    )
+    supervisor = supervise(order, record.folder, limits, Watch(), _secrets(job))
     _take_declared(record, supervisor)
     _save(record, supervisor, job)
 
@@ -491,9 +483,9 @@ def run_many(
     run_record.look_again()
     interruption = Interruption()
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.
-    with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+    with ThreadPoolExecutor(max_workers=n_jobs) as pool:
         group = group or new_group(len(checked))
-        context = RunContext(out, limits, fork_server, interruption, group, hash_contents)
+        context = RunContext(out, limits, interruption, group, hash_contents)
         futures = [pool.submit(execute_job, job, context) for job in checked]
         try:
             return [record for future in futures if (record := future.result()) is not None]

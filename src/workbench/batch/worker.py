@@ -150,7 +150,7 @@ class Worker:
     def execute(self) -> Outcome:
         """Run the notebook by papermill's engine."""
         try:
-            engines = _papermill()
+            engines = import_engines()
             kernel = need("workbench.batch.kernel", extra="batch")
             specs = need("jupyter_client.kernelspec", extra="batch").KernelSpecManager()
             is_ipykernel = any(
@@ -353,20 +353,9 @@ def correct(document: Any, error: RunError | None) -> None:
         )
 
 
-def warm_up() -> None:
-    """Import and prepare, without a thread or a socket, what every worker uses."""
-    _papermill()
-    need("workbench.batch.kernel", extra="batch")
-    # It looks through the entry points of all that is installed.
-    need("jupyter_client.provisioning.factory", extra="batch").KernelProvisionerFactory.instance()
-    nbformat = need("nbformat", extra="batch")
-    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
-    html_page.to_html(page, "", ".")
-
-
 @cache
-def _papermill() -> Any:
-    """Import papermill's engines."""
+def import_engines() -> Any:
+    """Import papermill's engines, and quickly."""
     # jsonschema uses this package, if there is one, to check addresses that no notebook holds;
     # its import builds a grammar for 1.7 s.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

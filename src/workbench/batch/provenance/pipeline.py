@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.forkserver import ForkServer
 from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError
 from workbench.batch.presets import LimitsConfig, problems_of, read_yaml
@@ -326,7 +325,7 @@ class _PipelineRun:
         order = self.pipeline.order()
         order.prepare()
         going: dict[Future[RunRecord | None], tuple[str, str]] = {}
-        with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+        with ThreadPoolExecutor(max_workers=n_jobs) as pool:
             try:
                 while order.is_active():
                     for name in order.get_ready():
@@ -334,7 +333,7 @@ class _PipelineRun:
                         if why is None:
                             order.done(name)
                             continue
-                        context = self._context(name, fork_server)
+                        context = self._context(name)
                         going[pool.submit(execute_job, self._job(name), context)] = name, why
                     for future in wait(going, return_when=FIRST_COMPLETED).done if going else ():
                         name, why = going.pop(future)
@@ -394,9 +393,9 @@ class _PipelineRun:
         files = {p: str(self._file(source)) for p, source in stage.inputs.items()}
         return check_jobs([Job(stage.notebook, {**stage.parameters, **files})])[0]
 
-    def _context(self, name: str, fork_server: ForkServer) -> RunContext:
+    def _context(self, name: str) -> RunContext:
         group = f"{self.pipeline.name}/{name}"
-        return RunContext(self.out, self.limits, fork_server, self.interruption, group)
+        return RunContext(self.out, self.limits, self.interruption, group)
 
     def _file(self, source: str) -> Path | None:
         """Return the file that a stage recorded under a name."""
