@@ -22,10 +22,10 @@ class ClosedTerminal(Terminal):
 
 
 def supervise(status: str) -> None:
-    with Progress("name", "id", cells=4) as progress:
-        for index in range(4):
-            progress.at(index)
-        progress.ended(status, 1.25)
+    progress = Progress("name", "id", cells=4)
+    for index in range(4):
+        progress.at(index)
+    progress.ended(status, 1.25)
 
 
 def test_a_terminal_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:

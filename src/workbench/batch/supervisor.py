@@ -41,14 +41,6 @@ class Samples:
     """The course of a run's memory in at most 120 samples, however long it takes.
 
     When there are more, each two neighbours become the larger of them, so that no peak is lost.
-
-    Examples
-    --------
-    >>> samples = Samples()
-    >>> for second in range(1000):
-    ...     samples.add(second, second % 7, None)
-    >>> len(samples.kept) <= 120, samples.peak
-    (True, 6)
     """
 
     def __init__(self) -> None:

@@ -35,18 +35,9 @@ _OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
 
 
 def clip(cell: Any, index: int, folder: Path = Path()) -> None:
-    """Shorten what a cell printed to its beginning and its end, and keep the whole in a file.
+    """Shorten what a cell printed to its beginning and its end; ``cell-3-stdout.txt`` has it all.
 
     Of a progress bar, which overwrites its line again and again, the last state is kept.
-
-    Parameters
-    ----------
-    cell
-        A code cell of an executed notebook, changed in place.
-    index
-        Its index, for the file's name: ``cell-3-stdout.txt``.
-    folder
-        Where the whole text goes if it is shortened.
     """
     streams: dict[str, Any] = {}
     kept = []
@@ -325,14 +316,7 @@ def correct(document: Any, error: RunError | None) -> None:
     """Make the metadata of a notebook that papermill executed true.
 
     When the kernel dies or a cell times out, papermill saves the notebook as if the cell, and
-    every cell after it, had completed.
-
-    Parameters
-    ----------
-    document
-        The executed notebook, changed in place.
-    error
-        Why the run did not succeed; its cell is that of the executed notebook.
+    every cell after it, had completed. The error's cell is that of the executed notebook.
     """
     document.metadata.get("kernelspec", {}).pop("path", None)
     for cell in document.cells:

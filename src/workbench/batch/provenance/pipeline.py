@@ -29,15 +29,8 @@ from workbench.batch.supervisor import Interruption, Limits
 def reason_to_run(record: RunRecord, job: CheckedJob, inputs: dict[str, str]) -> str | None:
     """Return in words why a run would have to be repeated; None if it need not.
 
-    Parameters
-    ----------
-    record
-        The earlier run.
-    job
-        What would be run now.
-    inputs
-        SHA-256 of each input by the parameter that names it. The paths themselves do not count:
-        the same file from another run is the same input.
+    `inputs` is the SHA-256 of each input by the parameter that names it. The paths do not count:
+    the same file from another run is the same input.
     """
     if record.status != "succeeded":
         return f"it {record.status} the last time"
@@ -353,8 +346,9 @@ class _PipelineRun:
         """Return why a stage has to run; None if it need not, or cannot."""
         stage = self.pipeline.stages[name]
         for need in sorted(stage.needs):
-            if self.settled[need].state not in ("ran", "up to date"):
-                self.settled[name] = StageResult(name, "stopped", f"{need} {self._state(need)}")
+            if (state := self.settled[need].state) not in ("ran", "up to date"):
+                reason = "did not pass its gate" if state == "closed" else state
+                self.settled[name] = StageResult(name, "stopped", f"{need} {reason}")
                 return None
         for source in stage.inputs.values():
             if self._file(source) is None:
@@ -369,11 +363,6 @@ class _PipelineRun:
             self._finish(name, why, fresh, ran=False)
             return None
         return why
-
-    def _state(self, name: str) -> str:
-        return {"closed": "did not pass its gate"}.get(
-            self.settled[name].state, self.settled[name].state
-        )
 
     def _look_back(self, name: str, stage: Stage) -> tuple[RunRecord | None, str]:
         """Return an earlier run that is as good as a new one, or why there is none."""
