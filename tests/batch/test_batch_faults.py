@@ -11,9 +11,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from batch_helpers import STARTED, run_ids, survivors, wait_for
+from nbclient.exceptions import CellTimeoutError
 
 from workbench.batch import Job, RunRecord, cgroups, read_runs, run_many, run_notebook
 from workbench.batch.cgroups import Group
+from workbench.batch.worker import Worker
 
 Make = Callable[..., Path]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -208,3 +210,22 @@ def test_ctrl_c_with_eight_running(make_notebook: Make, start_workbench: Start) 
         assert record.error is not None
         assert (record.error.cause, record.error.cell) == ("interruption", 1)
     assert not survivors(run_ids(Path("runs")))
+
+
+@pytest.mark.parametrize(
+    ("cell_timeout", "message", "expected"),
+    [
+        (600.0, "A cell timed out", ("timed-out", "CellTimeoutError", "timeout")),
+        (600.0, "Timeout waiting for IOPub output", ("failed", "OutputTimeout", "system")),
+        (None, "Timeout waiting for IOPub output", ("failed", "OutputTimeout", "system")),
+    ],
+)
+def test_outputs_that_do_not_come_are_no_slow_cell(
+    cell_timeout: float | None, message: str, expected: tuple[str, str, str]
+) -> None:
+    worker = Worker.__new__(Worker)
+    worker.job, worker.stop, worker.secrets = {"cell_timeout": cell_timeout}, None, []
+    worker.cell, worker.source = 0, "x"
+    outcome = worker.explain(CellTimeoutError(message))
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.type, outcome.error.cause) == expected

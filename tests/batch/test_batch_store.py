@@ -122,3 +122,22 @@ def test_the_command_lists_filters_shows_and_prunes() -> None:
     assert "Removed 1 run," in said("--prune", "--older", "7d", "--yes")
     assert not Path("runs/one-aaa").exists()
     assert Path("runs/two-bbb").exists()
+
+
+@pytest.mark.parametrize(("silent", "status"), [(5, "running"), (900, "killed")])
+def test_a_run_elsewhere_lives_as_long_as_its_heart_beats(silent: int, status: str) -> None:
+    beat = datetime.now(UTC) - timedelta(seconds=silent)
+    make_run("far-ddd", days=-1, status="running", heartbeat=beat, pid_namespace="another")
+    assert {r.id: r.status for r in read_runs()}["far-ddd"] == status
+    assert json.loads(command("runs", "last")[1])["status"] == status
+    listed = command("runs")[1].splitlines()[0]
+    assert listed.split()[2] == status
+    assert "far-ddd" in listed
+    code, out, err = command("runs", "--status", status, "--newer", "1h", "--prune", "--yes")
+    assert (code, Path("runs/far-ddd").exists()) == (
+        (2, True) if status == "running" else (0, False)
+    )
+    if status == "running":
+        assert "these runs are still running; --force removes them" in err
+        assert command("runs", "--newer", "1h", "--prune", "--yes", "--force")[0] == 0
+        assert not Path("runs/far-ddd").exists()

@@ -16,6 +16,7 @@ from workbench._extras import need
 from workbench.batch.jobs import Job, check_jobs
 from workbench.batch.run import Interrupted, ensure_writable, new_group, run_many
 from workbench.batch.run_record import RunRecord
+from workbench.batch.runs import read_runs
 
 _PATIENCE = 30.0  # seconds to wait for a worker when there is none
 
@@ -53,49 +54,63 @@ def run_on_cluster(
     checked = check_jobs(jobs)
     ensure_writable(Path(out))
     distributed = need("distributed", extra="batch")
-    options |= {"out": str(out), "group": new_group(len(checked))}
+    group = new_group(max(2, len(checked))) or ""
+    options |= {"out": str(out), "group": group}
     with distributed.Client(scheduler, timeout="20s", set_as_default=False) as client:
-        stop = f"workbench-stop-{new_group(2)}"
-        asked = [
-            Job(str(j.notebook.path), dict(j.given), j.parent, j.kernel, j.cwd) for j in checked
-        ]
-        orders = [pickle.dumps((asdict(job), options)) for job in asked]
-        tasks = [
-            client.submit(_run_here, order, str(Path.cwd()), stop, pure=False) for order in orders
-        ]
+        stop = f"workbench-stop-{group}"
+        tasks = []
+        for job in checked:
+            path = str(job.notebook.path)
+            asked = Job(path, dict(job.given), job.parent, job.kernel, job.cwd)
+            order = pickle.dumps((asdict(asked), options))
+            tasks.append(client.submit(_run_here, order, str(Path.cwd()), stop, pure=False))
+        folders: dict[int, str] = {}
         try:
-            reason = _wait(client, tasks)
+            reason = _gather(client, tasks, folders)
         except KeyboardInterrupt:
             distributed.Event(stop, client=client).set()
-            _wait(client, tasks, seconds=60.0)
-            raise Interrupted(_records(tasks)) from None
-        records = _records(tasks)
-        if lost := [task for task in tasks if task.status != "finished"]:
-            error = lost[0].exception() if lost[0].done() else None
-            client.cancel(lost)
-            said = f"{len(lost)} of {len(tasks)} runs were lost: {error or reason}"
-            raise RunsLostError(said, records)
-        return records
+            _gather(client, tasks, folders, seconds=60.0)
+            raise Interrupted([r for r in read_runs(out) if r.group == group]) from None
+        lost = [task for n, task in enumerate(tasks) if n not in folders]
+        error = lost[0].exception() if lost and lost[0].done() else None
+        client.cancel(lost)
+    records = [RunRecord.load(folders[n]) for n in sorted(folders)]
+    if lost:
+        # One may have ended just before its worker did; what its worker's end broke off is lost.
+        known = {record.id for record in records}
+        others = [r for r in read_runs(out) if r.group == group and r.id not in known]
+        records += [r for r in others if r.status in ("succeeded", "failed", "timed-out")]
+        missing = len(tasks) - len(records)
+        raise RunsLostError(f"{missing} of {len(tasks)} runs were lost: {error or reason}", records)
+    return records
 
 
-def _wait(client: Any, tasks: list[Any], seconds: float = float("inf")) -> str:
-    """Wait until all tasks have ended, or nobody is left to do them, and return why it ended."""
+def _gather(
+    client: Any, tasks: list[Any], folders: dict[int, str], seconds: float = float("inf")
+) -> str:
+    """Take the folders of runs that have ended until all have, or nobody is left to do them.
+
+    A result is taken at once: it is lost with its worker, and would be computed again.
+    """
     began = last_seen = time.monotonic()
-    while not all(task.done() for task in tasks):
+    while True:
+        for n, task in enumerate(tasks):
+            if n not in folders and task.status == "finished":
+                if folder := task.result():
+                    folders[n] = folder
+                task.release()
+        if not any(task.status == "pending" for task in tasks):
+            return "they were cancelled"
         time.sleep(0.2)
         now = time.monotonic()
-        if now - began > seconds or client.status != "running":
-            return "the scheduler is gone" if client.status != "running" else "they went on"
+        if client.status != "running":
+            return "the scheduler is gone"
         if client.scheduler_info()["workers"]:
             last_seen = now
-        elif now - last_seen > _PATIENCE:
+        if now - last_seen > _PATIENCE:
             return f"the cluster has had no worker for {_PATIENCE:g} s"
-    return "they were cancelled"
-
-
-def _records(tasks: list[Any]) -> list[RunRecord]:
-    folders = [task.result() for task in tasks if task.status == "finished"]
-    return [RunRecord.load(folder) for folder in folders if folder]
+        if now - began > seconds:
+            return "they went on"
 
 
 def _run_here(order: bytes, here: str, stop: str) -> str:
