@@ -133,7 +133,7 @@ def test_a_run_elsewhere_lives_as_long_as_its_heart_beats(silent: int, status: s
     listed = command("runs")[1].splitlines()[0]
     assert listed.split()[2] == status
     assert "far-ddd" in listed
-    code, out, err = command("runs", "--status", status, "--newer", "1h", "--prune", "--yes")
+    code, _, err = command("runs", "--status", status, "--newer", "1h", "--prune", "--yes")
     assert (code, Path("runs/far-ddd").exists()) == (
         (2, True) if status == "running" else (0, False)
     )
