@@ -223,6 +223,26 @@ def test_a_worker_killed_half_way_is_named_or_its_groups_done_again(raster, tmp_
     assert tree(there.path) == tree(reference.path)
 
 
+@pytest.mark.slow
+def test_a_cluster_that_loses_every_worker_says_so_and_that_one_can_go_on(raster, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    plan, out = plan_of(raster), tmp_path / "out"
+    writer = writing._WRITERS["geotiff"]
+    doomed = type("Doomed", (writer,), {"write": lambda *_: os.kill(os.getpid(), 9)})
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as one,
+        distributed.Client(one) as client,
+    ):
+        writing._WRITERS["geotiff"] = doomed
+        try:
+            with pytest.raises(RuntimeError, match=r"lost workers while it cut .* goes on from"):
+                plan.write(out, "geotiff", client=client, progress=False)
+        finally:
+            writing._WRITERS["geotiff"] = writer
+    assert plan.write(out, "geotiff", progress=False)
+    assert tree(out) == tree(plan.write(tmp_path / "reference", "geotiff", progress=False).path)
+
+
 def killing(flag, real):
     """Kill the process, once, in the middle of a group's files."""
 
