@@ -34,7 +34,7 @@ def classify(
     Returns
     -------
     xarray.DataArray
-        int64 (sample,); a sample that lies on a prototype gets that prototype's class.
+        int64 (sample,).
 
     Raises
     ------

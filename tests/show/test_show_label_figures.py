@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from workbench import show
 
@@ -38,3 +39,14 @@ def test_without_a_page_there_is_nothing_to_show(progress):
 def test_unknown_and_zero_estimates_are_drawn(progress):
     none = progress.assign(left=[np.nan, 0.0, 0.0])
     assert show.errors_left(none, total=200).axes[0].get_ylim() == (0, 1)
+
+
+def test_cartography_draws_each_group_and_the_largest_below():
+    scores = xr.Dataset(
+        {"confidence": ("sample", [0.9, 0.8, 0.1]), "variability": ("sample", [0.1, 0.2, 0.3])}
+    )
+    ax = show.cartography(scores, ["right", "right", "wrong"]).axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right (2)", "wrong (1)"]
+    assert [len(points.get_offsets()) for points in ax.collections] == [2, 1]
+    assert ax.collections[1].get_offsets()[0].tolist() == [0.3, 0.1]
+    assert show.cartography(scores).axes[0].get_legend() is None

@@ -96,7 +96,8 @@ def coreset(
         chosen = choose(label, total, n, seed)
     elif method in ("hardest", "ccs"):
         score = _given(scores, ds, f"{method} goes by scores=", 1)
-        chosen = _hardest(score, n) if method == "hardest" else _ccs(score, n, drop, rng)
+        hardest = np.argsort(-score, kind="stable")
+        chosen = hardest[:n] if method == "hardest" else _ccs(score, hardest, n, drop, rng)
     else:
         vectors = _given(features, ds, f"{method} goes by features=", 2)
         if method == "k-center":
@@ -150,12 +151,12 @@ def _given(
     return found
 
 
-def _hardest(score: NDArray[np.float64], n: int) -> NDArray[np.intp]:
-    return np.argsort(-score, kind="stable")[:n]
-
-
 def _ccs(
-    score: NDArray[np.float64], n: int, drop: float, rng: np.random.Generator
+    score: NDArray[np.float64],
+    hardest: NDArray[np.intp],
+    n: int,
+    drop: float,
+    rng: np.random.Generator,
 ) -> NDArray[np.intp]:
     """As many of each stratum of the scores, without the hardest."""
     dropped = round(drop * len(score))
@@ -164,7 +165,7 @@ def _ccs(
             f"ccs drops the hardest {dropped} of {len(score)} samples, which leaves fewer than "
             f"{n}; keep less, or give a smaller drop="
         )
-    left = np.argsort(-score, kind="stable")[dropped:]
+    left = hardest[dropped:]
     edges = np.linspace(score[left].min(), score[left].max(), STRATA + 1)
     stratum = np.searchsorted(edges[1:-1], score[left], side="right")
     parts = [left[stratum == i] for i in range(STRATA)]

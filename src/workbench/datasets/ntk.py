@@ -78,7 +78,7 @@ def inducing_points(
     optimizer = torch.optim.Adam([points], lr=0.1)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     rng = torch.Generator().manual_seed(seed)
-    size = min(len(x), max(2_000, 10 * len(points)))
+    size = min(len(x), max(2_000, 4 * len(points)))
     for _ in tqdm(range(steps), desc="distil", unit="step", disable=not progress):
         batch = torch.randint(len(x), (size,), generator=rng).to(x.device)
         k, wanted = ntk(x[batch], points), y[batch]

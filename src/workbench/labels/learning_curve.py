@@ -49,7 +49,7 @@ class LearningCurve:
 
     def predict(self, sizes: Sequence[int]) -> pd.DataFrame:
         """The expected error with so many labels: ``error``, and the 90 % interval around it."""
-        low, high = np.quantile(self._fit(self.draws, sizes)[0], _tails(), axis=0)
+        low, high = np.quantile(self._fit(self.draws, sizes, drawn=True)[0], _tails(), axis=0)
         mean = self._fit(self._mean[None], sizes)[0][0]
         index = pd.Index(sizes, name="labels")
         return pd.DataFrame({"error": mean, "low": low, "high": high}, index=index)
@@ -57,7 +57,7 @@ class LearningCurve:
     def answer(self, more: int) -> str:
         """What `more` labels are expected to gain, in words."""
         ahead = [self.labelled, self.labelled + more]
-        now, then = self._fit(self.draws, ahead)[0].T
+        now, then = self._fit(self.draws, ahead, drawn=True)[0].T
         low, high = np.quantile(now - then, _tails())
         now, then = self._fit(self._mean[None], ahead)[0][0]
         text = (
@@ -72,25 +72,32 @@ class LearningCurve:
         return f"{text}; {'most' if share > 0.5 else f'{share:.0%}'} of it from class {first}"
 
     def _fit(
-        self, errors: NDArray[np.float64], at: Sequence[int]
+        self, errors: NDArray[np.float64], at: Sequence[int], drawn: bool = False
     ) -> tuple[NDArray[np.float64], ...]:
-        """Least squares for each row of errors: the law's values `at`, and its parameters."""
+        """Least squares for each row of errors: the law's values `at`, and its parameters.
+
+        Where the rows are draws, the sizes are weighted anew for each: the law is no truth.
+        """
         sizes = self.measured["size"].values.astype(float)
         best = np.full(len(errors), np.inf)
         values, laws = np.zeros((len(errors), len(at))), np.zeros((len(errors), 3))
-        weight = 1 / (self._mean + 1e-6)  # the variance grows with the error
-        weight /= weight.sum()
+        weight = np.tile(1 / (self._mean + 1e-6), (len(errors), 1))  # variance follows the error
+        if drawn:
+            weight *= np.random.default_rng(0).exponential(size=weight.shape)
+        weight /= weight.sum(axis=1, keepdims=True)
+        level = (weight * errors).sum(axis=1)
         for beta in _BETAS:
             power = sizes**beta
-            middle, level = weight @ power, errors @ weight
-            alpha = (errors - level[:, None]) @ (weight * power) / (weight @ (power - middle) ** 2)
+            middle, both, square = weight @ power, (weight * errors) @ power, weight @ power**2
+            alpha = (both - level * middle) / (square - middle**2)
             c = level - alpha * middle
-            alpha = np.where(c < 0, errors @ (weight * power) / (weight @ power**2), alpha)
+            alpha = np.where(c < 0, both / square, alpha)
             alpha, c = np.where(alpha < 0, 0, alpha), np.where(alpha < 0, level, c.clip(0))
-            miss = (errors - alpha[:, None] * power - c[:, None]) ** 2 @ weight
+            miss = (weight * (errors - alpha[:, None] * power - c[:, None]) ** 2).sum(axis=1)
             better = miss < best
             best[better] = miss[better]
-            values[better] = (alpha[:, None] * np.asarray(at, float) ** beta + c[:, None])[better]
+            then = alpha[:, None] * np.asarray(at, float) ** beta + c[:, None]
+            values[better] = then[better]
             laws[better] = np.c_[alpha, np.full(len(c), beta), c][better]
         return values, laws
 
@@ -108,8 +115,8 @@ def learning_curve(
 
     For each seed a quarter of the samples is held out, and the model trained on parts of the
     rest. The power law ``alpha m^beta + c`` is fitted to the mean errors; its interval comes from
-    bootstrapping both the samples and the trainings. It holds as far as the law does: ask for a
-    few times the labels there are, not for a hundred times.
+    bootstrapping the samples, the trainings and the sizes. Ask for a few times the labels there
+    are, not for a hundred times.
 
     Parameters
     ----------

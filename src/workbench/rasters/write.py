@@ -120,16 +120,9 @@ PARTS = "manifest"
 
 
 #: What must agree for a run to go on where another one stopped.
-_AGREEING = [
-    "format",
-    "raster_state",
-    "regions",
-    "bands",
-    "size",
-    "resampling",
-    "fill",
-    "fingerprint",
-]
+_AGREEING = (
+    *("format", "raster_state", "regions", "bands", "size", "resampling", "fill", "fingerprint"),
+)
 
 
 class OutputFolder:
@@ -382,7 +375,13 @@ _WRITERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Written:
-    """What `Plan.write` wrote: where (``path``) and in which ``format``."""
+    """What `Plan.write` wrote.
+
+    Attributes
+    ----------
+    path, format
+        Where and how.
+    """
 
     path: Path
     format: str

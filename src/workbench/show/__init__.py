@@ -5,7 +5,7 @@ from workbench.show.control import beats, control, control_curve
 from workbench.show.explanations import cams, receptive_field
 from workbench.show.fiftyone_boxes import boxes_from_fiftyone, boxes_to_fiftyone
 from workbench.show.fiftyone_bridge import app_link, fiftyone_ready, from_fiftyone, to_fiftyone
-from workbench.show.label_figures import distributions, errors_left, joints
+from workbench.show.label_figures import cartography, distributions, errors_left, joints
 from workbench.show.maps import (
     map,  # noqa: A004 - the name that design and users know
     map_grid,
@@ -31,6 +31,7 @@ __all__ = [
     "caption",
     "distributions",
     "joints",
+    "cartography",
     "regions_over",
     "merged_boxes",
     "boxes",

@@ -71,33 +71,18 @@ def control_curve(
     *,
     name: str = "random",
     higher: bool = True,
-    xlabel: str = "",
-    ylabel: str = "",
-    title: str = "",
-    caption: str = "",
+    **options: str,
 ) -> Figure:
     """Lines of methods over the spread of their control, hollow and grey where they lose to it.
 
-    Parameters
-    ----------
-    values
-        Method to its measure (seed, x), such as accuracies over the share that was kept.
-    chance
-        The control's (seed, x), drawn as a mean in a band of two standard deviations.
-    x
-        Where they lie.
-    name, higher
-        As :func:`control` takes them.
-    xlabel, ylabel, title, caption
-        As :func:`curve` takes them.
+    The same as :func:`control` with measures (seed, x), and with the texts of :func:`curve` as
+    `options`. The control is drawn as its mean in a band of two standard deviations.
     """
     by_lot, at = np.asarray(chance, dtype=float), np.asarray(x)
     mean, spread = by_lot.mean(axis=0), 2 * by_lot.std(axis=0, ddof=1)
     means = {key: np.asarray(runs, dtype=float).mean(axis=0) for key, runs in values.items()}
-    fig = curve(
-        {**means, name: mean}, x=at, bands={name: (mean - spread, mean + spread)},
-        xlabel=xlabel, ylabel=ylabel, title=title, caption=caption,
-    )  # fmt: skip
+    bands = {name: (mean - spread, mean + spread)}
+    fig = curve({**means, name: mean}, x=at, bands=bands, **options)
     ax, better, worse = fig.axes[0], list[str](), list[str]()
     for key, line in zip(means, ax.lines[:], strict=False):
         runs = zip(np.asarray(values[key], dtype=float).T, by_lot.T, strict=True)
@@ -124,17 +109,15 @@ def beats(values: ArrayLike, chance: ArrayLike, *, higher: bool = True) -> bool:
         raise ValueError(
             f"{len(a)} values against {len(b)} draws of the control: it takes one and two at least"
         )
-    errors = [b.var(ddof=1) * (1 + len(b) if len(a) == 1 else 1) / len(b)]
-    freedom = [len(b) - 1]
-    if len(a) > 1:
-        errors.append(a.var(ddof=1) / len(a))
-        freedom.append(len(a) - 1)
-    error = sum(errors)
     lead = (a.mean() - b.mean()) * (1 if higher else -1)
-    if error == 0:
+    if np.ptp(a) == np.ptp(b) == 0:
         return bool(lead > 0)
-    df = error**2 / sum(e**2 / f for e, f in zip(errors, freedom, strict=True))
-    return bool(lead > need("scipy.stats", extra="images").t.ppf(0.95, df) * np.sqrt(error))
+    stats = need("scipy.stats", extra="images")
+    if len(a) > 1:
+        side = "greater" if higher else "less"
+        return bool(stats.ttest_ind(a, b, equal_var=False, alternative=side).pvalue < 0.05)
+    error = b.std(ddof=1) * np.sqrt(1 + 1 / len(b))
+    return bool(lead > stats.t.ppf(0.95, len(b) - 1) * error)
 
 
 def _draws(values: ArrayLike) -> NDArray[np.float64]:

@@ -182,3 +182,37 @@ def joints(joint: xr.DataArray, *, title: str = "", caption: str = "") -> Figure
             ax.spines[:].set_visible(False)
         fig.suptitle(title, x=0.01, ha="left")
         return finish(fig, caption)
+
+
+def cartography(
+    scores: xr.Dataset, groups: ArrayLike | None = None, *, title: str = "", caption: str = ""
+) -> Figure:
+    """Dataset cartography: how sure training was of each label, over how much that changed.
+
+    Easy samples lie at the top left, ambiguous ones at the right, hard and mislabelled ones at
+    the bottom left (Swayamdipta et al. 2020, arXiv:2009.10795, Figure 1).
+
+    Parameters
+    ----------
+    scores
+        ``confidence`` and ``variability`` (sample,): :func:`workbench.dynamics.cartography`.
+    groups
+        What each sample is, text (sample,), for the colours.
+    title, caption
+        Above and below the figure.
+    """
+    x, y = scores["variability"].values, scores["confidence"].values
+    group = np.full(len(x), "") if groups is None else np.asarray(groups).astype(str)
+    names, counts = np.unique(group, return_counts=True)
+    with styled():
+        fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+        # the largest group first, so that it hides none
+        order = names[np.argsort(-counts, kind="stable")]
+        for name, color in zip(order, (OTHERS, *PALETTE * len(order)), strict=False):
+            rows = group == name
+            text = f"{name} ({rows.sum():,})" if name else None
+            ax.scatter(x[rows], y[rows], s=5, color=color, label=text, alpha=0.6, linewidth=0)
+        ax.set(xlabel="variability", ylabel="confidence", title=title, ylim=(-0.02, 1.02))
+        if any(names):
+            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3)
+        return finish(fig, caption)
