@@ -116,7 +116,7 @@ def test_a_known_transition_is_recovered():
     found = fit_class_model(smoothed(p), given, calibrated=1.0).transition
     np.testing.assert_allclose(found, transition, atol=0.02)
     issues = labels.find_issues(given, p)
-    np.testing.assert_allclose(issues.attrs["noise_matrix"], transition, atol=0.04)
+    assert len(json.dumps(issues.attrs)) < 2_000  # nothing of classes times classes
     worst = issues.attrs["noisiest_pairs"][0]
     assert (worst["true"], worst["given"]) == (0, 1)
 
@@ -217,6 +217,20 @@ def test_real_errors_of_mnist_are_ranked_as_well_as_by_cleanlab(real_data):
     theirs = average_precision_score(wrong, -issues.normalized_margin)
     assert theirs == pytest.approx(0.507, abs=0.001)
     assert ours >= theirs - 0.002
+
+
+def test_many_classes_are_cut_as_well_as_few():
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 300, 3000)
+    logits = rng.normal(size=(3000, 300))
+    logits[np.arange(3000), given] += 6
+    p = np.exp(logits)
+    p /= p.sum(axis=1, keepdims=True)
+    wrong = rng.random(3000) < 0.1
+    given[wrong] = rng.integers(0, 300, wrong.sum())
+    issues = labels.find_issues(given, p)
+    assert f1_score(wrong, issues.is_issue.sort_index()) > 0.9
+    assert len(json.dumps(issues.attrs)) < 30_000
 
 
 def test_the_same_seed_gives_the_same_cut():

@@ -1,6 +1,7 @@
 """A real FiftyOne dataset in a real MongoDB."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -54,7 +55,7 @@ def test_features_and_names_that_fiftyone_keeps_for_itself(ds):
     assert made.values("ds_metadata") == clash.metadata.values.tolist()
     assert made.values("ds_save") == clash.save.values.tolist()
     assert made.default_classes == ["ant", "bee", "cow"]
-    with pytest.raises(ValueError, match="'features' has 5 samples and the dataset 12"):
+    with pytest.raises(ValueError, match="'features' hold 5 samples and the dataset 12"):
         show.to_fiftyone(ds, "features", features=feats[:5])
 
 
@@ -149,6 +150,49 @@ def test_running_again_replaces_its_own_dataset_and_nobody_elses(ds):
     assert fo.dataset_exists("somebody-elses")
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_dataset_edited_in_the_app_is_never_replaced(ds, several):
+    if several:
+        rows = np.eye(3, dtype=bool)[np.arange(12) % 3]
+        ds = ds.drop_vars("label").assign(labels=(("sample", "class"), rows))
+    made = show.to_fiftyone(ds, "edited")
+    sample = made.match({"workbench_id": "104"}).first()
+    sample.tags.append("wrong")
+    sample.save()
+    with pytest.raises(ValueError, match="'edited' has tags or labels that were edited"):
+        show.to_fiftyone(ds, "edited")
+    assert fo.load_dataset("edited").match_tags("wrong").values("workbench_id") == ["104"]
+    sample.tags.remove("wrong")
+    sample.save()
+    assert len(show.to_fiftyone(ds, "edited")) == 12
+
+
+def test_maps_tags_and_features_are_matched_by_id_and_keys_become_names(ds, xy):
+    ids = {"sample": ds["sample"].values}
+    outlier = xr.DataArray(np.arange(12) == 3, dims="sample", coords=ids)
+    points = xy.assign_coords(ids)
+    made = show.to_fiftyone(
+        ds, "in-order", maps={"t-SNE, k=5": points[::-1]}, tags={"outlier": outlier[::-1]}
+    )
+    assert made.match_tags("outlier").values("workbench_id") == ["103"]
+    np.testing.assert_allclose(made.load_brain_results("t_SNE__k_5").points, xy)
+    with pytest.raises(ValueError, match="other samples"):
+        show.to_fiftyone(ds, maps={"m": xy.assign_coords(sample=np.arange(12))})
+
+
+def test_the_app_listens_to_this_machine_alone(ds, monkeypatch):
+    """In a container FiftyOne's own default is the whole network, without a password."""
+    asked = {}
+
+    def launch(dataset, **options):
+        asked.update(options)
+        raise OSError("no browser here")
+
+    monkeypatch.setattr(fo, "launch_app", launch)
+    assert "did not start" in show.app_link(show.to_fiftyone(ds, "local"))
+    assert asked["address"] == "127.0.0.1"
+
+
 def test_multi_label_images_get_all_their_labels(ds):
     rows = np.array([[True, True, False], [False, False, False], [False, False, True]])
     several = ds.drop_vars("label").isel(sample=slice(3))
@@ -161,13 +205,15 @@ def test_multi_label_images_get_all_their_labels(ds):
 def test_batch_runs_keep_apart_and_open_no_app(ds, monkeypatch):
     monkeypatch.setenv("WORKBENCH_RUN_ID", "run-7")
     made = show.to_fiftyone(ds)
-    assert made.name == "workbench-toys-run-7"
+    assert re.fullmatch(r"workbench-toys-[0-9a-f]{8}-run-7", made.name)
+    other = ds.assign_attrs(sha256="abd")
+    assert show.to_fiftyone(other).name != made.name
     assert not made.persistent
     assert "JupyterLab" in show.app_link(made)
 
 
 def test_a_map_of_other_samples_is_refused(ds, xy):
-    with pytest.raises(ValueError, match="'toys_map' has 5 samples and the dataset 12"):
+    with pytest.raises(ValueError, match="'toys_map' hold 5 samples and the dataset 12"):
         show.to_fiftyone(ds, "refused", maps={"toys_map": xy[:5]})
 
 

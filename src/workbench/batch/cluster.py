@@ -1,8 +1,7 @@
 """Run notebooks as tasks of a dask cluster, whose workers see the same folders as we do."""
 
-import json
-import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from workbench._extras import need
 from workbench.batch.jobs import Job, check_jobs
 from workbench.batch.run import Interrupted, ensure_writable, new_group, run_many
 from workbench.batch.run_record import RunRecord
+from workbench.batch.runs import read_runs
 
-_log = logging.getLogger("workbench.batch")
 _PATIENCE = 30.0  # seconds to wait for a worker when there is none
 
 
@@ -33,90 +32,89 @@ class RunsLostError(OSError):
 def run_on_cluster(
     jobs: Iterable[Job], scheduler: str, *, out: str | Path = "runs", **options: Any
 ) -> list[RunRecord]:
-    """Run notebooks as tasks of a dask cluster, one for each job.
+    """Run notebooks as tasks of a dask cluster, one for each job; the rest is as in `run_many`.
 
     The workers have to see this working directory and `out` under the same paths, and have this
-    package installed. Each starts the same processes as `run_many`; the rest is as there.
+    package installed.
 
     Parameters
     ----------
-    jobs
-        What to run. All are checked here before the first one is sent.
     scheduler
         Its address, ``"tcp://10.0.0.1:8786"``.
-    out
-        The folder of runs.
     **options
         ``timeout``, ``cell_timeout``, ``memory`` and ``hash_contents`` as in `run_many`.
 
     Raises
     ------
-    JobError
-        A job is wrong; nothing was started.
     RunsLostError
         Some runs did not come back: their worker was killed, or there is none left.
     OSError
         The scheduler cannot be reached.
-    Interrupted
-        Ctrl-C; what had been started was stopped.
     """
     checked = check_jobs(jobs)
     ensure_writable(Path(out))
     distributed = need("distributed", extra="batch")
-    shared = {"out": str(out), "group": new_group(len(checked)), **options}
+    group = new_group(max(2, len(checked))) or ""
+    options |= {"out": str(out), "group": group}
     with distributed.Client(scheduler, timeout="20s", set_as_default=False) as client:
-        stop = f"workbench-stop-{new_group(2)}"
+        stop = f"workbench-stop-{group}"
         tasks = []
         for job in checked:
-            given = dict(job.given)
-            asked = Job(str(job.notebook.path), given, job.parent, job.kernel, job.cwd)
-            # as text: JSON has no tuples, and pickle would need the same versions at both ends
-            order = repr({"job": asdict(asked), **shared})
+            path = str(job.notebook.path)
+            asked = Job(path, dict(job.given), job.parent, job.kernel, job.cwd)
+            order = pickle.dumps((asdict(asked), options))
             tasks.append(client.submit(_run_here, order, str(Path.cwd()), stop, pure=False))
+        folders: dict[int, str] = {}
         try:
-            reason = _wait(client, tasks)
+            reason = _gather(client, tasks, folders)
         except KeyboardInterrupt:
             distributed.Event(stop, client=client).set()
-            _wait(client, tasks, seconds=60.0)
-            raise Interrupted(_records(tasks)) from None
-        records = _records(tasks)
-        if lost := [task for task in tasks if task.status != "finished"]:
-            error = lost[0].exception() if lost[0].done() else None
-            client.cancel(lost)
-            said = f"{len(lost)} of {len(tasks)} runs were lost: {error or reason}"
-            raise RunsLostError(said, records)
-        return records
+            _gather(client, tasks, folders, seconds=60.0)
+            raise Interrupted([r for r in read_runs(out) if r.group == group]) from None
+        lost = [task for n, task in enumerate(tasks) if n not in folders]
+        error = lost[0].exception() if lost and lost[0].done() else None
+        client.cancel(lost)
+    records = [RunRecord.load(folders[n]) for n in sorted(folders)]
+    if lost:
+        # One may have ended just before its worker did; what its worker's end broke off is lost.
+        known = {record.id for record in records}
+        others = [r for r in read_runs(out) if r.group == group and r.id not in known]
+        records += [r for r in others if r.status in ("succeeded", "failed", "timed-out")]
+        missing = len(tasks) - len(records)
+        raise RunsLostError(f"{missing} of {len(tasks)} runs were lost: {error or reason}", records)
+    return records
 
 
-def _wait(client: Any, tasks: list[Any], seconds: float = float("inf")) -> str:
-    """Wait until all tasks have ended, or nobody is left to do them, and return why it ended."""
+def _gather(
+    client: Any, tasks: list[Any], folders: dict[int, str], seconds: float = float("inf")
+) -> str:
+    """Take the folders of runs that have ended until all have, or nobody is left to do them.
+
+    A result is taken at once: it is lost with its worker, and would be computed again.
+    """
     began = last_seen = time.monotonic()
-    warned = False
-    while not all(task.done() for task in tasks):
+    while True:
+        for n, task in enumerate(tasks):
+            if n not in folders and task.status == "finished":
+                if folder := task.result():
+                    folders[n] = folder
+                task.release()
+        if not any(task.status == "pending" for task in tasks):
+            return "they were cancelled"
         time.sleep(0.2)
         now = time.monotonic()
-        if now - began > seconds:
-            return "they did not stop in time"
         if client.status != "running":
             return "the scheduler is gone"
         if client.scheduler_info()["workers"]:
             last_seen = now
-        elif now - last_seen > _PATIENCE:
+        if now - last_seen > _PATIENCE:
             return f"the cluster has had no worker for {_PATIENCE:g} s"
-        elif not warned:
-            _log.warning("the cluster has no worker: waiting %g s for one", _PATIENCE)
-            warned = True
-    return "they were cancelled"
+        if now - began > seconds:
+            return "they went on"
 
 
-def _records(tasks: list[Any]) -> list[RunRecord]:
-    """Return the records of the runs that ended."""
-    folders = [task.result() for task in tasks if task.status == "finished"]
-    return [RunRecord.load(folder) for folder in folders if folder]
-
-
-def _run_here(order: str, here: str, stop: str) -> str:
-    """Do a job on a worker, in a process of its own for the working directory.
+def _run_here(order: bytes, here: str, stop: str) -> str:
+    """Do a job on a dask worker, in a process of its own for the working directory.
 
     Returns the run's folder; nothing if the order to stop came before it started.
     """
@@ -126,34 +124,27 @@ def _run_here(order: str, here: str, stop: str) -> str:
         return ""
     command = [sys.executable, "-P", "-m", "workbench.batch.cluster"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=here, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin is not None  # noqa: S101  it is a pipe
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
+    with subprocess.Popen(command, cwd=here, stdin=pipe, stdout=pipe) as process:
+        os.write(process.stdin.fileno(), order)  # type: ignore[union-attr]
         while process.poll() is None and not event.wait(timeout=0.5):
             pass
-        if process.poll() is None:
-            process.stdin.write("stop\n")
-        folder, _ = process.communicate()
+        folder, _ = process.communicate(b"stop" if event.is_set() else None)
     if not folder:
         raise RuntimeError(f"the run could not be started; exit code {process.returncode}")
-    return str(Path(here, folder.strip()))
+    return str(Path(here, folder.decode().strip()))
 
 
 def main() -> None:
-    """Do the job that the first line of stdin holds, and print the run's folder."""
-    import ast
-
+    """Do the job that stdin holds, and print the run's folder."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _worker_is_gone)
-    order = ast.literal_eval(json.loads(sys.stdin.readline()))
+    job, options = pickle.load(sys.stdin.buffer)  # noqa: S301  from our own process
     threading.Thread(target=_heed_worker, daemon=True).start()
-    job = Job(**order.pop("job"))
     try:
-        records = run_many([job], **order)
+        records = run_many([Job(**job)], **options)
     except Interrupted as stop:
         records = stop.records
-    sys.stdout.write("".join(f"{record.folder}\n" for record in records))
+    os.write(1, "".join(f"{record.folder}\n" for record in records).encode())
 
 
 def _worker_is_gone(*_: Any) -> None:
@@ -162,12 +153,10 @@ def _worker_is_gone(*_: Any) -> None:
 
 def _heed_worker() -> None:
     """Stop as by Ctrl-C when the dask worker says so, or is gone."""
-    line = sys.stdin.readline()
+    told = sys.stdin.buffer.read(4)
     main_thread = threading.main_thread().ident or 0
     # what the main thread waits for is broken off
-    signal.pthread_kill(main_thread, signal.SIGINT if line else signal.SIGTERM)
-    if not line:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  nobody reads it any more
+    signal.pthread_kill(main_thread, signal.SIGINT if told else signal.SIGTERM)
 
 
 if __name__ == "__main__":

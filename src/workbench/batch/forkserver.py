@@ -1,41 +1,59 @@
-"""Fork server: one process imports what worker processes need, and is forked for each of them.
+"""Worker processes by a fork server: one process imports what they need, and is forked for each.
 
-Importing papermill and nbconvert takes as long as starting a kernel. The fork server, ``python -m
-workbench.batch.forkserver``, does it once, makes nothing that a fork would break (no threads, no
-sockets of ZeroMQ), and then forks itself for each run.
+Importing papermill and nbconvert takes as long as starting a kernel. `multiprocessing`'s fork
+server does it once a session; unlike its `Process`, a worker here never imports the caller's
+script, and leads a session of its own, which Ctrl-C does not reach.
 """
 
-import gc
-import json
 import os
-import select
+import pickle
 import signal
-import socket
-import subprocess
 import sys
-import threading
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
 
-_MOST_BYTES = 1 << 20  # bytes of a request
+_SERVER = forkserver.ForkServer()
+_SERVER.set_forkserver_preload(["workbench.batch.preload"])
 
 
 class WorkerProcess:
-    """A forked worker; what `subprocess.Popen` would be, were it our own child."""
+    """A forked worker in a folder, whose standard error goes to a descriptor.
 
-    def __init__(self, stdin: TextIO, stdout: TextIO) -> None:
-        self.stdin, self.stdout = stdin, stdout
-        self.pid = 0
+    Raises
+    ------
+    OSError
+        The system allows no more processes.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], log: int) -> None:
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        self.stdin = os.fdopen(ours_out, "w", encoding="utf-8")
+        self.stdout = os.fdopen(ours_in, encoding="utf-8")
         self.returncode: int | None = None
-        self.started = threading.Event()
-        self.exited = threading.Event()
+        try:
+            self._status, data = _SERVER.connect_to_new_process([theirs_in, theirs_out, log])
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        with os.fdopen(data, "wb") as file:
+            pickle.dump({}, file)  # nothing of the caller's is prepared
+            pickle.dump(_Start(str(folder.absolute()), environment), file)
+        try:
+            self.pid: int = forkserver.read_signed(self._status)
+        except EOFError:
+            raise OSError(0, "no worker process could be started") from None
 
     def wait(self) -> None:
-        """Wait for its end."""
-        self.exited.wait()
+        """Wait for its end; the exit code stays None if the fork server was killed."""
+        if self._status >= 0:
+            with suppress(EOFError, OSError):
+                self.returncode = forkserver.read_signed(self._status)
+            os.close(self._status)
+            self._status = -1
 
     def kill(self) -> None:
         """Kill it, unless its end is known already."""
@@ -44,164 +62,29 @@ class WorkerProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
 
-class ForkServer:
-    """The parent's side: starts the fork server, has it fork workers, hears how they exited."""
+@dataclass
+class _Start:
+    """What the forked process is handed; it calls `_bootstrap`, whose result is the exit code."""
 
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._sending = threading.Lock()
-        self._waiting: list[WorkerProcess] = []
-        self._alive: dict[int, WorkerProcess] = {}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workbench.batch.forkserver", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C goes to the parent alone
-            )
-        threading.Thread(target=self._listen, daemon=True).start()
+    folder: str
+    environment: dict[str, str]
 
-    def __enter__(self) -> "ForkServer":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._process.kill()  # its workers have ended; it may still be importing
-        self._process.wait()
-        self._socket.close()
-
-    def fork(self, folder: Path, environment: dict[str, str], log: int) -> WorkerProcess:
-        """Return a new worker in a folder, whose standard error goes to a descriptor.
-
-        Raises
-        ------
-        OSError
-            The fork server is gone, or the system allows no more processes.
-        """
-        (stdin, ours), (theirs, stdout) = os.pipe(), os.pipe()
-        worker = WorkerProcess(
-            os.fdopen(ours, "w", encoding="utf-8"), os.fdopen(theirs, encoding="utf-8")
-        )
-        request = json.dumps({"folder": str(folder.absolute()), "environment": environment})
-        try:
-            with self._sending:
-                self._waiting.append(worker)
-                socket.send_fds(self._socket, [f"{request}\n".encode()], [stdin, stdout, log])
-        finally:
-            os.close(stdin)
-            os.close(stdout)
-        worker.started.wait()
-        if not worker.pid:
-            raise OSError("no worker process could be started")
-        return worker
-
-    def _listen(self) -> None:
-        """Take in who started, in the order of the requests, and who exited."""
-        with self._socket.makefile(encoding="utf-8") as lines, suppress(OSError):
-            for line in lines:
-                event = json.loads(line)
-                if "started" in event:
-                    worker = self._waiting.pop(0)
-                    worker.pid = event["started"]
-                    self._alive[worker.pid] = worker
-                    worker.started.set()
-                else:
-                    self._end(self._alive.pop(event["exited"]), event["code"])
-        for worker in [*self._waiting, *self._alive.values()]:  # the fork server was killed
-            self._end(worker, None)
-
-    @staticmethod
-    def _end(worker: WorkerProcess, code: int | None) -> None:
-        worker.returncode = code
-        worker.exited.set()
-        worker.started.set()
-
-
-def serve(channel: socket.socket) -> None:
-    """Fork a worker for each request, and tell of its start and its exit, until the parent goes."""
-    woken, wakes = os.pipe()
-    for end in (woken, wakes):
-        os.set_blocking(end, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wakes)
-    while True:
-        ready, _, _ = select.select([channel.fileno(), woken], [], [])
-        if woken in ready:
-            os.read(woken, 4096)
-            _tell_of_exits(channel)
-        if channel.fileno() in ready:
-            request, descriptors = _receive(channel)
-            if request is None:
-                return
-            pid = _fork(request, descriptors, [channel.fileno(), woken, wakes])
-            for descriptor in descriptors:
-                os.close(descriptor)
-            _tell(channel, started=pid)
-
-
-def _receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """Read one request and no byte of the next; None when the parent is gone."""
-    data, descriptors, _, _ = socket.recv_fds(channel, 1, 3)
-    while data and not data.endswith(b"\n"):
-        seen = channel.recv(_MOST_BYTES, socket.MSG_PEEK)
-        if not seen:
-            return None, descriptors
-        data += channel.recv(seen.find(b"\n") + 1 or len(seen))
-    return (json.loads(data) if data else None), descriptors
-
-
-def _fork(request: dict[str, Any], descriptors: list[int], ours: list[int]) -> int:
-    """Fork; the child becomes the worker and never returns. 0 where the system refuses."""
-    try:
-        pid = os.fork()
-    except OSError:
-        return 0
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    def _bootstrap(self, _: int) -> int:
         os.setsid()
-        for target, descriptor in enumerate(descriptors):
+        for target, descriptor in enumerate(forkserver.get_inherited_fds() or []):
             os.dup2(descriptor, target)
-        for descriptor in (*descriptors, *ours):
             os.close(descriptor)
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
         os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["folder"])
-        from workbench.batch.worker import Worker
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+        try:
+            from workbench.batch.worker import Worker
 
-        Worker().run()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _tell_of_exits(channel: socket.socket) -> None:
-    with suppress(ChildProcessError):
-        while (status := os.waitpid(-1, os.WNOHANG))[0]:
-            _tell(channel, exited=status[0], code=os.waitstatus_to_exitcode(status[1]))
-
-
-def _tell(channel: socket.socket, **event: Any) -> None:
-    with suppress(OSError):  # the parent is gone, as the next read will show
-        channel.sendall(json.dumps(event).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    from workbench.batch.worker import warm_up
-
-    warm_up()
-    gc.collect()
-    gc.freeze()  # shared pages stay shared
-    serve(socket.socket(fileno=int(sys.argv[1])))
+            Worker().run()
+            return 0
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        finally:
+            sys.stderr.flush()

@@ -161,8 +161,8 @@ def _css() -> Any:
 def to_mathml(text: str, block: bool = False) -> str:
     """Return TeX as MathML, which browsers draw themselves; the text if it cannot be read."""
     plain = text.strip().strip("$").removeprefix(r"\displaystyle").strip()
+    converter = need("latex2mathml.converter", extra="batch")
     try:
-        converter = need("latex2mathml.converter", extra="batch")
         return str(converter.convert(plain, display="block" if block else "inline"))
     except Exception:  # whatever it trips over in somebody's TeX
         return f"<code>{escape(text)}</code>"

@@ -89,11 +89,8 @@ class Notebook:
     def prepare(self, injected: str | None) -> tuple[dict[str, Any], list[int | None]]:
         """Return the document to execute, and where each of its cells was in this one.
 
-        Parameters
-        ----------
-        injected
-            The code that sets parameters: a cell after the one tagged ``parameters``, in place of
-            one from an earlier run, or at the top.
+        The code that sets parameters becomes a cell after the one tagged ``parameters``, in place
+        of one from an earlier run, or at the top.
         """
         kept = [i for i in range(len(self.cells)) if not _has_tag(self.cells[i], _ERROR_MARKER)]
         cells = [self.cells[i] for i in kept]

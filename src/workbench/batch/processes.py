@@ -62,18 +62,8 @@ def end_all(
     A run's processes are those whose environment carries its id, which children inherit, and
     those in `known`, which covers a child that cleared its environment. FiftyOne's services are
     left alone: their wrapper watches its clients itself and ends the database a moment after the
-    last of them has gone, and the clients may be another run or the reader's own session.
-
-    Parameters
-    ----------
-    run_id
-        The run.
-    known
-        Processes that were seen as descendants of the run's worker.
-    spare
-        A process to leave: the worker, when it ends its own kernel.
-    patience
-        How long to go on; a process that is killed may have started another meanwhile.
+    last of them has gone, and the clients may be another run or the reader's own session. `spare`
+    is the worker, when it ends its own kernel. A process that is killed may have started another.
     """
     deadline = time.monotonic() + patience
     while True:

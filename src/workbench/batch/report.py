@@ -25,8 +25,6 @@ from workbench.batch.runs import read_runs, results_of
 
 _log = logging.getLogger("workbench.batch")
 _MARK = '<meta name="generator" content="workbench">'
-_CHART_WIDTH = 640
-_CHART_HEIGHT = 90
 
 
 def memory_chart(samples: Sequence[Sample], limit: int | None = None) -> str:
@@ -46,35 +44,17 @@ def memory_chart(samples: Sequence[Sample], limit: int | None = None) -> str:
     """
     end = max(samples[-1][0], 1e-9)
     top = max([limit or 0, *(size for _, size, _ in samples)]) * 1.05 or 1
-
-    def height(size: int) -> float:
-        return _CHART_HEIGHT - size / top * _CHART_HEIGHT
-
-    line = " ".join(f"{s / end * _CHART_WIDTH:.1f},{height(size):.1f}" for s, size, _ in samples)
-    seconds, peak, _ = largest_sample(samples)
-    x, y = seconds / end * _CHART_WIDTH, height(peak)
-    said = f"{show_size(peak)} after {seconds:g} s"
-    anchor = "end" if x > _CHART_WIDTH / 2 else "start"  # where there is room for the words
-    below = _CHART_HEIGHT + 14
-    parts = [
-        f'<polygon points="0,{_CHART_HEIGHT} {line} {_CHART_WIDTH},{_CHART_HEIGHT}" '
-        'fill="currentColor" opacity=".12"/>',
-        f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-width="1.5"/>',
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="currentColor"/>',
-        f'<text x="{x:.1f}" y="{max(y - 6, 0):.1f}" text-anchor="{anchor}">{said}</text>',
-        f'<text x="{_CHART_WIDTH}" y="{below}" text-anchor="end">{end:.0f} s</text>',
-    ]
-    if limit:
-        parts.append(
-            f'<line x1="0" x2="{_CHART_WIDTH}" y1="{height(limit):.1f}" y2="{height(limit):.1f}" '
-            f'stroke="currentColor" stroke-dasharray="5 4"/>'
-            f'<text x="0" y="{below}">limit {show_size(limit)}, dashed</text>'
-        )
-    label = f"memory over time: at most {said} of {end:.0f} s"
-    return (
-        f'<svg class="memory" viewBox="0 -16 {_CHART_WIDTH} {_CHART_HEIGHT + 32}" role="img" '
-        f'aria-label="{label}" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
-    )
+    peak = largest_sample(samples)
+    points = [(s / end * 640, 90 - size / top * 90) for s, size, _ in samples]
+    return _render(
+        "memory.svg.j2",
+        points=points,
+        peak=points[samples.index(peak)],
+        said=f"{show_size(peak[1])} after {peak[0]:g} s",
+        end=end,
+        limit=limit and show_size(limit),
+        height=limit and 90 - limit / top * 90,
+    ).strip()
 
 
 _STAND_IN = "stand_in_for"

@@ -342,7 +342,7 @@ def check(
         for claim, holds in claims.items()
     }
     rows = [f"<tr><td>{escape(c)}</td><td>{verdict}</td></tr>" for c, verdict in verdicts.items()]
-    head = "<tr><th>claim</th><th>on these data</th></tr>"
+    head = f"<tr><th>claim</th><th>on {escape(data or 'these data')}</th></tr>"
     text = "\n".join(f"{verdict}: {claim}" for claim, verdict in verdicts.items())
     table = f"<table>{head}{''.join(rows)}</table>"
     name = f"{CLAIMS} on {data}" if data else CLAIMS

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -25,7 +24,6 @@ from tqdm import tqdm
 from workbench._unattended import SECRET_PREFIX
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.forkserver import ForkServer
 from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError, write_text
 from workbench.batch.parameters import MASK, move_paths, named_paths
@@ -44,28 +42,14 @@ _log = logging.getLogger("workbench.batch")
 
 
 class Progress:
-    """Shows how far a run is. A log gets two lines a run, whatever its cells print."""
+    """Shows how far a run is: a bar on a terminal, elsewhere two lines, whatever it prints."""
 
     def __init__(self, name: str, run_id: str, cells: int) -> None:
         self.name = name
         self.bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            bar: tqdm[Any] = tqdm(total=cells, desc=name, unit="cell", file=sys.stderr)
-            self.bar = bar
+            self.bar = tqdm(total=cells, desc=name, unit="cell", file=sys.stderr)
         _log.info("%s: started as %s", name, run_id)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self.bar is not None:
-            with suppress(OSError):
-                self.bar.close()
 
     def at(self, index: int) -> None:
         """Say that the cell at `index` has started, so that those before it are done."""
@@ -76,10 +60,11 @@ class Progress:
     def ended(self, status: str, seconds: float) -> None:
         """Say how the run ended."""
         if self.bar is not None:
+            if status == "succeeded":
+                self.at(int(self.bar.total or 0))
             with suppress(OSError):
-                if status == "succeeded":
-                    self.bar.update((self.bar.total or 0) - self.bar.n)
                 self.bar.set_postfix_str(status)
+                self.bar.close()
         _log.info("%s: %s after %.1f s", self.name, status, seconds)
 
 
@@ -127,7 +112,6 @@ class RunContext:
 
     out: Path
     limits: Limits
-    fork_server: ForkServer
     interruption: Interruption = field(default_factory=Interruption)
     group: str | None = None
     hash_contents: bool = False
@@ -146,28 +130,34 @@ def execute_job(job: CheckedJob, context: RunContext) -> RunRecord | None:
     began = time.monotonic()
     deadline = began + (context.limits.timeout or float("inf"))
     hasher = InputHasher(named_paths(job.known, job.parameters), context.hash_contents)
-    document, origins = job.notebook.prepare(injected_code(job, record.folder))
+    progress = Progress(
+        job.notebook.path.stem, record.id, len(job.notebook.cells) + bool(job.given)
+    )
+    watch = Watch(progress.at, lambda: _beat(record), context.interruption)
+    origins: list[int | None] = []
     supervisor: Supervisor | None = None
-    with Progress(job.notebook.path.stem, record.id, len(document["cells"])) as progress:
+    secret = {SECRET_PREFIX + name: value for name, value in job.secrets.items()}
+    try:
+        document, origins = job.notebook.prepare(injected_code(job, record.folder))
         order = _order(record, job, origins, context.limits)
-        try:
-            _write_notebook(record.folder / order["file"], document)
-            watch = Watch(progress.at, lambda: _beat(record), context.interruption)
-            supervisor = supervise(
-                context.fork_server, order, record.folder, context.limits, watch, _secrets(job)
-            )
-            outcome = supervisor.final_outcome(record.folder / "log.txt")
-            _keep_memory(record, supervisor, origins)
-            record.inputs = hasher.states(deadline, context.interruption)
-            _take_declared(record, supervisor)
-        except Exception as error:  # a full disk, no memory for another process
-            _log.exception("%s: the run could not be supervised", record.id)
-            outcome = failure(error)
-        _ended(record, _at_origin(outcome, origins), time.monotonic() - began)
+        _write_notebook(record.folder / order["file"], document)
+        supervisor = supervise(order, record.folder, context.limits, watch, secret)
+        outcome = supervisor.final_outcome(record.folder / "log.txt")
+        _keep_memory(record, supervisor, origins)
+        record.inputs = hasher.states(deadline, context.interruption)
+        _take_declared(record, supervisor)
+    except Exception as error:  # a full disk, no memory for another process
+        _log.exception("%s: the run could not be supervised", record.id)
+        outcome = failure(error)
+    _ended(record, _at_origin(outcome, origins), time.monotonic() - began)
+    _save(record, supervisor, job)
+    if supervisor and supervisor.outcome is None:
+        # Another worker corrects the notebook of one that died, and makes its page.
+        order["outcome"] = asdict(outcome) | {"error": outcome.error and outcome.error.model_dump()}
+        supervisor = supervise(order, record.folder, Limits(timeout=60.0), Watch(), secret)
+        _take_declared(record, supervisor)
         _save(record, supervisor, job)
-        if supervisor and supervisor.outcome is None:
-            _save_for_the_dead({**order, "outcome": _told(outcome)}, context, record, job)
-        progress.ended(record.status, record.seconds or 0.0)
+    progress.ended(record.status, record.seconds or 0.0)
     return record
 
 
@@ -196,10 +186,6 @@ def injected_code(job: CheckedJob, run_folder: Path) -> str | None:
     return "\n".join(["# Parameters", *lines])
 
 
-def _secrets(job: CheckedJob) -> dict[str, str]:
-    return {SECRET_PREFIX + name: value for name, value in job.secrets.items()}
-
-
 def _order(
     record: RunRecord, job: CheckedJob, origins: list[int | None], limits: Limits
 ) -> dict[str, Any]:
@@ -225,18 +211,6 @@ def _beat(record: RunRecord) -> None:
     record.heartbeat = datetime.now(UTC)
     with suppress(OSError):
         record.save(durable=False)
-
-
-def _save_for_the_dead(
-    order: dict[str, Any], context: RunContext, record: RunRecord, job: CheckedJob
-) -> None:
-    """Have another worker correct the notebook of one that died, and make its page."""
-    limits = Limits(timeout=60.0)
-    supervisor = supervise(
-        context.fork_server, order, record.folder, limits, Watch(), _secrets(job)
-    )
-    _take_declared(record, supervisor)
-    _save(record, supervisor, job)
 
 
 def _new_record(job: CheckedJob, context: RunContext) -> RunRecord:
@@ -338,12 +312,6 @@ def _ended(record: RunRecord, outcome: Outcome, seconds: float) -> RunRecord:
     record.error = outcome.error
     record.note = outcome.note
     return record
-
-
-def _told(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome as a worker is told it."""
-    error = outcome.error.model_dump() if outcome.error else None
-    return {"status": outcome.status, "error": error, "note": outcome.note}
 
 
 def _take_declared(record: RunRecord, supervisor: Supervisor) -> None:
@@ -491,9 +459,9 @@ def run_many(
     run_record.look_again()
     interruption = Interruption()
     # Threads only wait for the runs' processes; the main thread stays free to take a Ctrl-C.
-    with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+    with ThreadPoolExecutor(max_workers=n_jobs) as pool:
         group = group or new_group(len(checked))
-        context = RunContext(out, limits, fork_server, interruption, group, hash_contents)
+        context = RunContext(out, limits, interruption, group, hash_contents)
         futures = [pool.submit(execute_job, job, context) for job in checked]
         try:
             return [record for future in futures if (record := future.result()) is not None]

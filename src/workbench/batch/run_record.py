@@ -86,14 +86,8 @@ def failure(error: BaseException) -> Outcome:
 def exit_words(code: int | None) -> tuple[str, Cause]:
     """Say how a process ended that should not have, and who is to blame as far as that tells.
 
-    Examples
-    --------
-    >>> exit_words(-9)
-    ('was ended by SIGKILL', 'signal')
-    >>> exit_words(-11)
-    ('crashed with SIGSEGV', 'code')
-    >>> exit_words(3)
-    ('ended itself with exit code 3', 'code')
+    >>> exit_words(-9), exit_words(-11)
+    (('was ended by SIGKILL', 'signal'), ('crashed with SIGSEGV', 'code'))
     """
     if code is None:
         return "died", "unknown"
@@ -111,16 +105,8 @@ def exit_words(code: int | None) -> tuple[str, Cause]:
 def blame_memory(found: Outcome, limit: int | None, limit_kills: int, system_kills: int) -> Outcome:
     """Name the memory as the cause of an outcome where the kernel's counters say so.
 
-    Parameters
-    ----------
-    found
-        The outcome as the processes themselves could tell it.
-    limit
-        The run's limit in bytes, if it had a control group of its own.
-    limit_kills
-        Processes of the run that the kernel killed because the run was at its limit.
-    system_kills
-        Processes that the kernel killed for memory elsewhere or because the machine had none left.
+    `limit_kills` are processes of the run that the kernel killed at the run's limit in bytes,
+    `system_kills` those that it killed elsewhere or because the machine had no memory left.
     """
     error = found.error
     if not error or error.cause in ("timeout", "interruption", "memory limit"):

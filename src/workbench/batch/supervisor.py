@@ -18,7 +18,7 @@ from workbench._unattended import RUN_FOLDER, RUN_ID
 from workbench._units import show_size
 from workbench.batch import processes
 from workbench.batch.cgroups import Group, system_kills
-from workbench.batch.forkserver import ForkServer
+from workbench.batch.forkserver import WorkerProcess
 from workbench.batch.run_record import (
     BEAT_SECONDS,
     Cause,
@@ -41,14 +41,6 @@ class Samples:
     """The course of a run's memory in at most 120 samples, however long it takes.
 
     When there are more, each two neighbours become the larger of them, so that no peak is lost.
-
-    Examples
-    --------
-    >>> samples = Samples()
-    >>> for second in range(1000):
-    ...     samples.add(second, second % 7, None)
-    >>> len(samples.kept) <= 120, samples.peak
-    (True, 6)
     """
 
     def __init__(self) -> None:
@@ -105,7 +97,6 @@ class Watch:
 
 
 def supervise(
-    fork_server: ForkServer,
     job: dict[str, Any],
     folder: Path,
     limits: Limits,
@@ -113,7 +104,7 @@ def supervise(
     secrets: Mapping[str, str] | None = None,
 ) -> "Supervisor":
     """Start a worker, follow it to its end, and leave no process of it."""
-    supervisor = Supervisor(fork_server, job, folder, limits, secrets or {})
+    supervisor = Supervisor(job, folder, limits, secrets or {})
     try:
         supervisor.follow(watch)
     finally:
@@ -126,7 +117,6 @@ class Supervisor:
 
     def __init__(
         self,
-        fork_server: ForkServer,
         job: dict[str, Any],
         folder: Path,
         limits: Limits,
@@ -147,7 +137,7 @@ class Supervisor:
         self._sampled = self._beaten = self._stop_sent = 0.0
         with (folder / "log.txt").open("ab") as log:
             environment = {**_environment(job["id"], folder), **secrets}
-            self.process = fork_server.fork(folder, environment, log.fileno())
+            self.process = WorkerProcess(folder, environment, log.fileno())
         self.group = limits.memory and Group.create(job["id"], limits.memory, self.process.pid)
         self._began = time.monotonic()
         self._send(job)

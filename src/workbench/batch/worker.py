@@ -35,18 +35,9 @@ _OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
 
 
 def clip(cell: Any, index: int, folder: Path = Path()) -> None:
-    """Shorten what a cell printed to its beginning and its end, and keep the whole in a file.
+    """Shorten what a cell printed to its beginning and its end; ``cell-3-stdout.txt`` has it all.
 
     Of a progress bar, which overwrites its line again and again, the last state is kept.
-
-    Parameters
-    ----------
-    cell
-        A code cell of an executed notebook, changed in place.
-    index
-        Its index, for the file's name: ``cell-3-stdout.txt``.
-    folder
-        Where the whole text goes if it is shortened.
     """
     streams: dict[str, Any] = {}
     kept = []
@@ -150,7 +141,7 @@ class Worker:
     def execute(self) -> Outcome:
         """Run the notebook by papermill's engine."""
         try:
-            engines = _papermill()
+            engines = import_engines()
             kernel = need("workbench.batch.kernel", extra="batch")
             specs = need("jupyter_client.kernelspec", extra="batch").KernelSpecManager()
             is_ipykernel = any(
@@ -325,14 +316,7 @@ def correct(document: Any, error: RunError | None) -> None:
     """Make the metadata of a notebook that papermill executed true.
 
     When the kernel dies or a cell times out, papermill saves the notebook as if the cell, and
-    every cell after it, had completed.
-
-    Parameters
-    ----------
-    document
-        The executed notebook, changed in place.
-    error
-        Why the run did not succeed; its cell is that of the executed notebook.
+    every cell after it, had completed. The error's cell is that of the executed notebook.
     """
     document.metadata.get("kernelspec", {}).pop("path", None)
     for cell in document.cells:
@@ -353,20 +337,9 @@ def correct(document: Any, error: RunError | None) -> None:
         )
 
 
-def warm_up() -> None:
-    """Import and prepare, without a thread or a socket, what every worker uses."""
-    _papermill()
-    need("workbench.batch.kernel", extra="batch")
-    # It looks through the entry points of all that is installed.
-    need("jupyter_client.provisioning.factory", extra="batch").KernelProvisionerFactory.instance()
-    nbformat = need("nbformat", extra="batch")
-    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
-    html_page.to_html(page, "", ".")
-
-
 @cache
-def _papermill() -> Any:
-    """Import papermill's engines."""
+def import_engines() -> Any:
+    """Import papermill's engines, and quickly."""
     # jsonschema uses this package, if there is one, to check addresses that no notebook holds;
     # its import builds a grammar for 1.7 s.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

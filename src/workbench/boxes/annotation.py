@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from workbench._images import data_uri, image_uri, picture
 from workbench._widget import Panel
 from workbench.boxes.decisions import (
-    COLUMNS,
     IMAGE,
     Objects,
     Row,
+    Vote,
     box_agreement,
     decide,
     objects_of,
+    votes_of,
 )
 from workbench.datasets.boxes import CORNERS, as_table, image_of, image_sizes
 from workbench.datasets.errors import BadDataError, BadImageError
@@ -137,13 +138,12 @@ class Annotation(Panel):
             raise ValueError(f"shapes {sorted(unknown)} are none of {', '.join(SHAPES)}")
         self.ds, self.classes = ds, [str(name) for name in classes]
         self.reviewer = reviewer or user_name()
-        self.given = objects_of(as_table([] if boxes is None else boxes, ds))
+        self.given = objects_of(boxes, ds)
         self.store = store if isinstance(store, Store) else Store(store, ds, seed)
         self._size = page[0] * page[1]
         self.ids = [str(name) for name in ds["sample"].values]
-        self._own: dict[Any, pd.DataFrame] = {}
-        #: Sample and object to this annotator's last action on it.
-        self.actions: dict[tuple[str, str], str] = {}
+        #: Sample to object to this annotator's last decision on it.
+        self.own: dict[str, dict[str, Vote]] = {}
         self._refresh()
         super().__init__(
             columns=page[1],
@@ -170,14 +170,12 @@ class Annotation(Panel):
 
     def held(self, at: int) -> str:
         """What this annotator decided on a card, in a word; "" while it is open."""
-        return "complete" if (self.ids[at], IMAGE) in self.actions else ""
+        return "complete" if IMAGE in self.own.get(self.ids[at], {}) else ""
 
     def objects(self, at: int) -> Objects:
-        """The objects of a card's image as this annotator left them; proposals are ``open``."""
-        place = self.place(at)
-        given = self.given.get(self.ds["sample"].values[place], {})
-        before = {name: row | {"open": self._are_proposals} for name, row in given.items()}
-        return decide(before, self._own.get(self.ids[place], pd.DataFrame(columns=COLUMNS)))
+        """The objects of a card's image as this annotator left them, proposals among them."""
+        sample = self.ids[self.place(at)]
+        return decide(self.given.get(sample, {}), self.own.get(sample, {}).values())
 
     def save(self, at: int, changes: Sequence[Row], done: bool = False) -> None:
         """Save what was done to objects of a card's image, all of it or nothing.
@@ -234,19 +232,22 @@ class Annotation(Panel):
     def card(self, at: int) -> dict[str, Any]:
         """An image and its objects, ready to be sent as JSON."""
         place = self.place(at)
+        sample = self.ids[place]
+        own = self.own.get(sample, {}) if self._are_proposals else self.objects(at)
+        objects = [sent(name, row, name not in own) for name, row in self.objects(at).items()]
         return {
             "at": at,
-            "sample": self.ids[place],
+            "sample": sample,
             "image": self._image(place, _SCREEN),
             "size": self.full_size(place)[::-1].tolist(),
-            "objects": [sent(name, row) for name, row in self.objects(at).items()],
+            "objects": objects,
             "done": self.held(at),
         }
 
     def status(self) -> list[str]:
         """How far the annotation has come, in a few short texts."""
-        drawn = sum((own["action"] == "change").sum() for own in self._own.values())
-        done = sum(name == IMAGE for _, name in self.actions)
+        drawn = sum(vote.action == "change" for own in self.own.values() for vote in own.values())
+        done = sum(IMAGE in own for own in self.own.values())
         parts = [f"{done:,} of {len(self.ids):,} images complete", f"{drawn:,} boxes"]
         for row in box_agreement(self.ds, self.store).to_dict("records"):
             pair = {row["first"], row["second"]}
@@ -278,13 +279,9 @@ class Annotation(Panel):
     def _refresh(self, sample: str | None = None) -> None:
         """Take in what this annotator's decisions are by now, on one image or all of them."""
         current = self.store.current(objects=True, sample=sample)
-        own = current[current["reviewer"] == self.reviewer]
-        self._own.pop(sample or "", None)
-        self._own |= dict(list(own.groupby("sample")))
-        kept = {key: action for key, action in self.actions.items() if key[0] != sample}
-        self.actions = kept | dict(
-            zip(zip(own["sample"], own["object"], strict=True), own["action"], strict=True)
-        )
+        votes = votes_of(current[current["reviewer"] == self.reviewer])
+        self.own.pop(sample or "", None)
+        self.own |= {key: {vote.object: vote for vote in own} for key, own in votes.items()}
 
     def full_size(self, at: int) -> NDArray[np.int64]:
         """Height and width of the image at a position."""
@@ -336,9 +333,8 @@ class Annotation(Panel):
         )
 
 
-def sent(name: str, row: Row) -> dict[str, Any]:
-    """An object as the browser has it."""
+def sent(name: str, row: Row, is_open: bool = False) -> dict[str, Any]:
+    """An object as the browser has it; a proposal that waits is open."""
     points = None if row["points"] is None else np.asarray(row["points"]).tolist()
     box = [float(row[corner]) for corner in CORNERS]
-    is_open = bool(row.get("open"))
     return {"id": name, "label": row["label"], "box": box, "points": points, "open": is_open}

@@ -1,9 +1,9 @@
 """What annotators and reviewers decided on boxes, and the table that it comes to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,21 @@ import xarray as xr
 
 from workbench.boxes.issues import SAME, iou, match
 from workbench.datasets.boxes import CORNERS, as_table
-from workbench.labels.store import Store, opened
+from workbench.labels.store import opened
 
 #: The object that stands for all of an image: confirmed, it has every box that it should have.
 IMAGE = "*"
-COLUMNS = ["object", "action", "data", "reviewer"]
 Row = dict[Any, Any]
 Objects = dict[str, Row]
+
+
+class Vote(NamedTuple):
+    """One person's last decision on one object."""
+
+    object: str
+    action: str
+    data: str | None
+    reviewer: str
 
 
 def object_id(row: Mapping[Any, Any]) -> str:
@@ -27,33 +35,38 @@ def object_id(row: Mapping[Any, Any]) -> str:
     return f"{row['label']}@{corners}{more}"
 
 
-def objects_of(boxes: pd.DataFrame) -> dict[Any, Objects]:
-    """Sample to object id to row, of a table of boxes."""
-    objects: dict[Any, Objects] = {}
-    for row in boxes.to_dict("records"):
-        objects.setdefault(row["sample"], {})[object_id(row)] = row
+def objects_of(boxes: pd.DataFrame | None, ds: xr.Dataset) -> dict[str, Objects]:
+    """Sample, as text, to object id to row, of a table of boxes."""
+    objects: dict[str, Objects] = {}
+    for row in as_table([] if boxes is None else boxes, ds).to_dict("records"):
+        objects.setdefault(str(row["sample"]), {})[object_id(row)] = row
     return objects
 
 
-def decide(objects: Objects, decisions: pd.DataFrame) -> Objects:
-    """The objects of an image after one person's decisions on them."""
+def votes_of(current: pd.DataFrame) -> dict[str, list[Vote]]:
+    """Sample to the votes on its objects, of what holds in a store."""
+    votes: dict[str, list[Vote]] = {}
+    columns = [current[name].tolist() for name in ("sample", *Vote._fields)]
+    for sample, *vote in zip(*columns, strict=True):
+        votes.setdefault(sample, []).append(Vote(*vote))
+    return votes
+
+
+def decide(objects: Objects, votes: Iterable[Vote]) -> Objects:
+    """The objects of an image after one person's votes on them."""
     objects = dict(objects)
-    for name, action, data, person in decisions[COLUMNS].itertuples(index=False):
-        if action == "none":
-            objects.pop(name, None)
-        elif action == "change":
-            objects[name] = json.loads(data) | {"source": person}
-        elif action == "confirm" and name in objects:
-            objects[name] = objects[name] | {"source": person, "open": False}
+    for vote in votes:
+        if vote.action == "none":
+            objects.pop(vote.object, None)
+        elif vote.action == "change":
+            objects[vote.object] = json.loads(vote.data or "{}") | {"source": vote.reviewer}
+        elif vote.action == "confirm" and vote.object in objects:
+            objects[vote.object] = objects[vote.object] | {"source": vote.reviewer}
     return objects
 
 
 def apply_boxes(
-    ds: xr.Dataset,
-    store: Any,
-    boxes: pd.DataFrame | None = None,
-    *,
-    least: float = 0.5,
+    ds: xr.Dataset, store: Any, boxes: pd.DataFrame | None = None, *, least: float = 0.5
 ) -> pd.DataFrame:
     """Table of boxes that annotation and review came to.
 
@@ -85,12 +98,10 @@ def apply_boxes(
     --------
     >>> table = apply_boxes(ds, "boxes.db")  # doctest: +SKIP
     """
-    before = objects_of(as_table([] if boxes is None else boxes, ds))
-    current = _current(ds, store)
-    decided = dict(list(current.groupby("sample")))
+    before, votes = objects_of(boxes, ds), _votes(ds, store)
     rows: list[Row] = []
     for sample in ds["sample"].values.tolist():
-        kept = _settled(before.get(sample, {}), decided.get(sample, current[:0]), least)
+        kept = _settled(before.get(str(sample), {}), votes.get(str(sample), []), least)
         rows += [row | {"sample": sample} for row in kept]
     return as_table(rows, ds)
 
@@ -103,13 +114,10 @@ def annotated(ds: xr.Dataset, store: Any) -> xr.DataArray:
     StoreError
         There is no such store, or it is of another dataset.
     """
-    current = _current(ds, store)
-    done = current.loc[(current["object"] == IMAGE) & (current["action"] == "confirm"), "sample"]
-    return xr.DataArray(
-        np.isin(ds["sample"].values, done.to_numpy()),
-        dims="sample",
-        coords={"sample": ds["sample"]},
-    )
+    votes = _votes(ds, store)
+    own = [votes.get(str(sample), []) for sample in ds["sample"].values]
+    whole = [any(vote[:2] == (IMAGE, "confirm") for vote in one) for one in own]
+    return xr.DataArray(np.array(whole, bool), dims="sample", coords={"sample": ds["sample"]})
 
 
 def box_agreement(ds: xr.Dataset, store: Any, boxes: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -127,29 +135,28 @@ def box_agreement(ds: xr.Dataset, store: Any, boxes: pd.DataFrame | None = None)
     StoreError
         There is no such store, or it is of another dataset.
     """
-    before = objects_of(as_table([] if boxes is None else boxes, ds))
-    sets: dict[Any, dict[Any, list[Row]]] = {}
-    for (sample, name), part in _current(ds, store).groupby(["sample", "reviewer"]):
-        objects = decide(before.get(sample, {}), part)
-        sets.setdefault(name, {})[sample] = list(objects.values())
+    before = objects_of(boxes, ds)
+    sets: dict[str, dict[str, list[Row]]] = {}
+    for sample, votes in _votes(ds, store).items():
+        for name in {vote.reviewer for vote in votes}:
+            own = [vote for vote in votes if vote.reviewer == name]
+            objects = decide(before.get(sample, {}), own)
+            sets.setdefault(name, {})[sample] = list(objects.values())
     rows = []
     for first, second in combinations(sorted(sets), 2):
         both = set(sets[first]) & set(sets[second])
         pairs = [(sets[first][sample], sets[second][sample]) for sample in both]
         shared = [value for one, other in pairs for _, _, value in _pairs(one, other, label=True)]
         total = sum(len(one) + len(other) for one, other in pairs)
-        row = {"first": first, "second": second, "images": len(both), "boxes": total - len(shared)}
-        row["f1"] = 2 * len(shared) / total if total else np.nan
-        rows.append(row | {"iou": float(np.mean(shared)) if shared else np.nan})
+        f1 = 2 * len(shared) / total if total else np.nan
+        mean = float(np.mean(shared)) if shared else np.nan
+        rows.append((first, second, len(both), total - len(shared), f1, mean))
     return pd.DataFrame(rows, columns=["first", "second", "images", "boxes", "f1", "iou"])
 
 
-def _current(ds: xr.Dataset, store: Store | Any) -> pd.DataFrame:
-    """What holds of each object, its sample by the dataset's own id."""
+def _votes(ds: xr.Dataset, store: Any) -> dict[str, list[Vote]]:
     with opened(store, ds) as opened_store:
-        current = opened_store.current(objects=True)
-    ids = {str(sample): sample for sample in ds["sample"].values.tolist()}
-    return current.assign(sample=[ids[text] for text in current["sample"]])
+        return votes_of(opened_store.current(objects=True))
 
 
 def _pairs(one: list[Row], other: list[Row], label: bool = False) -> list[tuple[int, int, float]]:
@@ -163,32 +170,35 @@ def _pairs(one: list[Row], other: list[Row], label: bool = False) -> list[tuple[
     return [(i, j, overlap[i, j]) for i, j in zip(*match(overlap, possible), strict=True)]
 
 
-def _settled(given: Objects, decisions: pd.DataFrame, least: float) -> list[Row]:
+def _settled(given: Objects, votes: list[Vote], least: float) -> list[Row]:
     """The boxes of an image: what was given, as people decided, and then what they added."""
-    if decisions.empty:
-        return list(given.values())
-    votes = decisions[decisions["action"] != "unclear"]
-    own = dict(list(votes.groupby("object")))
+    groups, people = dict[str, list[Row]](), dict[str, int]()
+    added: dict[str, list[Vote]] = {}
+    for vote in votes:
+        if vote.action == "unclear":
+            continue
+        if vote.object in given:
+            row = {vote.object: given[vote.object]}
+            groups.setdefault(vote.object, []).extend(decide(row, [vote]).values())
+            people[vote.object] = people.get(vote.object, 0) + 1
+        else:
+            added.setdefault(vote.reviewer, []).append(vote)
     kept = []
     for name, row in given.items():
-        if name not in own:
+        if name not in people:
             kept.append(row)
-            continue
-        group = [decide({name: row}, vote).get(name) for _, vote in own[name].groupby("reviewer")]
-        having = [vote for vote in group if vote is not None]
-        if len(having) >= least * len(group):
-            kept.append(_merged(having))
-    added = votes[~votes["object"].isin(list(given))]
-    sets = [list(decide({}, part).values()) for _, part in added.groupby("reviewer")]
-    groups: list[list[Row]] = []
-    for rows in sets:
-        matched = {j: i for i, j, _ in _pairs([group[0] for group in groups], rows)}
+        elif groups[name] and len(groups[name]) >= least * people[name]:
+            kept.append(_merged(groups[name]))
+    clusters: list[list[Row]] = []
+    for own in added.values():
+        rows = list(decide({}, own).values())
+        matched = {j: i for i, j, _ in _pairs([cluster[0] for cluster in clusters], rows)}
         for j, row in enumerate(rows):
             if j in matched:
-                groups[matched[j]].append(row)
+                clusters[matched[j]].append(row)
             else:
-                groups.append([row])
-    return kept + [_merged(group) for group in groups if len(group) >= least * len(sets)]
+                clusters.append([row])
+    return kept + [_merged(group) for group in clusters if len(group) >= least * len(added)]
 
 
 def _merged(group: list[Row]) -> Row:

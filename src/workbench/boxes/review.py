@@ -144,7 +144,8 @@ class BoxReview(Annotation):
         """What this reviewer decided on a card, in a word; "" while it is open."""
         is_lot, number = self.queue[at]
         name = IMAGE if is_lot else self._targets[number]["id"]
-        action = self.actions.get((self.ids[self.place(at)], name), "")
+        vote = self.own.get(self.ids[self.place(at)], {}).get(name)
+        action = vote.action if vote else ""
         return {"confirm": "complete" if is_lot else "right", "none": "not there"}.get(
             action, action
         )
@@ -180,15 +181,14 @@ class BoxReview(Annotation):
         log, held = self.store.log(objects=True), self.store.current(objects=True)
         log, held = (rows[rows["reviewer"] == self.reviewer] for rows in (log, held))
         first = log[log["action"] != "undo"].drop_duplicates(["sample", "object"])
-        given = {(str(sample), name) for sample, own in self.given.items() for name in own}
-        keys = zip(first["sample"], first["object"], strict=True)
-        added = [key not in given and self.actions.get(key) == "change" for key in keys]
         whole = held[(held["object"] == IMAGE) & (held["action"] == "confirm")]
         completed = dict(zip(whole["sample"], whole.index, strict=True))
         events: list[tuple[int, str, int]] = []
         counts = Counter[str]()
-        rows = first.loc[np.array(added, dtype=bool), ["sample", "source"]]
-        for number, sample, source in rows.itertuples():
+        for number, sample, name, source in first[["sample", "object", "source"]].itertuples():
+            vote = self.own.get(sample, {}).get(name)
+            if vote is None or vote.action != "change" or name in self.given.get(sample, {}):
+                continue
             # What the ranking brought up before a draw does not belong to it.
             if sample in completed and (source == "audit" or number > completed[sample]):
                 counts[sample] += 1

@@ -36,7 +36,8 @@ def features(ds: xr.Dataset, kind: Kind = "pixels", **options: Any) -> xr.DataAr
 
         ``"network"``: what a trained network makes of the image. Options ``model``, the name of
         a shipped network or any torch module that takes float images (sample, channel, y, x) in
-        [0, 1]; ``layer``, by default the penultimate; ``progress=True``.
+        [0, 1], by default the shipped one for as many channels; ``layer``, by default the
+        penultimate; ``progress=True``.
     **options
         As named above.
 
@@ -139,10 +140,13 @@ def _autoencoder(ds: xr.Dataset, **options: Any) -> tuple[np.ndarray, dict[str, 
 
 
 def _network(
-    ds: xr.Dataset, *, model: Any, layer: str | None = None, progress: bool = True
+    ds: xr.Dataset, *, model: Any = None, layer: str | None = None, progress: bool = True
 ) -> tuple[np.ndarray, dict[str, Any]]:
+    need("torch", extra="networks")
     from workbench import models
 
+    if model is None:  # the shipped network that fits
+        model = "mnist" if ds.sizes["channel"] == 1 else "cifar10"
     network = models.load(model) if isinstance(model, str) else model
     found = models.activations(network, ds, layer, progress=progress)
     name = model if isinstance(model, str) else type(model).__name__

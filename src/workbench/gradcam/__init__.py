@@ -26,6 +26,13 @@ from workbench.gradcam.probe import (
     resize,
 )
 from workbench.gradcam.receptive_field import narrowest, receptive_field
+from workbench.gradcam.survey import survey, suspects
+from workbench.gradcam.targets import (
+    detection_target,
+    regression_target,
+    segmentation_target,
+    similarity_target,
+)
 
 __all__ = [
     "Probe",
@@ -40,6 +47,12 @@ __all__ = [
     "centre_maps",
     "energy_inside",
     "points_inside",
+    "survey",
+    "suspects",
+    "segmentation_target",
+    "detection_target",
+    "regression_target",
+    "similarity_target",
     "receptive_field",
     "narrowest",
     "photographs",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from workbench.gradcam.forward import Forward, Inputs, Target, differentiable, undisturbed
 from workbench.gradcam.localization import centre_maps, energy_inside, points_inside
-from workbench.gradcam.probe import METHODS, Probe, resize
+from workbench.gradcam.probe import METHODS, Probe, ProbeResult, resize
 from workbench.models.inference import Activation, probabilities_of, settle
 
 #: The side from which on an image is imputed at once.
@@ -431,6 +431,28 @@ def _blurred(x: Tensor) -> Tensor:
     return F.interpolate(F.adaptive_avg_pool2d(x, 4), size=x.shape[2:], mode="bilinear")
 
 
+def deletion_areas(
+    result: ProbeResult, maps: Tensor, steps: int, activation: Activation, batch_size: int = 32
+) -> Tensor:
+    """The area below each image's deletion curve, (sample,), for maps of the images' size."""
+    if result.target is None:
+        raise ValueError("deletion follows a class's probability: give class numbers")
+    settled = settle(activation, result.output)
+    chance = _Chance(result._forward, result.x, result.target, settled, batch_size)
+    order = _order(maps, 0)
+
+    def without(share: float) -> Tensor:
+        return chance(lambda x, part: torch.where(order[part, None] < share, _mean(x), x))
+
+    shares = [*(step / steps for step in range(steps)), math.inf]
+    return _area(torch.stack([without(share) for share in shares]))
+
+
+def _area(heights: Tensor) -> Tensor:
+    """Below curves (point, sample) of equal steps from 0 to 1, by the trapezoidal rule."""
+    return ((heights[1:] + heights[:-1]) / 2).mean(0)
+
+
 _Tested = tuple[pd.DataFrame, pd.DataFrame]
 
 
@@ -453,8 +475,7 @@ def _test(
         "deletion": torch.stack([*deletion, ends.emptied]),
         "insertion": torch.stack([*insertion, ends.whole]),
     }
-    # the area by the trapezoidal rule
-    areas = {name: ((heights[1:] + heights[:-1]) / 2).mean(0) for name, heights in curves.items()}
+    areas = {name: _area(heights) for name, heights in curves.items()}
     without_most = chance(lambda x, part: impute(x, order[part] >= _ROAD_SHARE))
     without_least = chance(lambda x, part: impute(x, order[part] <= 1 - _ROAD_SHARE))
     measures = {

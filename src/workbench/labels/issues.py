@@ -44,64 +44,6 @@ COLUMNS = (
 )
 
 
-class Joint:
-    """Expected counts of true and given class, added up block by block."""
-
-    def __init__(self, classes: int) -> None:
-        self.counts = np.zeros((classes, classes))
-        self.predicted = np.zeros(classes, dtype=np.int64)
-        self.errors = np.zeros(4)
-
-    def add(
-        self,
-        p: NDArray[np.float64],
-        given: NDArray[np.int64],
-        predicted: NDArray[np.int64],
-        wrong: NDArray[np.float64],
-        errors: NDArray[np.float64],
-    ) -> None:
-        """Add samples: wrong with that probability, then of another class as likely as `p` says."""
-        k = len(self.counts)
-        self.errors += errors
-        self.predicted += np.bincount(predicted, minlength=k)
-        own = p[np.arange(len(given)), given]
-        moved = p * (wrong / (1 - own))[:, None]
-        by_label = np.zeros((len(given), k))
-        by_label[np.arange(len(given)), given] = 1
-        counts = moved.T @ by_label
-        np.fill_diagonal(counts, np.bincount(given, weights=1 - wrong, minlength=k))
-        self.counts += counts
-
-    def summary(self, expected: tuple[float, float, float]) -> dict[str, Any]:
-        """The numbers, in a form that a DataFrame's ``attrs`` can carry.
-
-        `expected` is the number of errors, the least and the most.
-        """
-        errors, low, high = (min(number, self.counts.sum()) for number in expected)
-        counts = self.counts.copy()
-        off = counts * (1 - np.eye(len(counts)))
-        if off.sum():
-            # The scores rank; the number of errors is estimated apart, and these follow it.
-            scale = min(1.0, errors / off.sum())
-            counts += (1 - scale) * (np.diag(off.sum(axis=0)) - off)
-            off *= scale
-        total = counts.sum(axis=1, keepdims=True)
-        matrix = np.divide(counts, total, out=np.eye(len(counts)), where=total > 0)
-        order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-        pairs = [(int(i // len(off)), int(i % len(off))) for i in order]
-        return {
-            "n_errors": float(errors),
-            "n_errors_low": float(low),
-            "n_errors_high": float(high),
-            "noise_matrix": matrix.round(6).tolist(),
-            "noisiest_pairs": [
-                {"true": true, "given": given, "expected": round(float(off[true, given]), 2)}
-                for true, given in pairs
-                if off[true, given] > 0
-            ],
-        }
-
-
 def imbalances(given: NDArray[np.int64], predicted: NDArray[np.int64]) -> list[str]:
     """Classes that are never given, never predicted, or far rarer than the others."""
     counts = np.bincount(given, minlength=len(predicted))
@@ -200,8 +142,8 @@ def find_issues(
         ``n_errors_high`` (what the accounts allow, widened by chance: it held the truth in 95% of
         the study's cells, 81% with annotator noise, and may be as wide as the number itself),
         ``threshold``, ``class_noise_evidence`` (0: absorbed, 1: by class), ``temperature``,
-        ``noise_matrix`` (P(given | true), a list a true class), ``noisiest_pairs`` (``true``,
-        ``given``, ``expected`` samples) and ``warnings`` on classes.
+        ``classes``, their number, ``noisiest_pairs`` (``true``, ``given``, ``expected`` samples)
+        and ``warnings`` on classes.
 
     Raises
     ------
@@ -282,12 +224,14 @@ def _scored(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The columns and ``attrs`` that come from the probabilities."""
     cut = _fit(found, given, seed)
-    joint = Joint(found.sizes["class"])
-    parts = [_block(given[rows], p, cut, joint) for rows, p in blocks(found)]
+    parts = [_block(given[rows], p, cut) for rows, p in blocks(found)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    predicted = np.bincount(columns.pop("predicted"), minlength=found.sizes["class"])
+    numbers = [min(float(number), len(given)) for number in cut.errors(sum(columns.pop("errors")))]
     return columns, {
-        **joint.summary(cut.errors(joint.errors)),
-        "warnings": imbalances(given, joint.predicted),
+        **dict(zip(("n_errors", "n_errors_low", "n_errors_high"), numbers, strict=True)),
+        "noisiest_pairs": _noisiest_pairs(given, columns, numbers[0]),
+        "warnings": imbalances(given, predicted),
         "threshold": cut.threshold,
         "class_noise_evidence": cut.evidence,
         "temperature": cut.temperature,
@@ -306,25 +250,45 @@ def _fit(found: xr.DataArray, given: NDArray[np.int64], seed: int) -> NoiseMixtu
 
 
 def _block(
-    given: NDArray[np.int64], p: NDArray[np.floating[Any]], cut: NoiseMixture, joint: Joint
+    given: NDArray[np.int64], p: NDArray[np.floating[Any]], cut: NoiseMixture
 ) -> dict[str, NDArray[Any]]:
     """The columns that come from the probabilities, for a run of samples."""
     rank = need("cleanlab.rank", extra="labels")
     smooth = smoothed(p)
     suggested = p.argmax(axis=1)
     score, errors = cut.scores(smooth, given)
-    joint.add(smooth, given, suggested, score, errors)
+    predicted = suggested.copy()
+    smooth[np.arange(len(given)), given] = -1
+    other = smooth.argmax(axis=1)
     is_issue = score > cut.threshold
-    others = smooth[is_issue]
-    others[np.arange(len(others)), given[is_issue]] = -1
-    suggested[is_issue] = others.argmax(axis=1)
+    suggested[is_issue] = other[is_issue]
     return {
         "suggested": suggested,
         "self_confidence": rank.get_self_confidence_for_each_label(given, p),
         "normalized_margin": rank.get_normalized_margin_for_each_label(given, p),
         "score": score,
         "is_issue": is_issue,
+        "predicted": predicted,
+        "other": other,
+        "errors": errors[None],
     }
+
+
+def _noisiest_pairs(
+    given: NDArray[np.int64], columns: dict[str, NDArray[Any]], errors: float
+) -> list[dict[str, Any]]:
+    """How many samples of one class are given as another: each by its score, the best other class.
+
+    The scores rank; the number of errors is estimated apart, and these add up to it at most.
+    """
+    score = columns["score"]
+    pairs = pd.Series(score).groupby([columns.pop("other"), given]).sum()
+    pairs *= min(1.0, errors / max(score.sum(), 1e-9))
+    return [
+        {"true": int(true), "given": int(label), "expected": round(float(expected), 2)}
+        for (true, label), expected in pairs.nlargest(PAIRS).items()
+        if expected > 0
+    ]
 
 
 def _cleanlab_flags(found: xr.DataArray, given: NDArray[np.int64]) -> NDArray[np.bool_]:

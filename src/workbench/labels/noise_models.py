@@ -8,12 +8,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
+Weighed = tuple[Numbers, Numbers, Floats]
 #: Sharpness that is tried for the class model, as shares of the calibrating temperature.
 SHARPNESS = (1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)
 #: Labels of each class that count as seen to be right before any is looked at.
 TRUST = 10.0
 #: Added to every probability, so that none is impossible: votes of a few neighbours hold zeros.
 FLOOR = 1e-3
+#: Of more classes than this only the given and the most probable ones of each sample are weighed,
+#: and only the class model is fitted: the others' share is lost in the noise, their time is not.
+MOST_CLASSES = 64
+WEIGHED = 10
 #: Evidence of class noise from which on the class model gets a say, and at which it has all of it.
 EVIDENCE = (0.55, 0.75)
 #: What the evidence takes from how often errors lie among the most confident samples.
@@ -41,9 +46,11 @@ class ClassModel:
     temperature: float
     transition: Floats
 
-    def wrong(self, p: Floats, given: Numbers) -> Floats:
+    def wrong(self, p: Floats, given: Numbers, parts: Weighed | None = None) -> Floats:
         """P(true class is not the given | probabilities, given)."""
-        return _wrong(tempered(p, self.temperature) * self.transition[:, given].T, given)
+        classes, own, p = parts or weighed(p, given)
+        joint = tempered(p, self.temperature) * self.transition[classes, given[:, None]]
+        return _wrong(joint, own)
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,25 @@ def smoothed(p: NDArray[np.floating[Any]]) -> Floats:
 
     A column lies in one piece: maxima and sums over a few classes are then several times faster.
     """
-    found: Floats = (p.astype(np.float64, order="F") + FLOOR) / (1 + FLOOR * p.shape[1])
+    few = p.shape[1] <= MOST_CLASSES
+    found: Floats = p.astype(np.float64, order="F" if few else "C")
+    found += FLOOR
+    found /= 1 + FLOOR * p.shape[1]
     return found
+
+
+def weighed(p: Floats, given: Numbers) -> Weighed:
+    """The classes that are weighed (sample, few), where the given one is, and their shares."""
+    n, k = p.shape
+    if k <= MOST_CLASSES:
+        return np.broadcast_to(np.arange(k), (n, k)), given, p
+    rows = np.arange(n)
+    classes = np.argpartition(p, k - WEIGHED, axis=1)[:, -WEIGHED:].astype(np.int64)
+    at = classes == given[:, None]
+    least = np.take_along_axis(p, classes, axis=1).argmin(axis=1)
+    own = np.where(at.any(axis=1), at.argmax(axis=1), least)
+    classes[rows, own] = given
+    return classes, own, np.take_along_axis(p, classes, axis=1)
 
 
 def tempered(p: Floats, temperature: float) -> Floats:
@@ -86,38 +110,46 @@ def tempered(p: Floats, temperature: float) -> Floats:
     return power
 
 
-def calibrating_temperature(p: Floats, given: Numbers) -> float:
+def calibrating_temperature(p: Floats, given: Numbers, parts: Weighed | None = None) -> float:
     """The temperature under which the probabilities fit the given labels best.
 
     Guo et al. 2017 (arXiv:1706.04599), with half a percent of the labels left to chance, so that
     a few absurd ones do not decide.
     """
+    k = p.shape[1]
+    _, at, p = parts or weighed(p, given)
     power = np.log(p)
     power -= power.max(axis=1, keepdims=True)
-    own = power[np.arange(len(given)), given]
+    own = power[np.arange(len(given)), at]
     tried = np.geomspace(0.2, 6, 24)
     likely = [np.exp(own / t) / np.exp(power / t).sum(axis=1) for t in tried]
-    fit = [np.log(0.995 * q + 0.005 / p.shape[1]).mean() for q in likely]
+    fit = [np.log(0.995 * q + 0.005 / k).mean() for q in likely]
     return float(tried[int(np.argmax(fit))])
 
 
-def fit_class_model(p: Floats, given: Numbers, calibrated: float, rounds: int = 8) -> ClassModel:
+def fit_class_model(
+    p: Floats, given: Numbers, calibrated: float, rounds: int = 8, parts: Weighed | None = None
+) -> ClassModel:
     """Estimate sharpness and transition together, by maximum likelihood.
 
     For each temperature the transition is estimated by expectation and maximisation (Dawid and
     Skene 1979, with one annotator and the tempered probabilities as prior), with a Dirichlet
     prior that holds labels to be right.
     """
-    labels = np.eye(p.shape[1])[given]
-    rows = np.arange(len(given))
-    transition = _diagonal(p.shape[1], 0.9)
+    k = p.shape[1]
+    classes, _, p = parts or weighed(p, given)
+    cells = (classes * k + given[:, None]).ravel()
+    transition = _diagonal(k, 0.9)
     best: tuple[float, ClassModel] | None = None
-    for share in SHARPNESS:
+    few = k <= MOST_CLASSES
+    for share in SHARPNESS if few else SHARPNESS[1::2]:
         likely = tempered(p, share * calibrated)
-        for _ in range(rounds):
-            total = (transition.T @ likely.T)[given, rows]
-            # Row sums of likely * transition[:, given].T / total by label, as one product.
-            transition = _rows(transition * ((likely / total[:, None]).T @ labels))
+        for _ in range(rounds if few else rounds // 2):
+            joint = likely * transition.take(cells).reshape(likely.shape)
+            total = joint.sum(axis=1)
+            joint /= total[:, None]
+            counts = np.bincount(cells, joint.ravel(), k * k).astype(np.float64)
+            transition = _rows(counts.reshape(k, k))
         fit = float(np.log(total).mean())
         if best is None or fit > best[0]:
             best = fit, ClassModel(share * calibrated, transition)
@@ -146,9 +178,10 @@ def _wrong(joint: Floats, given: Numbers) -> Floats:
 def _rows(counts: Floats) -> Floats:
     """Counts with the prior added, as probabilities."""
     k = len(counts)
-    seen = counts + 1 / k + TRUST * np.eye(k)
-    found: Floats = seen / seen.sum(axis=1, keepdims=True)
-    return found
+    seen: Floats = counts + 1 / k
+    seen[np.diag_indices(k)] += TRUST
+    seen /= seen.sum(axis=1, keepdims=True)
+    return seen
 
 
 def _diagonal(k: int, right: float) -> Floats:
@@ -163,8 +196,8 @@ class NoiseMixture:
 
     temperature: float
     class_model: ClassModel
-    absorbed: AbsorbedModel
-    firmly_absorbed: AbsorbedModel
+    absorbed: ClassModel | AbsorbedModel
+    firmly_absorbed: ClassModel | AbsorbedModel
     evidence: float
     unseen: float
     threshold: float
@@ -175,7 +208,9 @@ class NoiseMixture:
         The latter adds up over parts of a dataset.
         """
         by_class = self.class_model.wrong(p, given)
-        absorbed = self.absorbed.wrong(p, given)
+        absorbed = by_class
+        if self.absorbed is not self.class_model:
+            absorbed = self.absorbed.wrong(p, given)
         score = self.evidence * _hedged(by_class, absorbed)
         score += (1 - self.evidence) * self._trusting(p, given)
         differs = np.count_nonzero(p.max(axis=1) > p[np.arange(len(given)), given])
@@ -216,8 +251,15 @@ def fit_noise(p: Floats, given: Numbers) -> NoiseMixture:
     given
         int64 (sample,).
     """
-    temperature = calibrating_temperature(p, given)
-    class_model = fit_class_model(p, given, temperature)
+    parts = weighed(p, given)
+    temperature = calibrating_temperature(p, given, parts)
+    class_model = fit_class_model(p, given, temperature, parts=parts)
+    if p.shape[1] > MOST_CLASSES:
+        by_class = class_model.wrong(p, given, parts)
+        evidence = _ramp(_evidence(p, by_class), EVIDENCE)
+        threshold = evidence * (best_f1_cut(by_class) + 0.5) / 2 + (1 - evidence) * 0.5
+        same = class_model, class_model, class_model
+        return NoiseMixture(temperature, *same, evidence, 0.0, threshold)
     absorbed, firm = (fit_absorbed_model(p, given, weight) for weight in (3.0, 10.0))
     by_class = class_model.wrong(p, given)
     evidence = _ramp(_evidence(p, by_class), EVIDENCE)

@@ -6,7 +6,7 @@ from workbench._extras import need
 need("torch", extra="networks")
 
 from workbench.models.files import OpaqueModel
-from workbench.models.inference import activations, evaluate, predict
+from workbench.models.inference import Embedder, activations, evaluate, predict
 from workbench.models.loading import WeightsNotFoundError, load
 from workbench.models.resnet import SmallResNet
 
@@ -14,6 +14,7 @@ __all__ = [
     "load",
     "predict",
     "activations",
+    "Embedder",
     "evaluate",
     "SmallResNet",
     "OpaqueModel",

@@ -215,36 +215,56 @@ def activations(
     >>> activations(SmallResNet(), ds, "layer2", progress=False).shape
     (2, 128)
     """
-    name, before = penultimate(model) if layer is None else (layer, False)
-    (module,) = find_layers(model, name).values()
-    seen: list[Any] = []
-    shapes: list[torch.Size] = []
-    vectors: list[np.ndarray] = []
-    with ExitStack() as hooks:
-        hook = module.register_forward_hook(
-            lambda _, inputs, output: seen.append(inputs[0] if before else output)
-        )
-        hooks.callback(hook.remove)
-        # After a preset's hook: the size of the images as the layers meet them.
-        first = model.register_forward_pre_hook(
-            lambda _, inputs: shapes.append(inputs[0].shape) if inputs else None
-        )
-        hooks.callback(first.remove)
-        for _, n in run(model, ds, batch_size, progress):
-            if not seen:
-                raise ValueError(f"the forward pass did not reach layer {name!r}")
-            value = vectors_of(model, name, seen[-1], shapes[-1][-2:], n)
-            vectors.append(value.float().cpu().numpy())
-            seen.clear()
-    label = f"before {name}" if before else name
+    embedder = Embedder(model, layer)
+    vectors = [value.float().cpu().numpy() for value, _ in run(embedder, ds, batch_size, progress)]
     coords = {"sample": ds["sample"]} if "sample" in ds.coords else {}
     return xr.DataArray(
         np.concatenate(vectors),
         dims=("sample", "feature"),
         coords=coords,
         name="features",
-        attrs={"kind": "network", "layer": label},
+        attrs={"kind": "network", "layer": embedder.name},
     )
+
+
+class Embedder(nn.Module):
+    """A network that returns the vector of a layer: what :func:`activations` gives of each image.
+
+    Its layers are the network's, with ``model.`` before their names, so that a
+    ``gradcam.Probe`` can explain a likeness (``gradcam.similarity_target``).
+
+    Parameters
+    ----------
+    model, layer
+        As :func:`activations` takes them.
+    """
+
+    def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self._layer, self._before = penultimate(model) if layer is None else (layer, False)
+        self.name = f"before {self._layer}" if self._before else self._layer
+        find_layers(model, self._layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (sample, feature)."""
+        seen: list[Any] = []
+        shape: list[int] = []
+        (module,) = find_layers(self.model, self._layer).values()
+
+        def keep(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            seen.append(inputs[0] if self._before else output)
+
+        def measure(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            shape[:] = inputs[0].shape  # as a preset's hook, which came first, has made it
+
+        with ExitStack() as hooks:
+            hooks.callback(module.register_forward_hook(keep).remove)
+            hooks.callback(self.model.register_forward_pre_hook(measure).remove)
+            self.model(x)
+        if not seen:
+            raise ValueError(f"the forward pass did not reach layer {self._layer!r}")
+        return vectors_of(self.model, self._layer, seen[-1], shape[-2:], len(x))
 
 
 def penultimate(model: nn.Module) -> tuple[str, bool]:

@@ -1,9 +1,8 @@
 """A plan as dask tasks: one a group, for any scheduler."""
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -15,11 +14,10 @@ from tqdm import tqdm
 from workbench.rasters import chips
 from workbench.rasters.crop import Cells, Failures, Job, OnError, make_job
 from workbench.rasters.decode import Cell, opened
-from workbench.rasters.errors import BlockError, RasterWarning
+from workbench.rasters.errors import BlockError
 from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints
 
-Order = Literal["table", "read"]
 Shared = dict[int, Cell]
 Task = Callable[[Job, Cells], Any]
 
@@ -112,27 +110,14 @@ class CutGroup:
         return pixels, valid
 
 
-def to_xarray(plan: PlanData, order: Order, on_error: OnError) -> xr.Dataset:
+def to_xarray(plan: PlanData, on_error: OnError) -> xr.Dataset:
     """The image dataset, cut when it is computed; see `Plan.to_xarray`."""
-    if order not in ("table", "read"):
-        raise ValueError(f'order={order!r} is neither "table" nor "read"')
     layout = plan.layout
-    form = plan.chip_format
     calls = list(delayed_groups(plan, np.arange(layout.groups), CutGroup(on_error)))
     sizes = [layout.members(group) for group in range(layout.groups)]
     regions = layout.order
-    if form.pieces > 1:
+    if plan.chip_format.pieces > 1:
         calls = _in_table_order(plan, calls)
-        regions = np.arange(len(plan.table))
-    elif order == "table" and (np.diff(layout.order) != 1).any():
-        if layout.groups > 1:
-            warnings.warn(
-                "chunks in the table's order each need chips from many groups: computed one by one "
-                'they decode each block many times. order="read" decodes each once',
-                RasterWarning,
-                stacklevel=3,
-            )
-        calls = _gathered(layout.order, sizes, calls)
         regions = np.arange(len(plan.table))
     image = _array(plan, calls, sizes, 0)
     valid = _array(plan, calls, sizes, 1)
@@ -168,31 +153,6 @@ def _in_table_order(plan: PlanData, calls: list[Any]) -> list[Any]:
 def topped(arrays: tuple[NDArray[Any], NDArray[Any]], rows: int) -> tuple[Any, Any]:
     """The first rows of chips and of their validity."""
     return arrays[0][:, :rows], arrays[1][:, :rows]
-
-
-def _gathered(order: Ints, sizes: list[slice], calls: list[Any]) -> list[Any]:
-    """Bring chips into the table's order: chunks as large as the groups, each from some groups."""
-    back = np.argsort(order)
-    size = sizes[0].stop
-    gathered = []
-    for rows in sizes:
-        group, within = np.divmod(back[rows], size)
-        used = np.unique(group)
-        places = [(np.flatnonzero(group == one), within[group == one]) for one in used]
-        sources = [calls[one] for one in used.tolist()]
-        gathered.append(delayed(gather, nout=2, pure=False)(places, sources))
-    return gathered
-
-
-def gather(
-    places: list[tuple[Ints, Ints]], sources: list[tuple[NDArray[Any], NDArray[np.bool_]]]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Take chips out of groups, into one chunk in another order."""
-    count = sum(len(target) for target, _ in places)
-    pixels, valid = (np.empty((count, *array.shape[1:]), array.dtype) for array in sources[0])
-    for (target, within), source in zip(places, sources, strict=True):
-        pixels[target], valid[target] = source[0][within], source[1][within]
-    return pixels, valid
 
 
 def on_client(

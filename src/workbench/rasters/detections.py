@@ -36,15 +36,13 @@ def merge_detections(
     """One box for each object, from detections that cover it several times or in parts.
 
     Two steps, either of which can be left out. With `iou`, greedy non-maximum suppression: the
-    best box stays as it is and takes in all whose intersection over union with it is above
-    `iou`, then the next best that is left. With `distance`, boxes that are left and whose edges
-    are at most `distance` apart are joined into the box around them, along chains: the two halves
-    of an object that was cut by the edge of a tile (their IoU is 0), or a small box in a large one
-    (their IoU is small). With ``distance=0`` boxes that touch or overlap are joined. Objects that
-    stand nearer to one another than `distance` are joined too: no distance tells them apart.
+    best box takes in all whose intersection over union with it is above `iou`, then the next best
+    that is left. With `distance`, boxes that are left and whose edges are at most `distance` apart
+    are joined into the box around them, along chains: halves cut by the edge of a tile (their IoU
+    is 0), or a small box in a large one. Objects that stand nearer to one another are joined too.
 
-    An R-tree (shapely's STRtree) finds what overlaps or is near, so that neither time nor memory
-    grows with the square of the boxes unless all of them overlap.
+    An R-tree (shapely's STRtree) finds what is near, so that neither time nor memory grows with the
+    square of the boxes unless all of them overlap.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from workbench._units import parse_size, show_size
 from workbench.rasters import chips, crop
-from workbench.rasters.dask_tasks import Order, to_xarray
+from workbench.rasters.dask_tasks import to_xarray
 from workbench.rasters.errors import NoOverlapError, RasterError, RasterWarning, RegionError
 from workbench.rasters.plan_data import PlanData, make_chip_format, make_read_source
 from workbench.rasters.preview import preview
@@ -37,18 +37,15 @@ class Plan(PlanData):
     ----------
     raster
         The raster's header.
-    table
-        The regions that will be cut: their boxes, clipped where ``edge="clip"``, and all other
-        columns.
+    table, boxes
+        The regions that will be cut, with all their columns, and (region, 4) their columns, rows,
+        widths and heights in the raster's pixels, clipped where ``edge="clip"``.
     skipped
-        The regions that will not: with ``edge="skip"`` those that stick out, with ``"clip"``
-        those with no pixel in the raster.
-    memory
-        The budget in bytes.
-    boxes
-        (region, 4): column, row, width and height in the raster's pixels.
+        The regions that will not: wholly outside, or with ``edge="skip"`` those that stick out.
     source
         What is read, and where: the raster itself or one of its overviews.
+    memory
+        The budget in bytes.
     """
 
     def stats(self) -> pd.Series:
@@ -122,16 +119,15 @@ class Plan(PlanData):
         """
         return chips.load(self, on_error=on_error, threads=threads, progress=progress)
 
-    def to_xarray(self, *, order: Order = "read", on_error: crop.OnError = "list") -> xr.Dataset:
+    def to_xarray(self, *, on_error: crop.OnError = "list") -> xr.Dataset:
         """The same as `load`, cut when it is computed: a dask task, and a chunk, for each group.
+
+        Chips come in the order in which they are read: ``sample`` tells which regions they are, and
+        ``.sel(sample=plan.table.index)`` brings results into the table's order. Whatever goes
+        through it chunk after chunk, such as a network, decodes each block once, in little memory.
 
         Parameters
         ----------
-        order
-            ``"read"``: each chunk is one group, so that whatever goes through chunk after chunk
-            decodes each block once, in little memory; ``sample`` tells which regions they are, and
-            ``.sel(sample=plan.table.index)`` brings results into the table's order. ``"table"``:
-            computed at once each block is decoded once too, chunk by chunk many times.
         on_error
             As in `load`, but without a list: what failed is filled and nowhere `valid`.
 
@@ -139,7 +135,7 @@ class Plan(PlanData):
         -------
         xarray.Dataset
         """
-        return to_xarray(self, order, on_error)
+        return to_xarray(self, on_error)
 
     def preview(self, *, side: int = 1000) -> Figure:
         """Draw the regions over the raster.
@@ -192,15 +188,12 @@ class Plan(PlanData):
         on_error
             ``"list"``: regions on a block that cannot be decoded are listed in the result, with a
             warning; in Zarr they are filled and not valid, in the other formats they have no file.
-            ``"raise"`` stops at the first.
-        threads
-            By default as many as there are processors and memory for.
+        threads, progress
+            As in `load`.
         client
             A ``distributed.Client``, whose workers see the raster and the folder under the same
             paths: one task a group. Credentials for remote rasters, and GDAL's other options, they
             take from environment variables of their own.
-        progress
-            Show a bar.
 
         Returns
         -------

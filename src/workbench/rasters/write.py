@@ -120,9 +120,16 @@ PARTS = "manifest"
 
 
 #: What must agree for a run to go on where another one stopped.
-_AGREEING = (
-    *("format", "raster_state", "regions", "bands", "size", "resampling", "fill", "fingerprint"),
-)
+_AGREEING = [
+    "format",
+    "raster_state",
+    "regions",
+    "bands",
+    "size",
+    "resampling",
+    "fill",
+    "fingerprint",
+]
 
 
 class OutputFolder:
@@ -375,13 +382,7 @@ _WRITERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Written:
-    """What `Plan.write` wrote.
-
-    Attributes
-    ----------
-    path, format
-        Where and how.
-    """
+    """What `Plan.write` wrote: where (``path``) and in which ``format``."""
 
     path: Path
     format: str

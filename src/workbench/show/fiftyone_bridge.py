@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from workbench._extras import MissingExtraError, need
 from workbench._images import picture
+from workbench._samples import same_samples
 from workbench._unattended import in_batch, run_id
 from workbench.show.samples import class_names
 
@@ -88,15 +90,15 @@ def app_link(dataset: Any) -> str:
     try:
         with _quiet():
             spaces = _beside_its_maps(fiftyone, dataset)
-            session = fiftyone.launch_app(dataset, spaces=spaces, auto=False)
+            # Inside containers FiftyOne would listen to the whole network, without a password.
+            session = fiftyone.launch_app(dataset, spaces=spaces, auto=False, address="127.0.0.1")
     except Exception as error:  # FiftyOne has no common class for what can fail here
         # The App is for looking; what follows in a notebook needs the database only.
         return (
             f"The FiftyOne App did not start ({type(error).__name__}: {error}). Run this again "
             f"when the machine is less busy, or `fiftyone app launch {dataset.name}` in a terminal."
         )
-    # 0.0.0.0 is where the App listens inside a container, not where a browser finds it.
-    return f"FiftyOne App: {session.url.replace('0.0.0.0', 'localhost')}"  # noqa: S104
+    return f"FiftyOne App: {session.url}"
 
 
 def _beside_its_maps(fiftyone: Any, dataset: Any) -> Any:
@@ -301,10 +303,12 @@ def to_fiftyone(
         ``sample`` the field ``workbench_id``, and every other numeric, boolean or text variable
         along ``sample`` a field of its name (``ds_`` before it where FiftyOne needs that name).
     name
-        Of the FiftyOne dataset. By default ``workbench-`` and the data's name; batch runs add
-        their id, so that runs side by side do not replace each other's.
+        Of the FiftyOne dataset. By default ``workbench-``, the data's name and eight digits of
+        its hash; batch runs add their id, so that runs side by side do not replace each other's.
+        A dataset of that name that was made here is replaced, unless it was edited since.
     maps
-        Brain key to map (sample, axis): the App's Embeddings panel offers each of them.
+        Brain key to map (sample, axis): the App's Embeddings panel offers each of them. Of a key,
+        what is neither letter, digit nor underscore becomes an underscore.
     tags
         Tag to bool (sample,): samples to tag.
     features
@@ -323,8 +327,8 @@ def to_fiftyone(
     MissingExtraError
         FiftyOne is not installed.
     ValueError
-        A dataset of that `name` exists and was not made here; a map, a tag or the features have
-        another number of samples.
+        A dataset of that `name` exists and was not made here, or was edited since: its tags and
+        labels are nowhere else. A map, a tag or the features belong to other samples.
 
     Examples
     --------
@@ -333,42 +337,60 @@ def to_fiftyone(
     10000
     """
     fo = connect()
-    _check_lengths(ds, maps or {}, tags or {}, {} if features is None else {"features": features})
+    maps = {re.sub(r"\W", "_", key): _aligned(key, xy, ds) for key, xy in (maps or {}).items()}
+    tags = {tag: _aligned(tag, mask, ds) for tag, mask in (tags or {}).items()}
+    features = None if features is None else _aligned("features", features, ds)
     run = run_id()
     if name is None:
-        name = "-".join(filter(None, ["workbench", str(ds.attrs.get("name", "images")), run]))
-    _delete_own(fo, name)
+        hashed = sha256(repr((ds.attrs.get("sha256"), ds["sample"].values.tolist())).encode())
+        of_data = [str(ds.attrs.get("name", "images")), hashed.hexdigest()[:8]]
+        name = "-".join(filter(None, ["workbench", *of_data, run]))
+    _make_room(fo, name)
     dataset = fo.Dataset(name, persistent=run is None)
     dataset.info = {OWNED: {"sha256": ds.attrs.get("sha256"), "source": ds.attrs.get("source")}}
     if "class" in ds.coords:
         # The App offers these where a label is edited, and the numbers of classes are kept so.
         dataset.default_classes = [str(name) for name in ds["class"].values]
     dataset.save()
-    _add_samples(fo, dataset, ds, _media(ds, progress), tags or {}, features, progress)
-    for key, xy in (maps or {}).items():
+    _add_samples(fo, dataset, ds, _media(ds, progress), tags, features, progress)
+    for key, xy in maps.items():
         brain = need("fiftyone.brain", extra="fiftyone")
         brain.compute_visualization(dataset, points=np.asarray(xy.values, float), brain_key=key)
+    dataset.info = {**dataset.info, OWNED: {**dataset.info[OWNED], "state": _state(dataset)}}
+    dataset.save()
     return dataset
 
 
-def _check_lengths(ds: xr.Dataset, *several: Mapping[str, xr.DataArray]) -> None:
-    n = ds.sizes["sample"]
-    for arrays in several:
-        for key, values in arrays.items():
-            if len(values) != n:
-                raise ValueError(f"{key!r} has {len(values)} samples and the dataset {n}")
+def _aligned(key: str, values: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
+    return same_samples(values, ds, (f"{key!r}", "the dataset"))
 
 
-def _delete_own(fo: Any, name: str) -> None:
-    """Make room for a dataset called `name`, unless somebody else's is there."""
+def _make_room(fo: Any, name: str) -> None:
+    """Delete what was made here under a name, unless it holds what somebody did since."""
     if not fo.dataset_exists(name):
         return
-    if OWNED not in fo.load_dataset(name).info:
+    dataset = fo.load_dataset(name)
+    if OWNED not in dataset.info:
         raise ValueError(
             f"FiftyOne already holds a dataset {name!r} that was not made here; choose another "
             "name, or delete it with fiftyone.delete_dataset"
         )
+    if dataset.info[OWNED].get("state") != _state(dataset):
+        raise ValueError(
+            f"FiftyOne's dataset {name!r} has tags or labels that were edited since it was made, "
+            "and they would be lost: bring them back with show.from_fiftyone, then delete it with "
+            "fiftyone.delete_dataset, or choose another name"
+        )
     fo.delete_dataset(name)
+
+
+def _state(dataset: Any) -> str:
+    """Tells whether tags, labels or samples changed."""
+    kind = dataset.get_field_schema().get(LABEL_FIELD)
+    several = kind is not None and kind.document_type.__name__ == "Classifications"
+    label = f"{LABEL_FIELD}.classifications.label" if several else f"{LABEL_FIELD}.label"
+    columns = dataset.values([ID_FIELD, "tags", *([label] if kind else [])])
+    return sha256(repr(columns).encode()).hexdigest()
 
 
 def _media(ds: xr.Dataset, progress: bool) -> list[str]:

@@ -3,7 +3,7 @@
 import typer
 
 from workbench.batch.cli.provenance import compare, lineage, pipeline, rerun, verify
-from workbench.batch.cli.run import new, run
+from workbench.batch.cli.run import run
 from workbench.batch.cli.runs import runs
 
 app = typer.Typer(
@@ -13,7 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich alone would double the time of --help
     pretty_exceptions_enable=False,
 )
-for command in (run, pipeline, runs, compare, lineage, verify, rerun, new):
+for command in (run, pipeline, runs, compare, lineage, verify, rerun):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""``workbench run`` and ``workbench new``."""
+"""``workbench run``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,18 +135,3 @@ def _notebooks(notebooks: list[Path], every: bool, settings: "RunConfig") -> lis
     if not notebooks:
         refuse("name the notebooks to run, or say --all for notebooks/*.ipynb")
     return notebooks
-
-
-def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as 07_my_question.")],
-    title: Annotated[
-        str | None, typer.Option(metavar="QUESTION?", help="By default the words of its name.")
-    ] = None,
-    folder: Annotated[Path, typer.Option(help="Where the notebooks are.")] = Path("notebooks"),
-) -> None:
-    """Write a notebook to begin with: it keeps the contract and runs as it stands."""
-    from workbench.batch.new import new_notebook
-
-    with exit_on_error():
-        path = new_notebook(name, title, folder)
-    typer.echo(f"{path}\nRun it with: workbench run {path}")

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.forkserver import ForkServer
 from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError
 from workbench.batch.presets import LimitsConfig, problems_of, read_yaml
@@ -30,15 +29,8 @@ from workbench.batch.supervisor import Interruption, Limits
 def reason_to_run(record: RunRecord, job: CheckedJob, inputs: dict[str, str]) -> str | None:
     """Return in words why a run would have to be repeated; None if it need not.
 
-    Parameters
-    ----------
-    record
-        The earlier run.
-    job
-        What would be run now.
-    inputs
-        SHA-256 of each input by the parameter that names it. The paths themselves do not count:
-        the same file from another run is the same input.
+    `inputs` is the SHA-256 of each input by the parameter that names it. The paths do not count:
+    the same file from another run is the same input.
     """
     if record.status != "succeeded":
         return f"it {record.status} the last time"
@@ -326,7 +318,7 @@ class _PipelineRun:
         order = self.pipeline.order()
         order.prepare()
         going: dict[Future[RunRecord | None], tuple[str, str]] = {}
-        with ForkServer() as fork_server, ThreadPoolExecutor(max_workers=n_jobs) as pool:
+        with ThreadPoolExecutor(max_workers=n_jobs) as pool:
             try:
                 while order.is_active():
                     for name in order.get_ready():
@@ -334,7 +326,7 @@ class _PipelineRun:
                         if why is None:
                             order.done(name)
                             continue
-                        context = self._context(name, fork_server)
+                        context = self._context(name)
                         going[pool.submit(execute_job, self._job(name), context)] = name, why
                     for future in wait(going, return_when=FIRST_COMPLETED).done if going else ():
                         name, why = going.pop(future)
@@ -354,8 +346,9 @@ class _PipelineRun:
         """Return why a stage has to run; None if it need not, or cannot."""
         stage = self.pipeline.stages[name]
         for need in sorted(stage.needs):
-            if self.settled[need].state not in ("ran", "up to date"):
-                self.settled[name] = StageResult(name, "stopped", f"{need} {self._state(need)}")
+            if (state := self.settled[need].state) not in ("ran", "up to date"):
+                reason = "did not pass its gate" if state == "closed" else state
+                self.settled[name] = StageResult(name, "stopped", f"{need} {reason}")
                 return None
         for source in stage.inputs.values():
             if self._file(source) is None:
@@ -370,11 +363,6 @@ class _PipelineRun:
             self._finish(name, why, fresh, ran=False)
             return None
         return why
-
-    def _state(self, name: str) -> str:
-        return {"closed": "did not pass its gate"}.get(
-            self.settled[name].state, self.settled[name].state
-        )
 
     def _look_back(self, name: str, stage: Stage) -> tuple[RunRecord | None, str]:
         """Return an earlier run that is as good as a new one, or why there is none."""
@@ -394,9 +382,9 @@ class _PipelineRun:
         files = {p: str(self._file(source)) for p, source in stage.inputs.items()}
         return check_jobs([Job(stage.notebook, {**stage.parameters, **files})])[0]
 
-    def _context(self, name: str, fork_server: ForkServer) -> RunContext:
+    def _context(self, name: str) -> RunContext:
         group = f"{self.pipeline.name}/{name}"
-        return RunContext(self.out, self.limits, fork_server, self.interruption, group)
+        return RunContext(self.out, self.limits, self.interruption, group)
 
     def _file(self, source: str) -> Path | None:
         """Return the file that a stage recorded under a name."""
