@@ -8,8 +8,9 @@ function make(tag, className, parent, text) {
   return element;
 }
 
-// Ask for a class by a part of its name, or by its number, in `box`.
-function searchClass({ classes, box, root, text, take }) {
+// Ask for a class by a part of its name, or by its number, in `box`; the classes of `first` come
+// first where the text tells no difference.
+function searchClass({ classes, box, root, text, take, first = [] }) {
   const input = make("input", "");
   const list = make("div", "wb-found");
   let chosen = 0;
@@ -21,9 +22,10 @@ function searchClass({ classes, box, root, text, take }) {
     const wanted = input.value.trim().toLowerCase();
     const rank = ({ name, number }) =>
       (String(number) === wanted || name.toLowerCase() === wanted ? 0 : name.toLowerCase().startsWith(wanted) ? 1 : 2);
+    const place = ({ number }) => (first.includes(number) ? first.indexOf(number) : classes.length);
     return classes.map((name, number) => ({ name, number }))
       .filter(({ name, number }) => name.toLowerCase().includes(wanted) || String(number) === wanted)
-      .sort((a, b) => rank(a) - rank(b)).slice(0, 12);
+      .sort((a, b) => rank(a) - rank(b) || place(a) - place(b)).slice(0, 12);
   };
   const close = () => {
     box.hidden = true;

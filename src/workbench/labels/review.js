@@ -8,10 +8,15 @@ const KEYS = [
   ["/", "search a class", "/"],
   ["u", "unclear", "u"],
   ["x", "no class fits", "x"],
+  ["d", "not for this dataset", "d"],
+  [".", "confirm the rest of the page", "."],
   ["z", "undo", "z"],
+  ["e", "enlarge", "e"],
+  ["+ −", "larger, smaller", null],
+  ["f", "only this class", "f"],
+  ["F", "only this pair", "F"],
   ["n", "neighbours", "n"],
 ];
-const ALL_RIGHT = [".", "all others are right", "."];
 const PATIENCE = 4000; // milliseconds until an unsaved decision is spoken of
 const PAUSE = 700; // milliseconds without a decision until the status is asked for
 
@@ -26,6 +31,8 @@ function render({ model, el }) {
   let seq = 0;
   let asked = false; // for one more page
   let pause = 0; // the timer of PAUSE
+  let { columns } = options;
+  let only = null; // the filter: given, or given and suggested
 
   const root = make("div", "wb-review", el);
   root.tabIndex = 0;
@@ -36,7 +43,9 @@ function render({ model, el }) {
   make("style", "", root, `#${options.still} { display: none; }`);
   const status = make("div", "wb-status", root);
   const grid = make("div", "wb-grid", root);
-  grid.style.gridTemplateColumns = `repeat(${options.columns}, minmax(0, 1fr))`;
+  const large = make("div", "wb-large", root);
+  large.hidden = true;
+  large.addEventListener("mousedown", () => enlarge());
   const near = make("div", "wb-near", root);
   const search = make("div", "wb-search", root);
   search.hidden = near.hidden = true;
@@ -50,6 +59,23 @@ function render({ model, el }) {
 
   // Drawing -------------------------------------------------------------------------------------
 
+  function resize(by) {
+    columns = Math.max(1, Math.min(columns + by, 8));
+    grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+    // One image fills the window, many share it; none is cropped.
+    grid.style.setProperty("--wb-image", `${Math.max(96, Math.min(640, Math.round(720 / columns)))}px`);
+  }
+
+  function enlarge() {
+    large.hidden = !large.hidden;
+    if (!large.hidden && card()) {
+      const image = make("img", card().small ? "wb-small" : "");
+      image.src = card().image;
+      image.alt = `sample ${card().sample}, enlarged`;
+      large.replaceChildren(image);
+    }
+  }
+
   function drawCard(item, index) {
     const box = make("figure", "wb-card");
     box.dataset.at = item.at;
@@ -59,6 +85,8 @@ function render({ model, el }) {
     const image = make("img", "", frame);
     image.src = item.image;
     image.alt = `sample ${item.sample}`;
+    if (item.small) image.className = "wb-small";
+    box.addEventListener("dblclick", enlarge);
     image.draggable = false;
     make("div", "wb-decision", box);
     const text = make("figcaption", "", box);
@@ -75,7 +103,7 @@ function render({ model, el }) {
     const box = grid.querySelector(`[data-at="${item.at}"]`);
     if (!box) return;
     box.dataset.action = item.held ? item.held.action : "";
-    const signs = { confirm: "✓ ", change: "→ ", none: "✕ ", unclear: "? " };
+    const signs = { confirm: "✓ ", change: "→ ", none: "✕ ", unclear: "? ", pick: "… " };
     const text = item.held ? signs[item.held.action] + item.held.name : "";
     box.querySelector(".wb-decision").textContent = text;
   }
@@ -89,7 +117,9 @@ function render({ model, el }) {
     }
     const boxes = cards.map(drawCard);
     if (!cards.length) {
-      boxes.push(make("p", "wb-end", null, "Every image has been reviewed. z takes the last decision back."));
+      boxes.push(make("p", "wb-end", null, only
+        ? "Every image of this filter has been reviewed. f shows the others."
+        : "Every image has been reviewed. z takes the last decision back."));
     }
     grid.replaceChildren(...boxes);
     grid.dataset.page = here;
@@ -110,6 +140,7 @@ function render({ model, el }) {
     focused = Math.max(0, Math.min(index, page().length - 1));
     grid.querySelectorAll(".wb-card").forEach((box, i) => box.classList.toggle("wb-focused", i === focused));
     if (!near.hidden) showNeighbors();
+    if (!large.hidden) { large.hidden = true; enlarge(); }
   }
 
   // Deciding ------------------------------------------------------------------------------------
@@ -118,6 +149,8 @@ function render({ model, el }) {
     if (answer === "given") return item.given;
     if (answer === "suggested") return item.suggested;
     if (answer === "none") return "no class";
+    if (answer === "exclude") return "excluded";
+    if (Array.isArray(answer)) return answer.map((k) => classes[k]).join(" + ") || "no class";
     return answer === "unclear" ? "unclear" : classes[answer];
   }
 
@@ -125,7 +158,7 @@ function render({ model, el }) {
     const answers = {};
     for (const item of items) {
       const name = nameOf(item, answer);
-      const special = { none: "none", unclear: "unclear" }[answer];
+      const special = { none: "none", exclude: "none", unclear: "unclear" }[answer];
       item.held = { action: special || (name === item.given ? "confirm" : "change"), name };
       answers[item.at] = answer;
       drawDecision(item);
@@ -139,6 +172,11 @@ function render({ model, el }) {
   function decideOne(answer) {
     const item = card();
     if (!item) return;
+    if (options.several && typeof answer === "number") { toggle(item, answer); return; }
+    if (options.several && answer === "suggested" && item.pick) {
+      decide([item], item.pick);
+      return;
+    }
     if (answer === "suggested" && item.suggested === "none") {
       said.textContent = "There is no suggestion for this image; choose a class.";
     } else if (answer === "given" && item.given === "no class") {
@@ -147,6 +185,23 @@ function render({ model, el }) {
       said.textContent = "";
       decide([item], answer);
     }
+  }
+
+  // Where an image has several labels a key adds or removes one; Enter takes what is chosen.
+  function toggle(item, k) {
+    item.pick = item.pick || [...item.labels];
+    item.pick = item.pick.includes(k) ? item.pick.filter((one) => one !== k) : [...item.pick, k].sort((a, b) => a - b);
+    item.held = { action: "pick", name: `${nameOf(item, item.pick)} (Enter)` };
+    drawDecision(item);
+    item.held = null;
+    said.textContent = "";
+  }
+
+  function filter(pair) {
+    const item = card();
+    only = only || !item ? null : { given: item.given, ...(pair ? { suggested: item.suggested === "none" ? "no class" : item.suggested } : {}) };
+    said.textContent = "Loading …";
+    send({ do: "open", only });
   }
 
   function goOn() {
@@ -165,7 +220,7 @@ function render({ model, el }) {
     if (pages.length && pages[pages.length - 1].length === 0) return;
     asked = true;
     const skip = pages.flat().filter((item) => !item.held).map((item) => item.at);
-    send({ do: "page", skip });
+    send({ do: "page", skip, only });
   }
 
   function preload(cards) {
@@ -179,7 +234,7 @@ function render({ model, el }) {
   // Search and neighbours -----------------------------------------------------------------------
 
   function openSearch(text) {
-    if (card()) searchClass({ classes, box: search, root, text, take: decideOne });
+    if (card()) searchClass({ classes, box: search, root, text, take: decideOne, first: card().likely });
   }
 
   function showNeighbors() {
@@ -204,7 +259,7 @@ function render({ model, el }) {
   // Keys ----------------------------------------------------------------------------------------
 
   function press(key) {
-    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -options.columns, ArrowDown: options.columns };
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
     if (key in moves) {
       const to = focused + moves[key];
       if (to >= 0 && to < page().length) focusOn(to);
@@ -212,12 +267,17 @@ function render({ model, el }) {
     else if (key === "Enter") decideOne("suggested");
     else if (key === "u") decideOne("unclear");
     else if (key === "x") decideOne("none");
+    else if (key === "d") decideOne("exclude");
+    else if (key === "e") enlarge();
+    else if (key === "+" || key === "=") resize(-1);
+    else if (key === "-") resize(1);
+    else if (key === "f" || key === "F") filter(key === "F");
     else if (key === "z" || key === "Backspace") send({ do: "undo" });
     else if (key === "/") openSearch("");
     else if (key === "n" && options.neighbors) {
       if (near.hidden) showNeighbors();
       else near.hidden = true;
-    } else if (key === "." && options.viewedAsDone) {
+    } else if (key === ".") {
       const open = page().filter((item) => !item.held);
       if (open.length) decide(open, "given");
     } else if (/^[0-9]$/.test(key) && classes.length > 10) openSearch(key);
@@ -229,7 +289,10 @@ function render({ model, el }) {
   root.addEventListener("keydown", (event) => {
     const undo = (event.ctrlKey || event.metaKey) && event.key === "z";
     if ((event.ctrlKey || event.metaKey || event.altKey) && !undo) return;
-    if (event.key === "Escape") root.blur();
+    if (event.key === "Escape") {
+      if (large.hidden) root.blur();
+      else enlarge();
+    }
     else if (event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key)) { /* a click */ }
     else if (event.key === "Tab") return;
     else if (press(event.key)) event.preventDefault();
@@ -237,8 +300,7 @@ function render({ model, el }) {
   });
 
   function drawKeys() {
-    const shown = [...KEYS, ...(options.viewedAsDone ? [ALL_RIGHT] : [])];
-    for (const [key, text, does] of shown) {
+    for (const [key, text, does] of KEYS) {
       if (does === "n" && !options.neighbors) continue;
       const button = make("button", "", keys);
       make("kbd", "", button, key);
@@ -276,6 +338,7 @@ function render({ model, el }) {
 
   const answers = {
     pages(message) {
+      asked = false;
       pages.splice(0, pages.length, ...message.pages);
       here = 0;
       pages.forEach(preload);
@@ -335,6 +398,7 @@ function render({ model, el }) {
   };
   model.on("msg:custom", onMessage);
   const timer = setInterval(drawUnsaved, 1000);
+  resize(0);
   drawKeys();
   said.textContent = "Loading …";
   send({ do: "open" });

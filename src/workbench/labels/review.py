@@ -10,12 +10,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench._images import data_uri
+from workbench._samples import same_samples
 from workbench._widget import Panel
+from workbench.datasets.errors import BadImageError
+from workbench.datasets.images import content, decode
 from workbench.labels.decisions import Where
+from workbench.labels.probabilities import Source, load_probabilities
 from workbench.labels.session import Session, Word
 
 #: Longest side of an image and of a neighbour's, in pixels, as they go to the browser.
-_IMAGE, _THUMBNAIL = 256, 64
+_IMAGE = 1024
+_THUMBNAIL = 64
+#: Up to this side an image is enlarged pixel by pixel, and goes as PNG.
+_SMALL = 128
 _NEIGHBORS = 8
 #: A sample lonelier than this share of all is said to be unlike them.
 _LONELY = 0.99
@@ -30,10 +37,22 @@ class Cards:
         Whose samples they are.
     neighbors
         ``index`` (sample, neighbor): the graph that the neighbours are shown from.
+    probabilities
+        (sample, class): the likely classes are then offered first.
     """
 
-    def __init__(self, session: Session, neighbors: xr.Dataset | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        neighbors: xr.Dataset | None = None,
+        probabilities: Source | None = None,
+    ) -> None:
         self._session = session
+        self._likely: NDArray[Any] | None = None
+        if probabilities is not None:
+            found = load_probabilities(probabilities, session.classes)
+            found = same_samples(found, session.ds, ("the probabilities", "the dataset"))
+            self._likely = np.argsort(-np.asarray(found.values), axis=1)[:, :12]
         self._near: NDArray[np.int64] | None = None
         if neighbors is not None:
             self._near = neighbors["index"].values
@@ -49,8 +68,7 @@ class Cards:
 
     def page(self, positions: list[int]) -> list[dict[str, Any]]:
         """The cards of a page, ready to be sent as JSON."""
-        images = self._images(positions, _IMAGE)
-        return [self._card(p, uri) for p, uri in zip(positions, images, strict=True)]
+        return [self._card(position) for position in positions]
 
     def neighbors(self, position: int) -> list[dict[str, str]]:
         """Image and given label of a sample's nearest neighbours."""
@@ -78,13 +96,20 @@ class Cards:
         action, label = held
         return {"action": action, "name": "unclear" if action == "unclear" else self.name(label)}
 
-    def _card(self, position: int, uri: str) -> dict[str, Any]:
+    def _card(self, position: int) -> dict[str, Any]:
         session = self._session
         suggested = int(session.suggested[position])
+        given = int(session.given[position])
+        image = self._full(position)
+        small = max(image.shape[:2]) <= _SMALL
+        several = range(len(session.classes)) if session.several else ()
         return {
             "at": position,
             "sample": str(session.ids[position]),
-            "image": uri,
+            "image": data_uri(image, _IMAGE, "PNG" if small else "JPEG"),
+            "small": small,
+            "labels": [k for k in several if given >> k & 1],
+            "likely": [] if self._likely is None else self._likely[position].tolist(),
             "given": self.name(session.given[position]),
             "suggested": self.name(suggested) if suggested >= 0 else "none",
             "score": round(float(session.queue.score[position]), 3),
@@ -123,6 +148,20 @@ class Cards:
         kinds = pd.Series(self._session.given).groupby(group).nunique()
         return set(kinds.index[(kinds > 1) & (kinds.index >= 0)].tolist())
 
+    def _full(self, position: int) -> NDArray[Any]:
+        """The image as a person should see it: the whole file, where there is one.
+
+        What the dataset holds may be a crop of 64 pixels.
+        """
+        ds = self._session.ds
+        path = str(ds["path"].values[position]) if "path" in ds else ""
+        if path:
+            try:
+                return decode(content(path, path), path)
+            except BadImageError:  # moved or damaged since it was loaded
+                pass
+        return np.asarray(ds["image"].isel(sample=position).transpose("y", "x", "channel").values)
+
     def _images(self, positions: list[int], longest: int) -> list[str]:
         images = self._session.ds["image"].isel(sample=positions).values
         return [data_uri(image, longest) for image in images]
@@ -142,14 +181,14 @@ def _still(card: dict[str, Any]) -> str:
 
 def review(
     ds: xr.Dataset,
-    issues: pd.DataFrame,
+    issues: pd.DataFrame | None,
     store: Where = "review.db",
     rows: int = 2,
     columns: int = 3,
     *,
     reviewer: str | None = None,
     neighbors: xr.Dataset | None = None,
-    viewed_as_done: bool = False,
+    probabilities: Source | None = None,
     audit: float = 0.2,
     seed: int = 0,
 ) -> "Review":
@@ -167,18 +206,26 @@ def review(
     /                   search for a class
     u                   unclear
     x                   no class fits
+    d                   the image does not belong to this dataset: leave it out
+    . (full stop)       the rest of the page is right, go on
     z or Backspace      undo
     arrows              go to another image
+    e or double click   enlarge
+    + and -             fewer and larger images, more and smaller ones
+    f and F             only images of this given label, of this pair; again: all
     n                   show the nearest neighbours
-    . (full stop)       with `viewed_as_done`: all others are right, go on
     ==================  ==================================================
 
     Parameters
     ----------
     ds
-        An image dataset with ``label``.
+        An image dataset with ``label``, or ``labels`` (sample, class). Images that came from
+        files are shown whole and as large as the files are.
     issues
-        What :func:`find_issues` returned for it, or part of it; other samples come last.
+        What :func:`find_issues` returned for it, or part of it; other samples come last. None
+        for images that have no labels yet. For several labels an image, what
+        :func:`find_multilabel_issues` returned; a number key then adds or removes a class, and
+        Enter takes what is chosen.
     store
         The SQLite file of decisions. It is made where there is none, belongs to this dataset, and
         takes several reviewers at once.
@@ -188,8 +235,8 @@ def review(
         Whose decisions these are; by default the user's name on this system.
     neighbors
         The graph over features; the key n then shows the nearest neighbours.
-    viewed_as_done
-        Let one key confirm all images of a page that were not decided on.
+    probabilities
+        As :func:`find_issues` takes them; the search then offers the likely classes first.
     audit
         Share of images drawn at random until the flagged ones are through; half after that. Or,
         from 1 on, how many random ones come before all others: after 60, :func:`recut` knows a
@@ -219,7 +266,7 @@ def review(
     if min(rows, columns) < 1:
         raise ValueError(f"a page of {rows} rows and {columns} columns holds no image")
     session = Session(ds, issues, store, reviewer, audit, seed)
-    return Review(session, Cards(session, neighbors), (rows, columns), viewed_as_done)
+    return Review(session, Cards(session, neighbors, probabilities), (rows, columns))
 
 
 class Review(Panel):
@@ -227,16 +274,15 @@ class Review(Panel):
 
     front = (("workbench.labels", "review.js"),)
 
-    def __init__(
-        self, session: Session, cards: Cards, shape: tuple[int, int], viewed_as_done: bool = False
-    ) -> None:
-        self.session, self._cards = session, cards
+    def __init__(self, session: Session, cards: Cards, shape: tuple[int, int]) -> None:
+        self.session = session
+        self._cards = cards
         self._size = shape[0] * shape[1]
         super().__init__(
             rows=shape[0],
             columns=shape[1],
             classes=session.classes,
-            viewedAsDone=viewed_as_done,
+            several=session.several,
             reviewer=session.reviewer,
             neighbors=cards.neighbors(0) != [] if len(session.given) else False,
         )
@@ -245,6 +291,7 @@ class Review(Panel):
         """What is sent to the browser for a message from it."""
         kind = message.get("do")
         if kind == "open":
+            self.session.only = message.get("only")
             first = self.session.page(self._size)
             second = self.session.page(self._size, skip=first)
             return [{"do": "pages", "pages": [self._cards.page(first), self._cards.page(second)]}]

@@ -301,6 +301,8 @@ class Session:
         self._cursor = 0
         self._again: set[int] = set()  # asked again, and not yet answered
         self._hashes: dict[int, str] = {}
+        #: Names of the given and, if wanted, the suggested class, that pages are limited to.
+        self.only: dict[str, str] | None = None
 
     def page(self, size: int, skip: Iterable[int] = ()) -> list[int]:
         """The next samples to decide on, less `skip`: of the queue, and a few for a second time."""
@@ -308,15 +310,20 @@ class Session:
         skipped = set(skip)
         while self._cursor < len(order) and int(order[self._cursor]) in self._held:
             self._cursor += 1
-        again = [position for position in self._to_repeat() if position not in skipped][: size // 2]
+        repeats = [] if self.only else self._to_repeat()
+        again = [position for position in repeats if position not in skipped][: size // 2]
         found: list[int] = []
         for position in map(int, order[self._cursor :]):
             if len(found) + len(again) >= size:
                 break
-            if position not in self._held and position not in skipped:
+            if position not in self._held and position not in skipped and self._wanted(position):
                 found.append(position)
         self._again |= set(again)
         return found + again
+
+    def _wanted(self, position: int) -> bool:
+        numbers = {"given": self.given[position], "suggested": self.suggested[position]}
+        return all(name == self.text(int(numbers[w])) for w, name in (self.only or {}).items())
 
     def decide(self, answers: Mapping[int, Any], source: str | None = None) -> None:
         """Save answers, all of them or none; `source` says where they come from, if not here.
@@ -385,6 +392,7 @@ class Session:
         rates = yield_rates(score[reviewed], wrong, score[rest])
         errors = np.random.default_rng(0).random(len(rest)) < rates
         audit = copy.deepcopy(audit)
+        at_the_end = len(rest) if len(rest) < _AHEAD else None
         found: dict[float, int | None] = dict.fromkeys(targets)
         step = max(6, len(rest) // 60)
         for count, (position, error) in enumerate(zip(rest, errors.tolist(), strict=True)):
@@ -394,7 +402,7 @@ class Session:
                 if None not in found.values():
                     break
             audit.review(position, error, bool(self.queue.audit[position]))
-        return found
+        return {t: at_the_end if count is None else count for t, count in found.items()}
 
     def agreement(self) -> pd.DataFrame:
         """How far every two reviewers agree; see :func:`workbench.labels.agreement`."""
