@@ -9,7 +9,7 @@ from toys import toys
 from workbench import dynamics
 from workbench.dynamics import recording
 from workbench.models import SmallResNet, predict
-from workbench.models.training import Recipe
+from workbench.models.augmentation import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=8, shift=1, cutout=0, bfloat16=False)
 

@@ -15,7 +15,7 @@ from torch import nn
 from workbench import embeddings, labels
 from workbench.datasets import load
 from workbench.labels import out_of_fold
-from workbench.models.training import Recipe
+from workbench.models.augmentation import Recipe
 
 
 def rows(values):

@@ -172,6 +172,18 @@ def clip(boxes: pd.DataFrame, ds: xr.Dataset, where: str = "the table") -> pd.Da
     return kept
 
 
+def with_boxes(ds: xr.Dataset, boxes: pd.DataFrame) -> xr.Dataset:
+    """A dataset that carries its table of boxes along the dimension ``box``."""
+    columns = {f"box_{name}": ("box", boxes[name].to_numpy()) for name in boxes}
+    return ds.assign(columns)
+
+
+def boxes_of(batch: xr.Dataset) -> pd.DataFrame:
+    """The table of boxes that a batch of a stream carries."""
+    names = [str(name) for name in batch.data_vars if batch[name].dims == ("box",)]
+    return pd.DataFrame({name.removeprefix("box_"): batch[name].values for name in names})
+
+
 def _points(table: pd.DataFrame) -> NDArray[np.object_]:
     """The column of points as arrays; a table without it has boxes only."""
     given = table["points"] if "points" in table else [None] * len(table)

@@ -1,17 +1,20 @@
 """A store of shards read by its index: tar files of encoded images, made by `workbench.store`."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from workbench._extras import need
 from workbench.datasets.errors import BadDataError
 from workbench.datasets.listing import Listing
 
 INDEX = "index.parquet"
+BOXES = "boxes.parquet"
 #: Lies in a store while it is written.
 JOURNAL = "unfinished"
 #: Columns of the index that say where an image lies.
@@ -42,6 +45,19 @@ def read_index(folder: Path) -> tuple[Any, dict[str, Any]]:
     except (OSError, ValueError, KeyError) as error:
         raise BadDataError(f"{folder / INDEX} is no index of a store: {error!r}") from error
     return table.to_pandas(), about
+
+
+def read_boxes(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The boxes of a store, as :func:`write` got them."""
+    parquet = need("pyarrow.parquet", extra="images")
+    read_index(Path(path))
+    table: pd.DataFrame = parquet.read_table(Path(path) / BOXES).to_pandas()
+    if "points" in table:
+        points = [
+            None if p is None else [list(map(float, xy)) for xy in p] for p in table["points"]
+        ]
+        table["points"] = pd.Series(points, table.index, dtype=object)
+    return table
 
 
 def listing(folder: Path) -> Listing:

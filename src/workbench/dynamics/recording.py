@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from workbench._extras import need
 from workbench.models import predict
-from workbench.models.training import Recipe, _epoch, _State
+from workbench.models.augmentation import Recipe
+from workbench.models.training import train
 
 DIMS = ("seed", "epoch", "sample", "class")
 
@@ -175,7 +176,7 @@ def record(
     recorder = Recorder(ds["sample"], ds["class"], epochs, seeds, path)
     with tqdm(total=len(seeds) * epochs, unit="epoch", disable=not progress) as bar:
 
-        def keep(model: nn.Module) -> None:
+        def keep(_: int, model: nn.Module) -> None:
             logits = predict(model, ds, activation="none", progress=False).values
             recorder.batch(every, torch.from_numpy(logits))
             recorder.epoch()
@@ -184,19 +185,5 @@ def record(
         for seed in seeds:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                _train(network(), ds, replace(recipe, seed=seed), keep)
+                train(network(), ds, replace(recipe, seed=seed), on_epoch=keep, progress=False)
     return recorder.logits
-
-
-def _train(
-    model: nn.Module, ds: xr.Dataset, recipe: Recipe, on_epoch: Callable[[nn.Module], None]
-) -> None:
-    images = torch.from_numpy(
-        np.ascontiguousarray(ds["image"].transpose("sample", "channel", "y", "x").values)
-    )
-    labels = torch.from_numpy(ds["label"].values)
-    steps = -(-len(labels) // recipe.batch_size)
-    state = _State(model.train(), recipe, steps)  # type: ignore[arg-type]
-    for epoch in range(recipe.epochs + recipe.averaged):
-        _epoch(state, images, labels, epoch)
-        on_epoch(model)

@@ -306,7 +306,7 @@ def out_of_fold(
         How many there are; by default those of the dataset's ``class``, or one more than the
         largest label. A class without members gets probability 0.
     recipe
-        For a torch module: a :class:`workbench.models.training.Recipe`.
+        For a torch module: a :class:`workbench.models.Recipe`.
     progress
         Show a bar.
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from workbench.models import predict
-from workbench.models.training import Recipe, train
+from workbench.models.augmentation import Recipe
+from workbench.models.training import train
 
 
 class Learner:

@@ -5,10 +5,13 @@ from workbench._extras import need
 
 need("torch", extra="networks")
 
+from workbench.models.augmentation import Recipe
+from workbench.models.fcn import FCN
 from workbench.models.files import OpaqueModel
 from workbench.models.inference import Embedder, activations, evaluate, predict
 from workbench.models.loading import WeightsNotFoundError, load
 from workbench.models.resnet import SmallResNet
+from workbench.models.training import Trained, save, train
 
 __all__ = [
     "load",
@@ -16,6 +19,11 @@ __all__ = [
     "activations",
     "Embedder",
     "evaluate",
+    "train",
+    "Recipe",
+    "Trained",
+    "save",
+    "FCN",
     "SmallResNet",
     "OpaqueModel",
     "WeightsNotFoundError",

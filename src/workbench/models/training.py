@@ -1,188 +1,408 @@
-"""Training of a small network: recipe, augmentation, checkpoints, and temperature scaling."""
+"""Training of a network on an image dataset, a folder, a store or a stream; snapshots and log."""
 
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-from workbench.models.inference import evaluating
+from workbench import datasets
+from workbench._extras import need
+from workbench._samples import unit_range
+from workbench.datasets.boxes import boxes_of
+from workbench.datasets.detections import average_precision
+from workbench.datasets.shards import is_store, read_boxes
+from workbench.models.augmentation import Recipe, augment, cutmix, mixup
+from workbench.models.fcn import FCN, Scenes, detect
+from workbench.models.inference import channels_of, evaluate, evaluating
+from workbench.models.loading import find, pretrained
 from workbench.models.resnet import SmallResNet
 
-
-def augment(images: Tensor, recipe: "Recipe", rng: torch.Generator) -> Tensor:
-    """Shift every image by up to `recipe.shift` pixels, edges mirrored, and flip half of them.
-
-    Then grey a square of `recipe.cutout` pixels around a random spot (DeVries and Taylor 2017,
-    arXiv:1708.04552).
-
-    Parameters
-    ----------
-    images
-        uint8 (sample, channel, y, x).
-
-    Returns
-    -------
-    torch.Tensor
-        uint8, of the same shape.
-    """
-    n, _, height, width = images.shape
-    s = recipe.shift
-    padded = F.pad(images.float(), (s, s, s, s), mode="reflect").to(images.dtype) if s else images
-    down = torch.randint(0, 2 * s + 1, (n, 1), generator=rng) + torch.arange(height)
-    right = torch.randint(0, 2 * s + 1, (n, 1), generator=rng) + torch.arange(width)
-    if recipe.flip:
-        turned = torch.rand(n, 1, generator=rng) < 0.5
-        right = torch.where(turned, right.flip(1), right)
-    sample = torch.arange(n)[:, None, None]
-    moved = padded.permute(0, 2, 3, 1)[sample, down[:, :, None], right[:, None, :]]
-    if recipe.cutout:
-        top, left = (torch.randint(0, side, (n, 1), generator=rng) for side in (height, width))
-        hidden = _within(torch.arange(height) - top, recipe.cutout)[:, :, None]
-        hidden = hidden & _within(torch.arange(width) - left, recipe.cutout)[:, None, :]
-        moved = moved.masked_fill(hidden[..., None], 128)
-    return moved.permute(0, 3, 1, 2)
+#: Snapshots that are kept.
+_KEPT = 3
+#: What networks are trained by where no recipe is given; any other name is fine-tuned.
+RECIPES = {
+    "small-resnet": Recipe(),
+    "fcn": Recipe(
+        epochs=30,
+        batch_size=4,
+        peak_rate=2e-3,
+        optimizer="adamw",
+        weight_decay=0.01,
+        shift=16,
+        min_scale=0.9,
+        max_scale=1.1,
+        bfloat16=False,
+    ),
+}
+_FINE_TUNED = Recipe(epochs=10, batch_size=32, peak_rate=0.01, cutout=0)
 
 
-def cutmix(
-    images: Tensor, labels: Tensor, classes: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Paste the same box of another image of the batch into every image (arXiv:1905.04899).
+class Trained(NamedTuple):
+    """A network after training, and its log: ``epoch``, ``loss``, ``seconds``, what it is worth."""
 
-    The box covers a share of the image that is drawn evenly from 0 to 1, less what lies outside.
-
-    Parameters
-    ----------
-    images
-        float (sample, channel, y, x).
-    labels
-        int64 (sample,).
-    classes
-        How many there are.
-
-    Returns
-    -------
-    tuple of torch.Tensor
-        The images, and float32 probabilities (sample, class) by the area of each label's image.
-    """
-    height, width = images.shape[2:]
-    side = torch.rand((), generator=rng).sqrt()
-    middle = torch.rand(2, generator=rng)
-    top, left = ((m - side / 2).clamp(min=0) for m in middle)
-    bottom, right = ((m + side / 2).clamp(max=1) for m in middle)
-    down = slice(round(float(top) * height), round(float(bottom) * height))
-    across = slice(round(float(left) * width), round(float(right) * width))
-    mixed = images.clone()
-    mixed[:, :, down, across] = images.roll(1, 0)[:, :, down, across]
-    pasted = (down.stop - down.start) * (across.stop - across.start) / (height * width)
-    wanted = F.one_hot(labels, classes).float()
-    return mixed, wanted.lerp(wanted.roll(1, 0), pasted)
-
-
-def _within(offset: Tensor, side: int) -> Tensor:
-    """Whether an offset from the centre of a square lies inside it."""
-    return (offset >= -(side // 2)) & (offset < side - side // 2)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides how a training run goes.
-
-    Stochastic gradient descent with Nesterov momentum; the learning rate rises to its peak over
-    the first fifth of the steps and falls to zero (Smith and Topin 2017, arXiv:1708.07120). A share
-    `mixed` of the batches is cut together from pairs of images, whose labels are mixed by area
-    (CutMix: Yun et al. 2019, arXiv:1905.04899), but none in the `last_plain` epochs, in which the
-    network sees what it will be asked about. After the cycle come `averaged` epochs more at
-    `average_rate`, mixed again, and the weights become the mean of those of all their steps
-    (Izmailov et al. 2018, arXiv:1803.05407).
-    """
-
-    epochs: int = 30
-    batch_size: int = 256
-    peak_rate: float = 0.25
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    shift: int = 4
-    flip: bool = True
-    cutout: int = 8
-    mixed: float = 0.0
-    last_plain: int = 0
-    averaged: int = 0
-    average_rate: float = 0.03
-    bfloat16: bool = True
-    seed: int = 0
+    model: nn.Module
+    log: pd.DataFrame
 
 
 def train(
-    model: SmallResNet, ds: xr.Dataset, recipe: Recipe, checkpoint: Path | None = None
-) -> list[float]:
-    """Train a network in place, and return the mean loss of every epoch.
+    model: nn.Module | str,
+    ds: Any,
+    recipe: Recipe | None = None,
+    *,
+    boxes: pd.DataFrame | None = None,
+    out: str | os.PathLike[str] | None = None,
+    validate: Any = None,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Train a network on labelled images, or on boxes.
 
-    The order of the images, their shifts and flips depend on the seed and the epoch alone, so a
+    The order of the images and how they are changed depend on the seed and the epoch alone, so a
     run that was stopped and resumed sees what an uninterrupted one sees. Sums on several threads
     can still differ in their last bits.
 
     Parameters
     ----------
     model
-        Changed in place, on the device where it lies; left in training mode.
+        ``"small-resnet"``; ``"fcn"``, which finds boxes; or a torchvision or timm name, whose
+        published network is fine-tuned. A GPU is used where there is one. Or a module of one's
+        own that takes images from 0 to 1: trained in place, on the device where it lies.
     ds
-        An image dataset that fits in memory, with ``label`` and no -1 among them.
+        An image dataset with ``label``, or with ``labels`` (sample, class); what
+        :func:`workbench.datasets.load` loads: a name, a folder, a table, a store; or a stream,
+        :func:`workbench.store.stream`, which is iterated over once an epoch.
     recipe
-        How to train.
-    checkpoint
-        A file that is written after every epoch. If it exists, training goes on from there.
+        How to train; by default what suits the network.
+    boxes
+        For an ``"fcn"``: the table of boxes; a store and a stream have their own.
+    out
+        A folder for ``model.safetensors``, ``log.csv``, ``log.png`` and the ``snapshots`` of the
+        last epochs. Where there are snapshots, training goes on from the newest.
+    validate
+        Data as `ds`, or the share of `ds` that is not trained on: measured after each epoch.
+    on_epoch
+        Called after each epoch with its number from 0 and the network.
+    progress
+        Show a bar for each epoch.
+
+    Returns
+    -------
+    Trained
+        ``model`` and ``log``.
 
     Raises
     ------
     ValueError
-        A label is -1, or the checkpoint belongs to another recipe.
+        A label is -1, there are no boxes, nothing has that name, or a snapshot is of another
+        recipe, other data or another network.
+
+    Examples
+    --------
+    >>> ds = datasets.load("digits", n=100)
+    >>> recipe = Recipe(epochs=2, shift=1, flip=False, cutout=2)
+    >>> train("small-resnet", ds, recipe, progress=False).log["epoch"].tolist()
+    [0, 1]
     """
-    labels = torch.from_numpy(ds["label"].values)
-    if (labels < 0).any():
-        raise ValueError(f"{int((labels < 0).sum())} samples have no label; leave them out")
-    values = ds["image"].transpose("sample", "channel", "y", "x").values
-    images = torch.from_numpy(np.ascontiguousarray(values))
+    kind = model if isinstance(model, str) else "fcn" if isinstance(model, FCN) else "small-resnet"
+    recipe = recipe or RECIPES.get(kind, _FINE_TUNED)
+    ds, boxes = _loaded(ds, boxes)
+    held_out, own = _loaded(validate, None) if not isinstance(validate, float) else (None, None)
+    if isinstance(validate, float):
+        ds, held_out = _divided(ds, validate, recipe.seed)
+    if isinstance(model, str):
+        model = build(model, ds, boxes, recipe)
+    data = _Data(model, ds, boxes, recipe)
     model.to(memory_format=_memory_format(model)).train()  # type: ignore[call-overload]
-    state = _State(model, recipe, steps=-(-len(labels) // recipe.batch_size))
-    if checkpoint and checkpoint.exists():
-        state.restore(checkpoint)
-    for epoch in range(len(state.losses), recipe.epochs + recipe.averaged):
-        state.losses.append(_epoch(state, images, labels, epoch))
-        if checkpoint:
-            state.save(checkpoint)
+    state = _State(model, recipe, data)
+    folder = Path(out) if out else None
+    if folder:
+        state.resume(folder / "snapshots")
+    for epoch in range(len(state.log), recipe.epochs + recipe.averaged):
+        start = time.perf_counter()
+        row = {"epoch": epoch, "loss": _epoch(state, epoch, progress)}
+        if held_out is not None:
+            row |= _measured(model, held_out, boxes if own is None else own)
+        state.log.append(row | {"seconds": round(time.perf_counter() - start, 3)})
+        if folder:
+            state.save(folder)
+        if on_epoch:
+            on_epoch(epoch, model)
     if recipe.averaged:
-        state.settle(images)
-    return state.losses
+        state.settle()
+    log = pd.DataFrame(state.log)
+    if folder:
+        save(model, folder / "model.safetensors", recipe=recipe, data=data.sha256)
+    return Trained(model, log)
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    recipe: Recipe | None = None,
+    data: str = "",
+    **about: Any,
+) -> Path:
+    """Write a network's weights and what they are to a safetensors file that ``load`` reads.
+
+    Parameters
+    ----------
+    model
+        What :func:`train` returned, or any module; one of another kind than the templates needs
+        its `architecture` again when it is loaded.
+    path
+        The file.
+    recipe, data
+        How and on what it was trained: the recipe, and the data's SHA-256.
+    about
+        More to be kept with it, as JSON has it.
+    """
+    values = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    note = {
+        "template": getattr(model, "template", ""),
+        "config": getattr(model, "config", {}),
+        "classes": [str(name) for name in getattr(model, "classes", [])],
+        "mean": _numbers(values.get("mean")),
+        "std": _numbers(values.get("std")),
+        "recipe": asdict(recipe) if recipe else None,
+        "data_sha256": data,
+        **about,
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    files = need("safetensors.torch", extra="networks")
+    files.save_file(values, part, metadata={"about": json.dumps(note)})
+    part.replace(path)
+    return path
+
+
+def _numbers(values: Tensor | None) -> list[float] | None:
+    return None if values is None else [round(float(value), 4) for value in values.flatten()]
+
+
+def build(
+    name: str, ds: Any, boxes: pd.DataFrame | None, recipe: Recipe, **options: Any
+) -> nn.Module:
+    """A new network for a dataset's channels and classes, on the GPU where there is one."""
+    part = ds if isinstance(ds, xr.Dataset) else next(iter(ds))
+    classes = [str(each) for each in part["class"].values]
+    if name in RECIPES:
+        pixels = unit_range(part["image"].values)
+        for key, moment in (("mean", np.mean), ("std", np.std)):
+            options[key] = [round(float(v), 4) for v in moment(pixels, axis=(0, 1, 2))]
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        if name == "fcn":
+            found = boxes if boxes is not None else boxes_of(part)
+            named = set(found["label"]) - {""}
+            names = classes if classes and named <= set(classes) else sorted(named)
+            if not names:
+                raise ValueError('"fcn" learns from boxes with a label: give boxes=, or a store')
+            model: nn.Module = FCN(names, part.sizes["channel"], **options)
+        elif name == "small-resnet":
+            model = SmallResNet(part.sizes["channel"], len(classes), **options)
+        else:
+            model = _with_a_new_head(name, len(classes), recipe.pretrained)
+    if name != "fcn":
+        model.classes = classes  # type: ignore[assignment]
+    model.template = name  # type: ignore[assignment]
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _with_a_new_head(name: str, classes: int, is_pretrained: bool) -> nn.Module:
+    found = find(name)
+    if found is None:
+        known = ", ".join(map(repr, RECIPES))
+        raise ValueError(f"{name!r} is neither {known} nor a name of torchvision or timm")
+    model = pretrained(name, found) if is_pretrained else found.build()
+    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"{name!r} has no linear layer at its end that could be replaced")
+    parent, _, leaf = linear[-1].rpartition(".")
+    head = nn.Linear(model.get_submodule(linear[-1]).in_features, classes)  # type: ignore[arg-type]
+    setattr(model.get_submodule(parent), leaf, head)
+    model.register_forward_pre_hook(found.preset)
+    return model
+
+
+def _loaded(ds: Any, boxes: pd.DataFrame | None) -> tuple[Any, pd.DataFrame | None]:
+    """A dataset or a stream, and the boxes that a store brings."""
+    if ds is None or isinstance(ds, xr.Dataset) or not isinstance(ds, str | os.PathLike):
+        return ds, boxes
+    path = Path(ds)
+    if boxes is None and path.is_dir() and is_store(path):
+        boxes = read_boxes(path)
+    return datasets.load(ds), boxes
+
+
+def _divided(ds: Any, share: float, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
+    if not isinstance(ds, xr.Dataset) or not 0 < share < 1:
+        raise ValueError(f"validate={share}: a share from 0 to 1 of a dataset; a stream has folds")
+    n = ds.sizes["sample"]
+    out = datasets.subset(ds, max(1, round(share * n)), seed=seed)
+    return ds.sel(sample=~ds["sample"].isin(out["sample"])), out
+
+
+class _Data:
+    """What a network is trained on, in batches: labelled images or scenes, held or streamed."""
+
+    def __init__(
+        self, model: nn.Module, ds: Any, boxes: pd.DataFrame | None, recipe: Recipe
+    ) -> None:
+        self._model, self._recipe, self._stream = model, recipe, None
+        if isinstance(ds, xr.Dataset):
+            self.sha256 = _sha256(ds, boxes)
+            self._held = self._batches(ds, boxes)
+            self.images = len(self._held)
+            self.steps = -(-self.images // recipe.batch_size)
+        else:
+            self._stream, self.steps, self.sha256 = ds, len(ds), ds.sha256
+            self.images = len(ds.rows)
+
+    def _batches(self, ds: xr.Dataset, boxes: pd.DataFrame | None) -> Any:
+        if isinstance(self._model, FCN):
+            if boxes is None or boxes.empty:
+                raise ValueError("there are no boxes to learn from: give boxes=, or a store")
+            return Scenes(self._model, ds, boxes, self._recipe)
+        return _Labelled(ds, self._recipe, next(self._model.parameters()).device)
+
+    def epoch(
+        self, number: int, rng: torch.Generator | None, mix: bool = False
+    ) -> Iterator[tuple[Tensor, Any, Callable[..., Tensor]]]:
+        """Images from 0 to 1, what is wanted of them, and the loss; unchanged without `rng`."""
+        if self._stream is None:
+            held = iter([self._held])
+        else:
+            held = (self._batches(part, boxes_of(part)) for part in self._stream.epoch(number))
+        for each in held:
+            for images, wanted in each.epoch(rng, mix):
+                yield images, wanted, each.loss
+
+
+class _Labelled:
+    """Labelled images in memory, on the GPU where there is room for them."""
+
+    def __init__(self, ds: xr.Dataset, recipe: Recipe, device: torch.device) -> None:
+        self._recipe, self._device = recipe, device
+        self._classes = ds.sizes["class"]
+        if "labels" in ds:
+            labels = torch.from_numpy(ds["labels"].transpose("sample", "class").values).float()
+        else:
+            labels = torch.from_numpy(ds["label"].values)
+            if (labels < 0).any():
+                raise ValueError(f"{int((labels < 0).sum())} samples have no label; leave them out")
+        _check_room(ds)
+        values = ds["image"].transpose("sample", "channel", "y", "x").values
+        images = torch.from_numpy(np.ascontiguousarray(values))
+        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            images = images.to(device)
+        self._images, self._labels = images, labels.to(device)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def loss(self, output: Tensor, wanted: Tensor) -> Tensor:
+        """Cross-entropy of the classes, or of each class by itself where an image has several."""
+        if self._labels.ndim == 2:
+            return F.binary_cross_entropy_with_logits(output, wanted)
+        return F.cross_entropy(output, wanted, label_smoothing=self._recipe.label_smoothing)
+
+    def epoch(self, rng: torch.Generator | None, mix: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        n, recipe = len(self), self._recipe
+        order = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
+        for chosen in torch.split(order, recipe.batch_size):
+            images = self._images[chosen.to(self._images.device)].to(self._device)
+            wanted = self._labels[chosen.to(self._device)]
+            if rng is not None:
+                images = augment(images, recipe, rng)
+            batch = images.float() / 255
+            if rng is not None and (recipe.mixed or recipe.mixup):
+                batch, wanted = self._mixed(batch, wanted, rng, mix)
+            yield batch, wanted
+
+    def _mixed(
+        self, batch: Tensor, wanted: Tensor, rng: torch.Generator, mix: bool
+    ) -> tuple[Tensor, Tensor]:
+        cut = torch.rand((), generator=rng) < (self._recipe.mixed if mix else 0.0)
+        if not mix or not (cut or self._recipe.mixup):
+            return batch, wanted
+        shares = wanted if wanted.ndim == 2 else F.one_hot(wanted, self._classes).float()
+        if cut:
+            return cutmix(batch, shares, rng)
+        return mixup(batch, shares, self._recipe.mixup, rng)
+
+
+def _check_room(ds: xr.Dataset) -> None:
+    import psutil
+
+    needed, free = ds["image"].nbytes, psutil.virtual_memory().available
+    if ds["image"].chunks is not None and needed > free:
+        raise ValueError(
+            f"the images need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free: "
+            "store.write(ds, path), and train on store.stream(path, batch)"
+        )
+
+
+def _sha256(ds: xr.Dataset, boxes: pd.DataFrame | None) -> str:
+    """What tells this data from other data."""
+    sha = hashlib.sha256("\0".join(map(str, ds["sample"].values)).encode())
+    for name in ("label", "labels"):
+        if name in ds:
+            sha.update(np.ascontiguousarray(ds[name].values).tobytes())
+    if "sha256" in ds.attrs:
+        sha.update(str(ds.attrs["sha256"]).encode())
+    else:
+        sha.update(np.ascontiguousarray(ds["image"].values).tobytes())
+    if boxes is not None:
+        sha.update(boxes.to_csv().encode())
+    return sha.hexdigest()
 
 
 class _State:
     """What changes while a network is trained."""
 
-    def __init__(self, model: SmallResNet, recipe: Recipe, steps: int) -> None:
-        self.model = model
-        self.recipe = recipe
-        self.losses: list[float] = []
+    def __init__(self, model: nn.Module, recipe: Recipe, data: _Data) -> None:
+        self.model, self.recipe, self.data = model, recipe, data
+        self.log: list[dict[str, Any]] = []
         # Biases and batch norms are not shrunk: they do not overfit.
         shrunk = [p for p in model.parameters() if p.ndim > 1]
         kept = [p for p in model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": shrunk, "weight_decay": recipe.weight_decay}]
-        groups.append({"params": kept})
-        self.optimizer = torch.optim.SGD(
-            groups, lr=recipe.peak_rate, momentum=recipe.momentum, nesterov=True
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": shrunk, "weight_decay": recipe.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        on_gpu = next(model.parameters()).device.type == "cuda"
+        self._graph: tuple[torch.Size, nn.Module] | None = None
+        self.optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate, fused=on_gpu)
+        else:
+            self.optimizer = torch.optim.SGD(
+                groups,
+                lr=recipe.peak_rate,
+                momentum=recipe.momentum,
+                nesterov=recipe.momentum > 0,
+                fused=on_gpu,
+            )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             recipe.peak_rate,
             epochs=recipe.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=data.steps,
             pct_start=0.2,
             anneal_strategy="linear",
             cycle_momentum=False,
@@ -197,6 +417,22 @@ class _State:
         if recipe.averaged:
             self.average = self._parts["average"] = AveragedModel(model)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the network; on a GPU a batch like the first one by a graph, launched at once."""
+        with torch.autocast(
+            images.device.type, torch.bfloat16, enabled=self.recipe.bfloat16, cache_enabled=False
+        ):
+            if self._graph is None and images.is_cuda and isinstance(self.model, SmallResNet | FCN):
+                before = [buffer.clone() for buffer in self.model.buffers()]
+                wrapped = nn.Sequential(self.model)
+                torch.cuda.make_graphed_callables(wrapped, (images,))
+                for buffer, value in zip(self.model.buffers(), before, strict=True):
+                    buffer.copy_(value)  # which the rehearsals have changed
+                self._graph = images.shape, wrapped
+            run = self._graph[1] if self._graph and self._graph[0] == images.shape else self.model
+            output: Tensor = run(images)
+        return output.float()
+
     def step(self, averaging: bool) -> None:
         """Move the weights by their gradients, and the rate or the average along."""
         if averaging:
@@ -208,75 +444,121 @@ class _State:
         else:
             self.schedule.step()
 
-    def settle(self, images: Tensor) -> None:
+    def settle(self) -> None:
         """Give the network the mean of its weights, and the batch statistics that belong to it."""
         self.model.load_state_dict(self.average.module.state_dict())
         device = next(self.model.parameters()).device
-        some = torch.split(images, self.recipe.batch_size)
-        batches = (part.to(device).float() / 255 for part in some)
-        update_bn(batches, self.model)
+        update_bn((images.to(device) for images, *_ in self.data.epoch(0, None)), self.model)
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """Write a snapshot, then the log and its figure; drop the oldest snapshot."""
+        snapshots = folder / "snapshots"
+        snapshots.mkdir(parents=True, exist_ok=True)
         content = {
             "recipe": asdict(self.recipe),
-            "losses": self.losses,
+            "data": self.data.sha256,
+            "log": self.log,
             **{name: part.state_dict() for name, part in self._parts.items()},
         }
-        part = path.with_suffix(".part")
+        part = snapshots / ".part"
         torch.save(content, part)
-        part.replace(path)
+        part.replace(snapshots / f"epoch-{len(self.log):04d}.pt")
+        for old in sorted(snapshots.glob("epoch-*.pt"))[:-_KEPT]:
+            old.unlink()
+        log = pd.DataFrame(self.log)
+        log.to_csv(folder / "log.csv", index=False)
+        _draw(log, folder / "log.png")
 
-    def restore(self, path: Path) -> None:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if content["recipe"] != asdict(self.recipe):
-            raise ValueError(f"{path} was made with {content['recipe']}; delete it to start anew")
-        self.losses = content["losses"]
+    def resume(self, snapshots: Path) -> None:
+        """Go on from the newest snapshot, if there is one of this recipe and data."""
+        newest = max(snapshots.glob("epoch-*.pt"), default=None)
+        if newest is None:
+            return
+        content: dict[str, Any] = torch.load(newest, map_location="cpu", weights_only=True)
+        for what, ours in (("recipe", asdict(self.recipe)), ("data", self.data.sha256)):
+            if content[what] != ours:
+                raise ValueError(
+                    f"{newest} was made with another {what} ({content[what]}); choose another "
+                    "folder, or delete the snapshots to start anew"
+                )
+        self.log = content["log"]
         for name, part in self._parts.items():
             part.load_state_dict(content[name])
 
 
-def _memory_format(model: SmallResNet) -> torch.memory_format:
+def _draw(log: pd.DataFrame, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    shown = [name for name in log if name not in ("epoch", "seconds")]
+    figure = Figure(figsize=(6, 2 * len(shown)), layout="constrained")
+    for ax, name in zip(np.ravel(figure.subplots(len(shown), sharex=True)), shown, strict=True):
+        ax.plot(log["epoch"] + 1, log[name], marker=".")
+        ax.set_ylabel(name)
+    ax.set_xlabel("epochs")
+    figure.savefig(path)
+
+
+def _memory_format(model: nn.Module) -> torch.memory_format:
     """Channels last is faster; on several threads torch 2.13 crashes with it in narrow layers."""
     narrow = any(len(p) < 16 for p in model.parameters() if p.ndim == 4)
     return torch.contiguous_format if narrow else torch.channels_last
 
 
-def _epoch(state: _State, images: Tensor, labels: Tensor, epoch: int) -> float:
+def _epoch(state: _State, epoch: int, progress: bool) -> float:
     """Show every image once, and return the mean loss."""
     recipe = state.recipe
     rng = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
-    order = torch.randperm(len(labels), generator=rng)
-    total = 0.0
+    total, seen = torch.zeros((), device=next(state.model.parameters()).device), 0
     averaging = epoch >= recipe.epochs
-    plain = not averaging and epoch >= recipe.epochs - recipe.last_plain
-    mixed = 0.0 if plain else recipe.mixed
+    mix = averaging or epoch < recipe.epochs - recipe.last_plain
+    name = f"epoch {epoch + 1}/{recipe.epochs + recipe.averaged}"
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=state.data.images, desc=name, unit="image", disable=not progress) as bar,
+    ):
+        # dropout draws from torch's own generator
+        torch.manual_seed(recipe.seed * 10_000 + epoch)
+        for images, wanted, loss in state.data.epoch(epoch, rng, mix):
+            total = total + len(images) * _step(state, images, wanted, loss, averaging)
+            seen += len(images)
+            bar.update(len(images))
+        mean = float(total) / max(1, seen)
+        bar.set_postfix(loss=f"{mean:.3f}")
+    return mean
+
+
+def _step(
+    state: _State, images: Tensor, wanted: Any, loss: Callable[..., Tensor], averaging: bool
+) -> Tensor:
+    """Move the weights once, and return the mean loss of the batch, still on its device."""
     device = next(state.model.parameters()).device
-    with tqdm(
-        total=len(labels), desc=f"epoch {epoch + 1}/{recipe.epochs + recipe.averaged}", unit="image"
-    ) as bar:
-        for chosen in torch.split(order, recipe.batch_size):
-            batch = augment(images[chosen], recipe, rng).to(device).float() / 255
-            wanted = labels[chosen].to(device)
-            if recipe.mixed and torch.rand((), generator=rng) < mixed:
-                batch, wanted = cutmix(batch, wanted, state.model.fc.out_features, rng)
-            loss = _step(state, batch, wanted, averaging)
-            total += loss * len(chosen)
-            bar.update(len(chosen))
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-    return total / len(labels)
-
-
-def _step(state: _State, batch: Tensor, wanted: Tensor, averaging: bool) -> float:
-    """Move the weights once, and return the mean loss of the batch."""
-    recipe = state.recipe
-    batch = batch.contiguous(memory_format=_memory_format(state.model))
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.bfloat16):
-        logits = state.model(batch).float()
-    loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
+    images = images.to(device).contiguous(memory_format=_memory_format(state.model))
+    if (images.shape[1], channels_of(state.model)) == (1, 3):
+        images = images.expand(-1, 3, -1, -1)
+    lost = loss(state.forward(images), wanted)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    lost.backward()  # type: ignore[no-untyped-call]
     state.step(averaging)
-    return loss.item()
+    return lost.detach()
+
+
+def _measured(model: nn.Module, ds: Any, boxes: pd.DataFrame | None) -> dict[str, float]:
+    """What the network is worth on data that it is not trained on."""
+    parts: Iterable[xr.Dataset] = [ds] if isinstance(ds, xr.Dataset) else ds
+    found: list[tuple[int, float]] = []
+    for part in parts:
+        n = part.sizes["sample"]
+        if isinstance(model, FCN):
+            truth = boxes if boxes is not None else boxes_of(part)
+            truth = truth[truth["sample"].isin(part["sample"].values)]
+            with evaluating(model):
+                boxed = detect(model, part, model.classes, model.size, progress=False)
+            found.append((n, float(average_precision(truth, boxed)["mean"])))
+        else:
+            found.append((n, float(evaluate(model, part, progress=False)["accuracy"])))
+    name = "average_precision" if isinstance(model, FCN) else "accuracy"
+    weights, values = zip(*found, strict=True)
+    return {name: round(float(np.average(values, weights=weights)), 4)}
 
 
 def calibrate(model: SmallResNet, ds: xr.Dataset, recipe: Recipe, n: int = 10_000) -> float:

@@ -5,7 +5,7 @@ from workbench._extras import need
 
 need("rasterio", extra="rasters")
 
-from workbench.rasters.detections import Merged, merge_detections
+from workbench.datasets.detections import Merged, merge_detections
 from workbench.rasters.errors import (
     BlockError,
     FailedRegionsWarning,

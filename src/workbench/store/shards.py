@@ -23,9 +23,8 @@ from workbench.datasets.boxes import as_table
 from workbench.datasets.errors import BadImageError, SkippedWarning
 from workbench.datasets.images import content
 from workbench.datasets.loading import load
-from workbench.datasets.shards import INDEX, JOURNAL, PLACE, plain, read_index
+from workbench.datasets.shards import BOXES, INDEX, JOURNAL, PLACE, plain, read_index
 
-BOXES = "boxes.parquet"
 #: What the store says of an image itself, whatever the dataset has by that name.
 _OWN = ("path", "boxes", "height", "width", *PLACE)
 #: Suffixes that other tools know; Pillow's name of any other format, in small letters.
@@ -166,19 +165,6 @@ def verify(path: str | os.PathLike[str]) -> pd.DataFrame:
                 bad[row] = hashlib.sha256(found).hexdigest() != table["sha256"][row]
     wrong: pd.DataFrame = table.loc[bad, ["sample", "shard"]]
     return wrong
-
-
-def read_boxes(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The boxes of a store, as :func:`write` got them."""
-    parquet = need("pyarrow.parquet", extra="images")
-    read_index(Path(path))
-    table: pd.DataFrame = parquet.read_table(Path(path) / BOXES).to_pandas()
-    if "points" in table:
-        points = [
-            None if p is None else [list(map(float, xy)) for xy in p] for p in table["points"]
-        ]
-        table["points"] = pd.Series(points, table.index, dtype=object)
-    return table
 
 
 def _annotations(ds: xr.Dataset, boxes: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Stream a store in batches for training: folds, exact shuffles, perturbation, threads."""
 
+import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -18,13 +20,12 @@ from PIL import Image, ImageDraw
 
 from workbench._extras import need
 from workbench._samples import unit_range
-from workbench.datasets.boxes import CORNERS
+from workbench.datasets.boxes import CORNERS, boxes_of, with_boxes
 from workbench.datasets.dataset import build
 from workbench.datasets.images import Mode, content, decode
 from workbench.datasets.listing import Listing, Options
-from workbench.datasets.shards import listing, read_index
+from workbench.datasets.shards import listing, read_boxes, read_index
 from workbench.store.perturb import Matrix, Perturb, affine, clipped_boxes, moved_boxes, warped
-from workbench.store.shards import read_boxes
 
 
 def folds(strata: NDArray[Any], k: int) -> NDArray[np.int64]:
@@ -111,6 +112,15 @@ class Stream:
         torch = need("torch", extra="networks")
         base: Any = torch.utils.data.IterableDataset
         return type("StreamDataset", (base,), {"__iter__": lambda _: _tensors(self, torch)})()
+
+    @property
+    def sha256(self) -> str:
+        """What tells this stream's data from other data: the samples, labels, boxes and bytes."""
+        known = self.listing
+        facts = [known.items, known.sample.tolist(), known.classes, self.rows.tolist()]
+        labels = [None if x is None else x.tolist() for x in (known.label, known.labels)]
+        text = json.dumps([*facts, *labels, self.boxes.to_csv()])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def boxes_at(self, row: int) -> pd.DataFrame:
         """The boxes of one sample, by its position in the store."""
@@ -268,18 +278,6 @@ def stream(
         threads,
         seed,
     )
-
-
-def with_boxes(ds: xr.Dataset, boxes: pd.DataFrame) -> xr.Dataset:
-    """A dataset that carries its table of boxes along the dimension ``box``."""
-    columns = {f"box_{name}": ("box", boxes[name].to_numpy()) for name in boxes}
-    return ds.assign(columns)
-
-
-def boxes_of(batch: xr.Dataset) -> pd.DataFrame:
-    """The table of boxes that a batch of a stream carries."""
-    names = [str(name) for name in batch.data_vars if batch[name].dims == ("box",)]
-    return pd.DataFrame({name.removeprefix("box_"): batch[name].values for name in names})
 
 
 def _fitted(shape: tuple[int, int], size: tuple[int, int]) -> Matrix:

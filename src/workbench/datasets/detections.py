@@ -213,3 +213,97 @@ def _refuse(bad: Any, what: str) -> None:
             f"{np.count_nonzero(bad)} of {len(bad)} {what}, "
             f"the first at position {int(np.argmax(bad))}"
         )
+
+
+def average_precision(
+    truth: pd.DataFrame,
+    found: pd.DataFrame,
+    iou: float = 0.5,
+    *,
+    resamples: int = 0,
+    seed: int = 0,
+) -> "pd.Series[float]":
+    """Mean average precision of detections: the area under precision over recall, by class.
+
+    As for Pascal VOC since 2010 (Everingham et al. 2015, section 4.2): best first, a detection is
+    right if its IoU with a box of its class that is not yet taken is at least `iou`; precision is
+    made monotone.
+
+    Parameters
+    ----------
+    truth, found
+        Tables of boxes; ``score`` of `found` ranks.
+    iou
+        From 0 to 1.
+    resamples
+        With more than 0, ``low`` and ``high`` are the 5th and 95th percentile of the mean over so
+        many draws of the images with replacement (bootstrap).
+    seed
+        Of these draws.
+
+    Returns
+    -------
+    pandas.Series
+        A value for each class that `truth` has, then ``mean``, ``low`` and ``high``.
+
+    Examples
+    --------
+    >>> box = {"sample": 0, "x_min": 0, "y_min": 0, "x_max": 2, "y_max": 2, "label": "a"}
+    >>> truth = pd.DataFrame([box])
+    >>> average_precision(truth, truth.assign(score=0.9))["mean"]
+    1.0
+    """
+    names = sorted(set(truth["label"]))
+    if not names:
+        raise ValueError("there is no box to find: the table of true boxes is empty")
+    images = sorted({*truth["sample"], *found["sample"]})
+    counts = np.ones((1, len(images)))
+    if resamples:
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), resamples)
+        counts = np.vstack([counts, drawn])
+    place = {image: i for i, image in enumerate(images)}
+    areas = []
+    for name in names:
+        right = truth[truth["label"] == name]
+        ranked = found[found["label"] == name].sort_values("score", ascending=False, kind="stable")
+        hit = _hits(right, ranked, iou)
+        weight = counts[:, [place[sample] for sample in ranked["sample"]]]
+        total = counts[:, [place[sample] for sample in right["sample"]]].sum(axis=1)
+        areas.append(_area(hit, weight, total))
+    with np.errstate(all="ignore"):
+        mean = np.nanmean(np.array(areas), axis=0)
+    result = pd.Series([area[0] for area in areas], names).round(6)
+    result["mean"] = float(mean[0])
+    if resamples:
+        result["low"], result["high"] = np.nanpercentile(mean[1:], [5, 95])
+    return result
+
+
+def _hits(truth: pd.DataFrame, ranked: pd.DataFrame, iou: float) -> NDArray[np.bool_]:
+    """Which detections, best first, are right."""
+    at = {sample: part[list(CORNERS)].to_numpy() for sample, part in truth.groupby("sample")}
+    free = {sample: np.ones(len(boxes), np.bool_) for sample, boxes in at.items()}
+    hit = np.zeros(len(ranked), np.bool_)
+    corners = ranked[list(CORNERS)].to_numpy()
+    for i, sample in enumerate(ranked["sample"]):
+        if sample in at:
+            overlap = _iou(np.broadcast_to(corners[i], at[sample].shape), at[sample]) * free[sample]
+            best = int(overlap.argmax())
+            if overlap[best] >= iou:
+                hit[i], free[sample][best] = True, False
+    return hit
+
+
+def _area(
+    hit: NDArray[np.bool_], weight: NDArray[np.float64], total: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Area under monotone precision over recall, a row each of weights; NaN without a box."""
+    right = np.cumsum(weight * hit, axis=1)
+    seen = np.maximum(np.cumsum(weight, axis=1), 1e-9)
+    precision = np.maximum.accumulate((right / seen)[:, ::-1], axis=1)[:, ::-1]
+    area: NDArray[np.float64] = (precision * weight * hit).sum(axis=1)
+    share: NDArray[np.float64] = np.divide(
+        area, total, out=np.full(len(total), np.nan), where=total > 0
+    )
+    return share
