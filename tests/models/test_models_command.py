@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner
 
 from workbench import datasets, models
 from workbench.models.__main__ import app
+from workbench.models.training import train
 
 
 def idx(array):
@@ -54,7 +56,24 @@ def test_train_writes_a_file_that_tells_its_recipe_and_predicts_as_measured(smal
     assert file.read_bytes() == before
 
 
-def test_there_must_be_a_recipe():
-    done = CliRunner().invoke(app, ["train", "cifar11"])
-    assert done.exit_code == 2
-    assert "no recipe for 'cifar11'" in done.output
+def test_a_folder_is_trained_on_and_measured_on_what_is_held_out(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, low in (("bright", 180), ("dark", 0)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(low, low + 60, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    out = tmp_path / "out"
+    call = ["train", str(tmp_path / "photos"), "--out", str(out), "--epochs", "8"]
+    done = CliRunner().invoke(app, call, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["accuracy"] == 1.0
+    assert {file.name for file in out.iterdir()} == {
+        "model.safetensors", "log.csv", "log.png", "snapshots",
+    }  # fmt: skip
+    assert models.load(out / "model.safetensors").classes == ["bright", "dark"]
+
+
+def test_an_unknown_network_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'resnet35' is neither 'small-resnet', 'fcn' nor a name"):
+        train("resnet35", datasets.load("digits", n=20), out=tmp_path)

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -12,8 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import datasets, models
+from workbench.models.augmentation import Recipe, augment, cutmix
 from workbench.models.inference import calibration_error
-from workbench.models.training import Recipe, augment, calibrate, cutmix, train
+from workbench.models.training import calibrate, train
 
 MODEL_CARD = Path(str(files("workbench.models"))) / "weights" / "README.md"
 
@@ -98,35 +100,39 @@ class TestTraining:
         torch.manual_seed(1)
         return models.SmallResNet(classes=10, widths=(8, 8, 16, 16, 16))
 
+    def losses(self, photos, recipe):
+        return train(self.fresh(), photos, recipe, progress=False).log["loss"].tolist()
+
     def test_learns_more_than_chance(self, photos):
         model = self.fresh()
-        losses = train(model, photos, Recipe(epochs=6, batch_size=25, peak_rate=0.1))
+        recipe = Recipe(epochs=6, batch_size=25, peak_rate=0.1)
+        losses = train(model, photos, recipe, progress=False).log["loss"].tolist()
         assert losses[-1] < losses[0]
         assert models.evaluate(model, photos, progress=False)["accuracy"] > 0.3
 
-    def test_an_interrupted_run_ends_as_an_uninterrupted_one(self, photos, tmp_path, monkeypatch):
+    def test_an_interrupted_run_ends_as_an_uninterrupted_one(self, photos, tmp_path):
         whole = self.fresh()
-        expected = train(whole, photos, self.recipe)
+        expected = train(whole, photos, self.recipe, progress=False).log
 
-        checkpoint = tmp_path / "run.checkpoint"
-        from workbench.models import training
-
-        epochs = training._epoch
-
-        def stop_in_the_last(state, images, labels, epoch):
-            if epoch == 3:
+        def stop_in_the_last(epoch, _):
+            if epoch == 2:
                 raise KeyboardInterrupt
-            return epochs(state, images, labels, epoch)
 
-        monkeypatch.setattr(training, "_epoch", stop_in_the_last)
         with pytest.raises(KeyboardInterrupt):
-            train(self.fresh(), photos, self.recipe, checkpoint)
-        monkeypatch.undo()
-        resumed = self.fresh()
-        losses = train(resumed, photos, self.recipe, checkpoint)
-        np.testing.assert_allclose(losses, expected, rtol=1e-4)
-        for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+            train(self.fresh(), photos, self.recipe, out=tmp_path, on_epoch=stop_in_the_last)
+        names = sorted(file.name for file in (tmp_path / "snapshots").iterdir())
+        assert names == ["epoch-0001.pt", "epoch-0002.pt", "epoch-0003.pt"]
+        # from any of them
+        for last in ("epoch-0003.pt", "epoch-0002.pt"):
+            for file in (tmp_path / "snapshots").iterdir():
+                if file.name > last:
+                    file.unlink()
+            resumed, log = train(self.fresh(), photos, self.recipe, out=tmp_path, progress=False)
+            np.testing.assert_allclose(log["loss"], expected["loss"], rtol=1e-4)
+            for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert pd.read_csv(tmp_path / "log.csv")["epoch"].tolist() == [0, 1, 2, 3]
+        assert (tmp_path / "log.png").stat().st_size > 1000
 
     def test_the_weights_are_the_mean_of_the_last_steps(self, photos, monkeypatch):
         from workbench.models import training
@@ -141,7 +147,7 @@ class TestTraining:
 
         monkeypatch.setattr(training._State, "step", step)
         model = self.fresh()
-        losses = train(model, photos, self.recipe)
+        losses = train(model, photos, self.recipe, progress=False).log["loss"]
         assert len(losses) == 4
         assert len(seen) == 2 * -(-photos.sizes["sample"] // 50)
         assert set(rates) == {0.03}
@@ -154,10 +160,13 @@ class TestTraining:
             model.stem[1].running_mean, stem.mean((0, 2, 3)), rtol=1e-2, atol=1e-3
         )
 
-    def test_a_checkpoint_of_another_recipe_is_refused(self, photos, tmp_path):
-        train(self.fresh(), photos, Recipe(epochs=1, batch_size=100), tmp_path / "c")
-        with pytest.raises(ValueError, match="made with"):
-            train(self.fresh(), photos, Recipe(epochs=2, batch_size=100), tmp_path / "c")
+    def test_snapshots_of_another_recipe_or_other_data_are_refused(self, photos, tmp_path):
+        recipe = Recipe(epochs=1, batch_size=100)
+        train(self.fresh(), photos, recipe, out=tmp_path, progress=False)
+        with pytest.raises(ValueError, match="made with another recipe"):
+            train(self.fresh(), photos, replace(recipe, epochs=2), out=tmp_path)
+        with pytest.raises(ValueError, match="made with another data"):
+            train(self.fresh(), photos.isel(sample=slice(100)), recipe, out=tmp_path)
 
     def test_unlabelled_samples_are_refused(self, photos):
         unlabelled = photos.assign(label=photos.label.where(photos.label != 3, -1))
@@ -196,7 +205,7 @@ class TestTraining:
         images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 10, 10)
         dice, shares = torch.Generator().manual_seed(0), []
         for _ in range(300):
-            mixed, wanted = cutmix(images, labels, 5, dice)
+            mixed, wanted = cutmix(images, F.one_hot(labels, 5).float(), dice)
             pasted = (mixed != images)[:, 0].float().mean((1, 2))
             before = images.roll(1, 0)
             assert ((mixed == images) | (mixed == before)).all()
@@ -211,17 +220,17 @@ class TestTraining:
 
     def test_the_last_epochs_are_plain(self, photos):
         plain = Recipe(epochs=3, batch_size=50, peak_rate=0.05, bfloat16=False)
-        always = train(self.fresh(), photos, replace(plain, mixed=1.0))
-        never = train(self.fresh(), photos, replace(plain, mixed=1.0, last_plain=3))
-        some = train(self.fresh(), photos, replace(plain, mixed=1.0, last_plain=2))
-        hardly = train(self.fresh(), photos, replace(plain, mixed=1e-9))
+        always = self.losses(photos, replace(plain, mixed=1.0))
+        never = self.losses(photos, replace(plain, mixed=1.0, last_plain=3))
+        some = self.losses(photos, replace(plain, mixed=1.0, last_plain=2))
+        hardly = self.losses(photos, replace(plain, mixed=1e-9))
         assert never == pytest.approx(hardly, rel=1e-4)
         assert some[0] == pytest.approx(always[0], rel=1e-4)
         assert some[1] < always[1]
 
     def test_bfloat16_changes_the_loss_a_little(self, photos):
-        whole = train(self.fresh(), photos, Recipe(epochs=1, batch_size=50, bfloat16=False))
-        half = train(self.fresh(), photos, Recipe(epochs=1, batch_size=50, bfloat16=True))
+        whole = self.losses(photos, Recipe(epochs=1, batch_size=50, bfloat16=False))
+        half = self.losses(photos, Recipe(epochs=1, batch_size=50, bfloat16=True))
         assert whole[0] == pytest.approx(half[0], rel=0.05)
         assert whole[0] != half[0]
 

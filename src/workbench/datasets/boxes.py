@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.datasets.errors import BadDataError, BadImageError, SkippedWarning
-from workbench.datasets.images import content, decode, header_size
+from workbench.datasets.images import Mode, content, decode, header_size
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 COLUMNS = ["sample", *CORNERS, "label", "score", "source", "points"]
@@ -110,10 +110,10 @@ def image_sizes(ds: xr.Dataset) -> NDArray[np.int64]:
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 
-def image_of(ds: xr.Dataset, at: int, longest: int) -> NDArray[Any]:
+def image_of(ds: xr.Dataset, at: int, longest: int | None = None) -> NDArray[Any]:
     """The upright image at a position, (y, x, channel), from its file where it has one.
 
-    An image from a file is scaled down to at most `longest` pixels a side.
+    An image from a file is scaled down to at most `longest` pixels a side; None leaves its size.
 
     Raises
     ------
@@ -123,10 +123,14 @@ def image_of(ds: xr.Dataset, at: int, longest: int) -> NDArray[Any]:
     one = ds.isel(sample=[at])
     path = str(one["path"].values[0]) if "path" in ds else ""
     if not path:
-        return np.asarray(one["image"].values[0])
-    size = image_sizes(one)[0]
-    height, width = np.ceil(size * min(1, longest / size.max())).astype(int).tolist()
-    return decode(content(path, path), path, (height, width), "stretch")
+        return np.asarray(one["image"].transpose("sample", "y", "x", "channel").values[0])
+    size = None
+    if longest is not None:
+        own = image_sizes(one)[0]
+        height, width = np.ceil(own * min(1, longest / own.max()) - 1e-6).astype(int).tolist()
+        size = height, width
+    mode: Mode = "L" if ds.sizes["channel"] == 1 else "RGB"
+    return decode(content(path, path), path, size, "stretch", mode)
 
 
 def clip(boxes: pd.DataFrame, ds: xr.Dataset, where: str = "the table") -> pd.DataFrame:
@@ -181,7 +185,7 @@ def with_boxes(ds: xr.Dataset, boxes: pd.DataFrame) -> xr.Dataset:
 def boxes_of(batch: xr.Dataset) -> pd.DataFrame:
     """The table of boxes that a batch of a stream carries."""
     names = [str(name) for name in batch.data_vars if batch[name].dims == ("box",)]
-    return pd.DataFrame({name.removeprefix("box_"): batch[name].values for name in names})
+    return as_table(pd.DataFrame({name.removeprefix("box_"): batch[name].values for name in names}))
 
 
 def _points(table: pd.DataFrame) -> NDArray[np.object_]:

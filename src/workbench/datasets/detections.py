@@ -282,10 +282,12 @@ def average_precision(
 
 def _hits(truth: pd.DataFrame, ranked: pd.DataFrame, iou: float) -> NDArray[np.bool_]:
     """Which detections, best first, are right."""
-    at = {sample: part[list(CORNERS)].to_numpy() for sample, part in truth.groupby("sample")}
+    at = {
+        sample: part[list(CORNERS)].to_numpy(np.float64) for sample, part in truth.groupby("sample")
+    }
     free = {sample: np.ones(len(boxes), np.bool_) for sample, boxes in at.items()}
     hit = np.zeros(len(ranked), np.bool_)
-    corners = ranked[list(CORNERS)].to_numpy()
+    corners = ranked[list(CORNERS)].to_numpy(np.float64)
     for i, sample in enumerate(ranked["sample"]):
         if sample in at:
             overlap = _iou(np.broadcast_to(corners[i], at[sample].shape), at[sample]) * free[sample]

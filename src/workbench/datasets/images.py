@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -340,6 +339,7 @@ def content(item: Item, name: str) -> bytes:
     if not found:
         raise BadImageError(name, "the image is empty")
     return found
+<<<<<<< HEAD
 
 
 def _read(item: str) -> bytes:
@@ -360,3 +360,5 @@ def full_size(ds: xr.Dataset, row: int) -> NDArray[Any]:
         return decode(content(path, path), path, mode="L" if ds.sizes["channel"] == 1 else "RGB")
     image: NDArray[Any] = ds["image"].isel(sample=row).transpose("y", "x", "channel").values
     return image
+=======
+>>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)

@@ -11,7 +11,7 @@ from workbench.models.files import OpaqueModel
 from workbench.models.inference import Embedder, activations, evaluate, predict
 from workbench.models.loading import WeightsNotFoundError, load
 from workbench.models.resnet import SmallResNet
-from workbench.models.training import Trained, save, train
+from workbench.models.training import Trained, recipe_of, save, train
 
 __all__ = [
     "load",
@@ -21,6 +21,7 @@ __all__ = [
     "evaluate",
     "train",
     "Recipe",
+    "recipe_of",
     "Trained",
     "save",
     "FCN",

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from workbench._samples import unit_range
-from workbench.datasets.boxes import CORNERS, as_table, image_sizes
+from workbench.datasets.boxes import CORNERS, as_table, image_of, image_sizes
 from workbench.datasets.detections import merge_detections
-from workbench.datasets.images import full_size
 from workbench.models.augmentation import Recipe, jitter, warp
 from workbench.models.resnet import Block
 
@@ -52,6 +51,7 @@ class FCN(nn.Module):
     torch.Size([2, 5, 16, 24])
     """
 
+    template = "fcn"
     mean: Tensor
     std: Tensor
 
@@ -113,18 +113,24 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, like.shape[-2:], mode="nearest")
 
 
-def fitted(ds: xr.Dataset, size: int) -> tuple[Tensor, NDArray[np.float64]]:
+def fitted(ds: xr.Dataset, size: int | tuple[int, int]) -> tuple[Tensor, NDArray[np.float64]]:
     """Full-size images, each brought whole to a longer side of `size`, and by what factor.
 
-    uint8 (sample, channel, y, x), padded right and below to one size, a multiple of 16.
+    uint8 (sample, channel, y, x), padded right and below to one size, a multiple of 16; or to
+    `size` itself where it is (height, width).
     """
-    factor = size / image_sizes(ds).max(axis=1)
-    shapes = np.ceil(image_sizes(ds) * factor[:, None] - 1e-6).astype(int)
+    own = image_sizes(ds)
+    factor = (
+        (np.array(size) / own).min(axis=1) if isinstance(size, tuple) else size / own.max(axis=1)
+    )
+    shapes = np.ceil(own * factor[:, None] - 1e-6).astype(int)
     height, width = (-(-int(side) // 16) * 16 for side in shapes.max(axis=0))
+    if isinstance(size, tuple):
+        height, width = size
     images = torch.zeros((len(factor), ds.sizes["channel"], height, width), dtype=torch.uint8)
     for row, (h, w) in enumerate(shapes):
-        pixels = unit_range(full_size(ds, row)).transpose(2, 0, 1)
-        small = F.interpolate(torch.from_numpy(pixels)[None], (h, w), mode="area")
+        pixels = unit_range(image_of(ds, row, int(max(h, w)))).transpose(2, 0, 1)
+        small = F.interpolate(torch.from_numpy(pixels)[None], (int(h), int(w)), mode="area")
         images[row, :, :h, :w] = (small[0] * 255).round().to(torch.uint8)
     return images, factor
 
@@ -184,7 +190,7 @@ def detect(
     model: nn.Module,
     ds: xr.Dataset,
     classes: Sequence[str],
-    size: int,
+    size: int | tuple[int, int],
     *,
     threshold: float = 0.3,
     iou: float = 0.5,

@@ -1,18 +1,31 @@
 """Inference over a dataset in batches: predictions, activations of a layer, evaluation."""
 
 import warnings
+<<<<<<< HEAD
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
+=======
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, Literal, overload
+>>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from workbench._samples import unit_range
+<<<<<<< HEAD
 from workbench.models.layers import find_layers, layers_of, vectors_of
+=======
+from workbench.models.fcn import detect
+from workbench.models.files import OpaqueModel
+>>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
 
 
 def run(
@@ -288,6 +301,7 @@ def penultimate(model: nn.Module) -> tuple[str, bool]:
 Activation = Literal["softmax", "sigmoid", "none"]
 
 
+@overload
 def predict(
     model: nn.Module,
     ds: xr.Dataset,
@@ -295,8 +309,26 @@ def predict(
     activation: Activation = "softmax",
     batch_size: int = 256,
     progress: bool = True,
-) -> xr.DataArray:
-    """Class probabilities of every image.
+) -> xr.DataArray: ...
+
+
+@overload
+def predict(
+    model: nn.Module, ds: xr.Dataset, *, boxes: Literal[True], **options: Any
+) -> pd.DataFrame: ...
+
+
+def predict(
+    model: nn.Module,
+    ds: xr.Dataset,
+    *,
+    activation: Activation = "softmax",
+    batch_size: int = 256,
+    progress: bool = True,
+    boxes: bool = False,
+    **options: Any,
+) -> xr.DataArray | pd.DataFrame:
+    """Class probabilities of every image, or with `boxes` the objects that a detector finds.
 
     Parameters
     ----------
@@ -315,12 +347,19 @@ def predict(
         Images at a time.
     progress
         Show a bar.
+    boxes
+        The network gives the maps of an :class:`FCN`, itself or as a TorchScript,
+        ``torch.export`` or ONNX program made in evaluation mode, or is a detector of torchvision.
+    options
+        With `boxes`: ``threshold`` (.3) of the score; ``iou`` (.5), above which boxes of one class
+        are one object; and for what is no FCN ``classes``, what its numbers mean, and ``size``,
+        the pixels of the longer side that it was trained at.
 
     Returns
     -------
     xarray.DataArray
         float32 (sample, class); ``class`` holds the network's own ``classes`` where it has them,
-        else numbers.
+        else numbers. With `boxes` a table of boxes, in pixels of the full-size images.
 
     Raises
     ------
@@ -338,6 +377,20 @@ def predict(
     >>> probability.sizes["class"], str(probability["class"].values[3])
     (10, 'cat')
     """
+<<<<<<< HEAD
+=======
+    if boxes:
+        shape = tuple(getattr(model, "shape", ())[2:])
+        fixed = shape if len(shape) == 2 and None not in shape else None
+        options.setdefault("classes", getattr(model, "classes", None))
+        options.setdefault("size", fixed or getattr(model, "size", None))
+        if missing := [name for name in ("classes", "size") if options[name] is None]:
+            raise ValueError(f"the network does not tell its {missing[0]}: give {missing[0]}=")
+        with evaluating(model):
+            return detect(model, ds, **options, batch_size=min(batch_size, 16), progress=progress)
+    if activation not in ("softmax", "sigmoid", "none"):
+        raise ValueError(f"activation={activation!r}: it must be 'softmax', 'sigmoid' or 'none'")
+>>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
     rows = [_rows(output, n) for output, n in run(model, ds, batch_size, progress)]
     scores = torch.cat(rows)
     if scores.isnan().any():

@@ -1,10 +1,9 @@
 """Training of a network on an image dataset, a folder, a store or a stream; snapshots and log."""
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +23,12 @@ from workbench._samples import unit_range
 from workbench.datasets.boxes import boxes_of
 from workbench.datasets.detections import average_precision
 from workbench.datasets.shards import is_store, read_boxes
-from workbench.models.augmentation import Recipe, augment, cutmix, mixup
-from workbench.models.fcn import FCN, Scenes, detect
+from workbench.models.augmentation import Recipe, augment
+from workbench.models.fcn import FCN, detect
 from workbench.models.inference import channels_of, evaluate, evaluating
 from workbench.models.loading import find, pretrained
 from workbench.models.resnet import SmallResNet
+from workbench.models.training_data import TrainingData
 
 #: Snapshots that are kept.
 _KEPT = 3
@@ -67,6 +67,7 @@ def train(
     validate: Any = None,
     on_epoch: Callable[[int, nn.Module], None] | None = None,
     progress: bool = True,
+    **options: Any,
 ) -> Trained:
     """Train a network on labelled images, or on boxes.
 
@@ -97,6 +98,9 @@ def train(
         Called after each epoch with its number from 0 and the network.
     progress
         Show a bar for each epoch.
+    options
+        Of a network given by name: ``widths``, and for an ``"fcn"`` ``size``, the pixels of the
+        longer side that images are brought to.
 
     Returns
     -------
@@ -116,15 +120,14 @@ def train(
     >>> train("small-resnet", ds, recipe, progress=False).log["epoch"].tolist()
     [0, 1]
     """
-    kind = model if isinstance(model, str) else "fcn" if isinstance(model, FCN) else "small-resnet"
-    recipe = recipe or RECIPES.get(kind, _FINE_TUNED)
+    recipe = recipe or recipe_of(model)
     ds, boxes = _loaded(ds, boxes)
     held_out, own = _loaded(validate, None) if not isinstance(validate, float) else (None, None)
     if isinstance(validate, float):
         ds, held_out = _divided(ds, validate, recipe.seed)
     if isinstance(model, str):
-        model = build(model, ds, boxes, recipe)
-    data = _Data(model, ds, boxes, recipe)
+        model = build(model, ds, boxes, recipe, **options)
+    data = TrainingData(model, ds, boxes, recipe)
     model.to(memory_format=_memory_format(model)).train()  # type: ignore[call-overload]
     state = _State(model, recipe, data)
     folder = Path(out) if out else None
@@ -144,7 +147,7 @@ def train(
         state.settle()
     log = pd.DataFrame(state.log)
     if folder:
-        save(model, folder / "model.safetensors", recipe=recipe, data=data.sha256)
+        save(model, folder / "model.safetensors", recipe=recipe, data={"sha256": data.sha256})
     return Trained(model, log)
 
 
@@ -153,7 +156,7 @@ def save(
     path: str | os.PathLike[str],
     *,
     recipe: Recipe | None = None,
-    data: str = "",
+    half: bool = False,
     **about: Any,
 ) -> Path:
     """Write a network's weights and what they are to a safetensors file that ``load`` reads.
@@ -165,12 +168,16 @@ def save(
         its `architecture` again when it is loaded.
     path
         The file.
-    recipe, data
-        How and on what it was trained: the recipe, and the data's SHA-256.
+    recipe
+        How it was trained.
+    half
+        Write 16 bits a number.
     about
-        More to be kept with it, as JSON has it.
+        More to be kept with it, as JSON has it: ``data``, what it was trained on.
     """
     values = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        values = {k: v.half() if v.is_floating_point() else v for k, v in values.items()}
     note = {
         "template": getattr(model, "template", ""),
         "config": getattr(model, "config", {}),
@@ -178,7 +185,6 @@ def save(
         "mean": _numbers(values.get("mean")),
         "std": _numbers(values.get("std")),
         "recipe": asdict(recipe) if recipe else None,
-        "data_sha256": data,
         **about,
     }
     path = Path(path)
@@ -192,6 +198,12 @@ def save(
 
 def _numbers(values: Tensor | None) -> list[float] | None:
     return None if values is None else [round(float(value), 4) for value in values.flatten()]
+
+
+def recipe_of(model: nn.Module | str) -> Recipe:
+    """What a network is trained by where no recipe is given."""
+    kind = model if isinstance(model, str) else "fcn" if isinstance(model, FCN) else "small-resnet"
+    return RECIPES.get(kind, _FINE_TUNED)
 
 
 def build(
@@ -257,125 +269,10 @@ def _divided(ds: Any, share: float, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     return ds.sel(sample=~ds["sample"].isin(out["sample"])), out
 
 
-class _Data:
-    """What a network is trained on, in batches: labelled images or scenes, held or streamed."""
-
-    def __init__(
-        self, model: nn.Module, ds: Any, boxes: pd.DataFrame | None, recipe: Recipe
-    ) -> None:
-        self._model, self._recipe, self._stream = model, recipe, None
-        if isinstance(ds, xr.Dataset):
-            self.sha256 = _sha256(ds, boxes)
-            self._held = self._batches(ds, boxes)
-            self.images = len(self._held)
-            self.steps = -(-self.images // recipe.batch_size)
-        else:
-            self._stream, self.steps, self.sha256 = ds, len(ds), ds.sha256
-            self.images = len(ds.rows)
-
-    def _batches(self, ds: xr.Dataset, boxes: pd.DataFrame | None) -> Any:
-        if isinstance(self._model, FCN):
-            if boxes is None or boxes.empty:
-                raise ValueError("there are no boxes to learn from: give boxes=, or a store")
-            return Scenes(self._model, ds, boxes, self._recipe)
-        return _Labelled(ds, self._recipe, next(self._model.parameters()).device)
-
-    def epoch(
-        self, number: int, rng: torch.Generator | None, mix: bool = False
-    ) -> Iterator[tuple[Tensor, Any, Callable[..., Tensor]]]:
-        """Images from 0 to 1, what is wanted of them, and the loss; unchanged without `rng`."""
-        if self._stream is None:
-            held = iter([self._held])
-        else:
-            held = (self._batches(part, boxes_of(part)) for part in self._stream.epoch(number))
-        for each in held:
-            for images, wanted in each.epoch(rng, mix):
-                yield images, wanted, each.loss
-
-
-class _Labelled:
-    """Labelled images in memory, on the GPU where there is room for them."""
-
-    def __init__(self, ds: xr.Dataset, recipe: Recipe, device: torch.device) -> None:
-        self._recipe, self._device = recipe, device
-        self._classes = ds.sizes["class"]
-        if "labels" in ds:
-            labels = torch.from_numpy(ds["labels"].transpose("sample", "class").values).float()
-        else:
-            labels = torch.from_numpy(ds["label"].values)
-            if (labels < 0).any():
-                raise ValueError(f"{int((labels < 0).sum())} samples have no label; leave them out")
-        _check_room(ds)
-        values = ds["image"].transpose("sample", "channel", "y", "x").values
-        images = torch.from_numpy(np.ascontiguousarray(values))
-        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            images = images.to(device)
-        self._images, self._labels = images, labels.to(device)
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def loss(self, output: Tensor, wanted: Tensor) -> Tensor:
-        """Cross-entropy of the classes, or of each class by itself where an image has several."""
-        if self._labels.ndim == 2:
-            return F.binary_cross_entropy_with_logits(output, wanted)
-        return F.cross_entropy(output, wanted, label_smoothing=self._recipe.label_smoothing)
-
-    def epoch(self, rng: torch.Generator | None, mix: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        n, recipe = len(self), self._recipe
-        order = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
-        for chosen in torch.split(order, recipe.batch_size):
-            images = self._images[chosen.to(self._images.device)].to(self._device)
-            wanted = self._labels[chosen.to(self._device)]
-            if rng is not None:
-                images = augment(images, recipe, rng)
-            batch = images.float() / 255
-            if rng is not None and (recipe.mixed or recipe.mixup):
-                batch, wanted = self._mixed(batch, wanted, rng, mix)
-            yield batch, wanted
-
-    def _mixed(
-        self, batch: Tensor, wanted: Tensor, rng: torch.Generator, mix: bool
-    ) -> tuple[Tensor, Tensor]:
-        cut = torch.rand((), generator=rng) < (self._recipe.mixed if mix else 0.0)
-        if not mix or not (cut or self._recipe.mixup):
-            return batch, wanted
-        shares = wanted if wanted.ndim == 2 else F.one_hot(wanted, self._classes).float()
-        if cut:
-            return cutmix(batch, shares, rng)
-        return mixup(batch, shares, self._recipe.mixup, rng)
-
-
-def _check_room(ds: xr.Dataset) -> None:
-    import psutil
-
-    needed, free = ds["image"].nbytes, psutil.virtual_memory().available
-    if ds["image"].chunks is not None and needed > free:
-        raise ValueError(
-            f"the images need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free: "
-            "store.write(ds, path), and train on store.stream(path, batch)"
-        )
-
-
-def _sha256(ds: xr.Dataset, boxes: pd.DataFrame | None) -> str:
-    """What tells this data from other data."""
-    sha = hashlib.sha256("\0".join(map(str, ds["sample"].values)).encode())
-    for name in ("label", "labels"):
-        if name in ds:
-            sha.update(np.ascontiguousarray(ds[name].values).tobytes())
-    if "sha256" in ds.attrs:
-        sha.update(str(ds.attrs["sha256"]).encode())
-    else:
-        sha.update(np.ascontiguousarray(ds["image"].values).tobytes())
-    if boxes is not None:
-        sha.update(boxes.to_csv().encode())
-    return sha.hexdigest()
-
-
 class _State:
     """What changes while a network is trained."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, data: _Data) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, data: TrainingData) -> None:
         self.model, self.recipe, self.data = model, recipe, data
         self.log: list[dict[str, Any]] = []
         # Biases and batch norms are not shrunk: they do not overfit.
@@ -460,7 +357,7 @@ class _State:
             "log": self.log,
             **{name: part.state_dict() for name, part in self._parts.items()},
         }
-        part = snapshots / ".part"
+        part = snapshots / "unfinished.part"
         torch.save(content, part)
         part.replace(snapshots / f"epoch-{len(self.log):04d}.pt")
         for old in sorted(snapshots.glob("epoch-*.pt"))[:-_KEPT]:

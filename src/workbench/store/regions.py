@@ -10,10 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench._extras import need
-from workbench.datasets.boxes import CORNERS, as_table
+from workbench.datasets.boxes import CORNERS, as_table, image_of
 from workbench.datasets.dataset import build
 from workbench.datasets.errors import BadDataError
-from workbench.datasets.images import full_size
 from workbench.store.perturb import affine, clipped_boxes, warped
 
 #: Draws of background windows before the search for room is given up.
@@ -109,7 +108,7 @@ def split_regions(
     own = table.groupby("sample", sort=False).indices
     cuts, before = [], np.zeros(2)
     for row, sample in enumerate(ds["sample"].values):
-        pixels = full_size(ds, row)
+        pixels = image_of(ds, row)
         here = table.iloc[own.get(sample, [])]
         _check_inside(here, pixels)
         windows = _grid(pixels, patch) if cover == "grid" else _around(here, pixels)
@@ -247,7 +246,7 @@ def _dataset(
 
 def _covered(boxes: pd.DataFrame) -> float:
     """Area that boxes cover together."""
-    shapely = need("shapely", extra="store")
+    shapely = need("shapely", extra="images")
     return float(shapely.union_all(shapely.box(*boxes[CORNERS].to_numpy().T)).area)
 
 
