@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.datasets import detections
 from workbench.datasets.detections import CORNERS, merge_detections
-from workbench.rasters import detections
 
 
 def iou_of(one, other):
