@@ -243,8 +243,8 @@ def rates(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
         shades = [PALETTE[1] if is_slowest else PALETTE[0] for is_slowest in slow]
         bars = ax.barh(list(table.index), table["images_per_s"], color=shades)
         texts = [
-            f"{row.images_per_s:,.0f}/s, {row.mib_in_per_s:,.1f} MiB/s in, "
-            f"{row.mib_out_per_s:,.1f} out{', the bottleneck' if is_slowest else ''}"
+            f"{row.images_per_s:,.3g}/s, {row.mib_in_per_s:,.3g} MiB/s in, "
+            f"{row.mib_out_per_s:,.3g} out{', the bottleneck' if is_slowest else ''}"
             for row, is_slowest in zip(table.itertuples(), slow, strict=True)
         ]
         ax.bar_label(bars, texts, padding=4, fontsize=8)
