@@ -1,4 +1,4 @@
-"""The notebook from pictures to a detector runs in batch, on blood smears, composed scenes, COCO."""
+"""The notebook from pictures to a detector, on blood smears, composed scenes and COCO."""
 
 import os
 from pathlib import Path
