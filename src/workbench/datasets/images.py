@@ -339,7 +339,6 @@ def content(item: Item, name: str) -> bytes:
     if not found:
         raise BadImageError(name, "the image is empty")
     return found
-<<<<<<< HEAD
 
 
 def _read(item: str) -> bytes:
@@ -351,14 +350,3 @@ def _read(item: str) -> bytes:
             raise OSError(0, f"larger than {LARGEST_FILE:,} bytes, the most that is read")
         file.seek(offset)
         return file.read(size)
-
-
-def full_size(ds: xr.Dataset, row: int) -> NDArray[Any]:
-    """One image of a dataset, (y, x, channel): its file upright at full size, else ``image``."""
-    if "path" in ds and str(ds["path"].values[row]):
-        path = str(ds["path"].values[row])
-        return decode(content(path, path), path, mode="L" if ds.sizes["channel"] == 1 else "RGB")
-    image: NDArray[Any] = ds["image"].isel(sample=row).transpose("y", "x", "channel").values
-    return image
-=======
->>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)

@@ -1,16 +1,9 @@
 """Inference over a dataset in batches: predictions, activations of a layer, evaluation."""
 
 import warnings
-<<<<<<< HEAD
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
-=======
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, Literal, overload
->>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
 
 import numpy as np
 import pandas as pd
@@ -20,12 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from workbench._samples import unit_range
-<<<<<<< HEAD
-from workbench.models.layers import find_layers, layers_of, vectors_of
-=======
 from workbench.models.fcn import detect
-from workbench.models.files import OpaqueModel
->>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
+from workbench.models.layers import find_layers, layers_of, vectors_of
 
 
 def run(
@@ -377,8 +366,6 @@ def predict(
     >>> probability.sizes["class"], str(probability["class"].values[3])
     (10, 'cat')
     """
-<<<<<<< HEAD
-=======
     if boxes:
         shape = tuple(getattr(model, "shape", ())[2:])
         fixed = shape if len(shape) == 2 and None not in shape else None
@@ -388,9 +375,6 @@ def predict(
             raise ValueError(f"the network does not tell its {missing[0]}: give {missing[0]}=")
         with evaluating(model):
             return detect(model, ds, **options, batch_size=min(batch_size, 16), progress=progress)
-    if activation not in ("softmax", "sigmoid", "none"):
-        raise ValueError(f"activation={activation!r}: it must be 'softmax', 'sigmoid' or 'none'")
->>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
     rows = [_rows(output, n) for output, n in run(model, ds, batch_size, progress)]
     scores = torch.cat(rows)
     if scores.isnan().any():

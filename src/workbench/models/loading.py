@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench._extras import need
-<<<<<<< HEAD
-from workbench.models.files import fit, kind_of, no_pickles, program, weights
-=======
 from workbench.models.fcn import FCN
-from workbench.models.files import kind_of, no_pickles, program, weights
->>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
+from workbench.models.files import fit, kind_of, no_pickles, program, weights
 from workbench.models.resnet import SmallResNet
 
 
@@ -402,30 +398,21 @@ def _from_file(
         return program(path, kind, trusted), Preprocess()
     values, about = weights(path, kind, key)
     preset = Preprocess()
-<<<<<<< HEAD
-    if architecture is None:
-        values = fit(path, values, ("fc.weight", "stem.0.weight", *SmallResNet().state_dict()))
-        model: nn.Module = _small(path, values)
-        _name_classes(model, json.loads(about.get("about", "{}")).get("classes"))
-    elif isinstance(architecture, nn.Module):
-        model = architecture
-        values = fit(path, values, model.state_dict())
-    else:
-        model, values, preset = _named(path, architecture, values, dict(options or {}))
-=======
     note = json.loads(about.get("about", "{}"))
     template = note.get("template") or "small-resnet"
     if isinstance(architecture, nn.Module):
         model = architecture
+        values = fit(path, values, model.state_dict())
     elif architecture is None and template == "fcn":
         model = FCN(note["classes"], **note["config"])
+        values = fit(path, values, model.state_dict())
     elif architecture is None and template == "small-resnet":
+        values = fit(path, values, ("fc.weight", "stem.0.weight", *SmallResNet().state_dict()))
         model = _small(path, values)
     else:
-        model, preset = _named(architecture or template, values)
+        model, values, preset = _named(path, architecture or template, values, dict(options or {}))
     if note.get("classes"):
         _name_classes(model, note["classes"])
->>>>>>> 708c153 (Walk from pictures without labels to a network that finds the object, in notebook 07)
     try:
         model.load_state_dict(values)
     except RuntimeError as error:

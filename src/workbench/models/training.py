@@ -240,7 +240,7 @@ def _with_a_new_head(name: str, classes: int, is_pretrained: bool) -> nn.Module:
     if found is None:
         known = ", ".join(map(repr, RECIPES))
         raise ValueError(f"{name!r} is neither {known} nor a name of torchvision or timm")
-    model = pretrained(name, found) if is_pretrained else found.build()
+    model = pretrained(name, found, {}) if is_pretrained else found.build()
     linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError(f"{name!r} has no linear layer at its end that could be replaced")
