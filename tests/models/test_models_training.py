@@ -205,7 +205,7 @@ class TestDetection:
         torch.export.save(torch.export.export(trained, (example,)), tmp_path / "fcn.pt2")
         torch.onnx.export(trained, (example,), tmp_path / "fcn.onnx", dynamo=False)
         for name in ("fcn.safetensors", "fcn.pt", "fcn.pt2", "fcn.onnx"):
-            network = models.load(tmp_path / name)
+            network = models.load(tmp_path / name, trusted=True)
             told = {"classes": ["square", "bar"], "size": 64}
             options = {} if name == "fcn.safetensors" else told
             found = models.predict(network, ds, boxes=True, progress=False, **options)
@@ -213,7 +213,7 @@ class TestDetection:
                 found.drop(columns="source"), expected.drop(columns="source"), atol=1e-2
             )
         with pytest.raises(ValueError, match="does not tell its classes"):
-            models.predict(models.load(tmp_path / "fcn.pt"), ds, boxes=True)
+            models.predict(models.load(tmp_path / "fcn.pt", trusted=True), ds, boxes=True)
 
     def test_torchvision_s_detectors_give_the_same_table(self):
         class Detector(nn.Module):
