@@ -1,5 +1,6 @@
 """Image datasets by name, from a folder or from a table, all in one form."""
 
+from workbench.datasets.check import FLAWS, check
 from workbench.datasets.coreset import coreset
 from workbench.datasets.dataset import subset
 from workbench.datasets.distil import distil, predict_distilled
@@ -20,6 +21,8 @@ __all__ = [
     "load_mlrsnet",
     "splits",
     "subset",
+    "check",
+    "FLAWS",
     "coreset",
     "distil",
     "predict_distilled",

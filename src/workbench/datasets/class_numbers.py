@@ -152,7 +152,7 @@ def _lists(column: list[Any]) -> list[list[Any]] | None:
     if all(cell.startswith("[") and cell.endswith("]") for cell in filled):
         try:
             return [json.loads(cell) if cell else [] for cell in column]
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if any("|" in cell for cell in filled):
         return [[name.strip() for name in cell.split("|")] if cell else [] for cell in column]

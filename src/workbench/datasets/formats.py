@@ -27,6 +27,8 @@ CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
+# Bytes: four times Fashion-MNIST and more; what announces more is no dataset of this kind.
+LARGEST = 2**28
 # What MNIST's files are called by split.
 _PREFIX = {"train": "train", "test": "t10k"}
 # The batches are pickles: none is opened whose checksum is not the published one.
@@ -185,22 +187,29 @@ def read_mnist(folder: Path, split: str) -> SplitImages:
 
 def read_idx(path: Path, dims: int) -> tuple[NDArray[np.uint8], str]:
     """Return the unsigned bytes of an IDX file with so many dimensions, and their SHA-256."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadDataError(f"{path} is not a whole gzip file: {error}") from error
     header = 4 + 4 * dims
     magic = bytes((0, 0, 8, dims))
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(header)
+            sizes = np.frombuffer(content[4:], ">u4").tolist() if len(content) == header else []
+            # no more than is announced is unpacked
+            content += file.read(min(LARGEST, math.prod(sizes)) + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadDataError(f"{path} is not a whole gzip file: {error}") from error
     if content[:4] != magic or len(content) < header:
         raise BadDataError(
             f"{path} begins with {content[:4].hex() or 'nothing'}; an IDX file of bytes in "
             f"{dims} dimension{'s'[: dims > 1]} begins with {magic.hex()} and the sizes"
         )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dims, offset=4))
-    if len(content) - header != math.prod(shape):
+    if math.prod(sizes) > LARGEST:
         raise BadDataError(
-            f"{path} announces {' x '.join(map(str, shape))} bytes and holds "
-            f"{len(content) - header}, not {math.prod(shape)}: it is cut off or not the right file"
+            f"{path} announces {math.prod(sizes):,} bytes, at most {LARGEST:,} are read"
         )
-    data = np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    if len(content) - header != math.prod(sizes):
+        raise BadDataError(
+            f"{path} announces {' x '.join(map(str, sizes))} bytes and holds "
+            f"{len(content) - header}, not {math.prod(sizes)}: it is cut off or not the right file"
+        )
+    data = np.frombuffer(content, np.uint8, offset=header).reshape(sizes)
     return data, hashlib.sha256(content).hexdigest()

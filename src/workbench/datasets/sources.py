@@ -148,6 +148,7 @@ def _in_cache(name: str, splits: Sequence[str]) -> DataSource | str:
 def _download(name: str, splits: Sequence[str]) -> DataSource | str:
     """Fetch what the cache lacks. pooch moves a file into place once its checksum matches."""
     import pooch
+    from filelock import FileLock
 
     folder = cache_folder() / name
     base_url = REGISTRY[name].base_url
@@ -155,7 +156,9 @@ def _download(name: str, splits: Sequence[str]) -> DataSource | str:
     for file, expected in _files(name, splits).items():
         url = base_url + file
         try:
-            pooch.retrieve(url, known_hash=expected, fname=file, path=folder, downloader=fetch)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f".{file}.lock"):  # who waited finds the file of the first
+                pooch.retrieve(url, known_hash=expected, fname=file, path=folder, downloader=fetch)
         except OSError as error:  # every error of requests is one, and so is a read-only cache
             return f"download: {url} failed with {type(error).__name__}: {error}"
         except ValueError as error:

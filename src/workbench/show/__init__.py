@@ -5,6 +5,7 @@ from workbench.show.control import beats, control, control_curve
 from workbench.show.explanations import cams, receptive_field
 from workbench.show.fiftyone_boxes import boxes_from_fiftyone, boxes_to_fiftyone
 from workbench.show.fiftyone_bridge import app_link, fiftyone_ready, from_fiftyone, to_fiftyone
+from workbench.show.flaw_figures import flaws
 from workbench.show.label_figures import cartography, distributions, errors_left, joints
 from workbench.show.maps import (
     map,  # noqa: A004 - the name that design and users know
@@ -19,6 +20,7 @@ from workbench.show.style import caption
 __all__ = [
     "samples",
     "pairs",
+    "flaws",
     "map",
     "map_grid",
     "map_labels",
