@@ -29,7 +29,7 @@ COPIES = {
     "cropped": lambda image: image.crop((2, 3, 94, 95)).resize((96, 96)),
     "turned": lambda image: image.rotate(90),
     "mirrored": ImageOps.mirror,
-    "all of it": lambda image: jpeg(ImageOps.flip(image.crop((1, 1, 94, 95))).resize((96, 96))),
+    "all of it": lambda image: jpeg(ImageOps.flip(image.crop((1, 1, 96, 95))).resize((96, 96)), 70),
 }
 
 
