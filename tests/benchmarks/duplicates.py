@@ -116,7 +116,7 @@ def phash(paths, most=8):
 def cleanvision(paths):
     from cleanvision import Imagelab
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         lab = Imagelab(filepaths=[str(path) for path in paths])
         lab.find_issues({"near_duplicates": {}, "exact_duplicates": {}}, n_jobs=1, verbose=False)
     index = {str(path): i for i, path in enumerate(paths)}

@@ -1,9 +1,11 @@
 import gzip
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pooch
 import pytest
 
 from workbench import datasets
@@ -195,3 +197,16 @@ def test_cache_that_is_a_file(online, offline):
     offline.write_text("in the way")
     with pytest.raises(datasets.DataNotFoundError, match=r"download: .* failed with"):
         datasets.load("mnist", split="test", fallback=False)
+
+
+def test_processes_that_want_the_same_files_fetch_them_once(online, offline, monkeypatch):
+    online()
+    fetched = []
+    fetch = pooch.HTTPDownloader.__call__
+    monkeypatch.setattr(
+        pooch.HTTPDownloader, "__call__", lambda self, *a: fetched.append(a[0]) or fetch(self, *a)
+    )
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(lambda _: datasets.load("mnist", split="test"), range(3)))
+    assert [ds.sizes["sample"] for ds in loaded] == [10, 10, 10]
+    assert len(fetched) == len(set(fetched)) == 2

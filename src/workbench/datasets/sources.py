@@ -157,7 +157,7 @@ def _download(name: str, splits: Sequence[str]) -> DataSource | str:
         url = base_url + file
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f".{file}.lock"):  # who waited finds the file of the first
+            with FileLock(folder.with_suffix(".lock")):  # who waited finds what the first fetched
                 pooch.retrieve(url, known_hash=expected, fname=file, path=folder, downloader=fetch)
         except OSError as error:  # every error of requests is one, and so is a read-only cache
             return f"download: {url} failed with {type(error).__name__}: {error}"
