@@ -65,7 +65,7 @@ class TestControl:
         assert not is_grey(fig)
         fig = show.control(fig, {"ours": CHANCE - 0.1}, CHANCE, name="random")
         assert is_grey(fig)
-        assert [text.get_text() for text in fig.axes[0].texts] == ["Not better than random"]
+        assert [text.get_text() for text in fig.texts] == ["Not better than random"]
         assert pixels(fig).std() > 3, "the figure is still to be seen"
 
     def test_each_method_may_have_a_control_of_its_own(self):

@@ -27,14 +27,12 @@ def grand(
     Parameters
     ----------
     network
-        Any torch module that ends in an ``nn.Linear``, such as :class:`SmallResNet`; asked in
-        evaluation mode, which is put back.
+        Any torch module that ends in an ``nn.Linear``; asked in evaluation mode.
     ds
         An image dataset with ``label``.
     full
         The gradient of all weights, a backward pass a sample. By default that of the last layer
-        alone, ``|softmax - one-hot| √(|h|² + 1)`` with its input h, for which no gradient is
-        needed.
+        alone, ``|softmax - one-hot| √(|h|² + 1)`` with its input h, which needs no gradient.
     batch_size
         Images at a time; `full` holds the gradients of as many.
     progress

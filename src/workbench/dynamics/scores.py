@@ -14,8 +14,7 @@ Labels = ArrayLike | xr.DataArray
 def el2n(logits: xr.DataArray, labels: Labels) -> xr.DataArray:
     """EL2N: the length of the error, ``|softmax - one-hot|`` (arXiv:2107.07075, Eq. 4).
 
-    The mean over the seeds and epochs given; the paper takes early ones of several seeds:
-    ``logits.isel(epoch=slice(5))``.
+    The mean over seeds and epochs; the paper takes early ones: ``logits.isel(epoch=slice(5))``.
 
     Parameters
     ----------
@@ -41,12 +40,9 @@ def el2n(logits: xr.DataArray, labels: Labels) -> xr.DataArray:
     array([0.948683])
     """
     given = _given(logits, labels)
-    lengths = [
-        np.linalg.norm(_softmax(epoch) - np.eye(logits.sizes["class"])[given], axis=1)
-        for run in _runs(logits)
-        for epoch in run
-    ]
-    return _along(logits, np.mean(lengths, axis=0), "el2n")
+    wanted = np.eye(logits.sizes["class"])[given]
+    each = [np.linalg.norm(_softmax(run) - wanted, axis=2).mean(axis=0) for run in _runs(logits)]
+    return _along(logits, el2n=np.mean(each, axis=0))["el2n"]
 
 
 def aum(logits: xr.DataArray, labels: Labels) -> xr.DataArray:
@@ -57,8 +53,7 @@ def aum(logits: xr.DataArray, labels: Labels) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        float64 (sample,), *low* is bad: its negative is an opinion for
-        :func:`workbench.labels.find_issues`.
+        float64 (sample,), *low* is bad; ``find_issues(..., opinions=[-aum])``.
 
     Examples
     --------
@@ -67,14 +62,12 @@ def aum(logits: xr.DataArray, labels: Labels) -> xr.DataArray:
     array([-1.])
     """
     given = _given(logits, labels)
-    row = np.arange(len(given))
-    margins = []
+    row, margins = np.arange(len(given)), []
     for run in _runs(logits):
-        for epoch in run:
-            own = epoch[row, given]
-            epoch[row, given] = -np.inf
-            margins.append(own - epoch.max(axis=1))
-    return _along(logits, np.mean(margins, axis=0), "aum")
+        own = run[:, row, given]
+        run[:, row, given] = -np.inf
+        margins.append((own - run.max(axis=2)).mean(axis=0))
+    return _along(logits, aum=np.mean(margins, axis=0))["aum"]
 
 
 def forgetting(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
@@ -104,14 +97,13 @@ def forgetting(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
     for run in _runs(logits):
         right = run.argmax(axis=2) == given
         never.append(~right.any(axis=0))
-        events.append((right[:-1] & ~right[1:]).sum(axis=0))
-    none, counted = np.array(never), np.where(never, len(right), events)
-    values = {
-        "events": counted.mean(axis=0),
-        "never_learnt": none.mean(axis=0),
-        "unforgettable": (counted == 0).all(axis=0),
-    }
-    return xr.Dataset({name: _along(logits, value, name) for name, value in values.items()})
+        events.append(np.where(never[-1], len(run), (right[:-1] & ~right[1:]).sum(axis=0)))
+    return _along(
+        logits,
+        events=np.mean(events, axis=0),
+        never_learnt=np.mean(never, axis=0),
+        unforgettable=np.max(events, axis=0) == 0,
+    )
 
 
 def cartography(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
@@ -133,14 +125,12 @@ def cartography(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
     array([0.5, 0.5, 0.5])
     """
     given = _given(logits, labels)
-    parts = []
+    row, parts = np.arange(len(given)), []
     for run in _runs(logits):
-        own = np.stack([_softmax(epoch)[np.arange(len(given)), given] for epoch in run])
-        right = run.argmax(axis=2) == given
+        own, right = _softmax(run)[:, row, given], run.argmax(axis=2) == given
         parts.append((own.mean(axis=0), own.std(axis=0), right.mean(axis=0)))
-    names = ("confidence", "variability", "correctness")
-    means = zip(names, np.mean(parts, axis=0), strict=True)
-    return xr.Dataset({name: _along(logits, values, name) for name, values in means})
+    confidence, variability, correctness = np.mean(parts, axis=0)
+    return _along(logits, confidence=confidence, variability=variability, correctness=correctness)
 
 
 def _given(logits: xr.DataArray, labels: Labels) -> NDArray[np.int64]:
@@ -159,9 +149,8 @@ def _given(logits: xr.DataArray, labels: Labels) -> NDArray[np.int64]:
 def _runs(logits: xr.DataArray) -> Iterator[NDArray[np.float64]]:
     """Yield each training's logits (epoch, sample, class), one in memory at a time."""
     missing = {name: 1 for name in ("seed", "epoch") if name not in logits.dims}
-    for seed, run in enumerate(
-        logits.expand_dims(missing).transpose("seed", "epoch", "sample", "class")
-    ):
+    every = logits.expand_dims(missing).transpose("seed", "epoch", "sample", "class")
+    for seed, run in enumerate(every):
         values = run.values.astype(np.float64)
         if np.isnan(values).any():
             epochs = int(np.isnan(values).any(axis=(1, 2)).sum())
@@ -173,10 +162,10 @@ def _runs(logits: xr.DataArray) -> Iterator[NDArray[np.float64]]:
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def _along(logits: xr.DataArray, values: NDArray[np.generic], name: str) -> xr.DataArray:
+def _along(logits: xr.DataArray, **values: NDArray[np.generic]) -> xr.Dataset:
     coords = {"sample": logits["sample"]} if "sample" in logits.coords else {}
-    return xr.DataArray(values, dims="sample", coords=coords, name=name)
+    return xr.Dataset({name: ("sample", value) for name, value in values.items()}, coords)

@@ -1,7 +1,6 @@
 """Figures beside their control: what does not beat it is grey and says so."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -143,9 +142,6 @@ def _written(fig: Figure, better: list[str], worse: list[str], name: str) -> Fig
             0.5 + pixels[..., :3].mean(axis=2) / 510, cmap="gray", vmin=0, vmax=1, aspect="auto"
         )
         ax.set_axis_off()
-        frame: dict[str, Any] = {"facecolor": "white", "edgecolor": "#555555"}
-        ax.text(
-            0.5, 0.5, f"Not better than {name}", bbox=frame, fontsize=14,
-            ha="center", va="center", transform=ax.transAxes,
-        )  # fmt: skip
+        text = f"Not better than {name}"
+        fig.text(0.5, 0.5, text, ha="center", fontsize=14, backgroundcolor="white")
         return fig
