@@ -419,6 +419,7 @@ def draw(kept, count, options):
     bars = ax.barh(list(kept), seconds, hatch=hatch, edgecolor="white")
     ax.bar_label(bars, [f"{value:.2g} s" for value in seconds], padding=3)
     ax.invert_yaxis()
+    ax.margins(x=0.1)
     ax.set(xscale="log", xlabel="processor time in seconds (hatched: multiplied up from a part)")
     ax.set_title(f"{count:,} regions of {SIDE} pixels, raster of {options.size:,}² pixels, 3 bands")
     fig.savefig(options.figure, dpi=100)
