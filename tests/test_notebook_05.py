@@ -11,7 +11,7 @@ from PIL import Image
 from workbench import datasets
 
 NAME = "05_grad_cam"
-SMALL = {"model": "cifar10", "n_samples": 100, "n_mosaics": 4}
+SMALL = {"model": "cifar10", "data": "cifar10", "n_samples": 100, "n_mosaics": 4}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ class TestGradCam:
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
         weights = random_network("resnet34").state_dict()
         torch.save(weights, checkpoints / "resnet34-b627a593.pth")
-        few = {"model": "resnet34", "n_samples": 16, "n_mosaics": 1}
+        few = {"model": "resnet34", "data": "cifar10", "n_samples": 16, "n_mosaics": 1}
         results = run(NAME, tmp_path, **few)
         assert results["network"] == "ResNet"
         assert list(results["receptive_field"].values()) == ["59", "179", "547", "899"]

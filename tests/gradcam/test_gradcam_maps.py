@@ -210,3 +210,20 @@ def test_unknown_methods_and_layers_are_named(seen):
         seen.map("grad-cam")
     with pytest.raises(ValueError, match="layer 'layer2' was not probed; layer1, layer4 were"):
         seen.map("gradcam", "layer2")
+
+
+def test_guided_backpropagation_guides_relu6_too():
+    torch.manual_seed(0)
+    plain, clipped = (
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), act, nn.Conv2d(4, 2, 3), act, nn.Flatten(), nn.Linear(32, 2)
+        )
+        for act in (nn.ReLU(), nn.ReLU6())
+    )
+    clipped.load_state_dict(plain.state_dict())
+    maps = []
+    for model in (plain, clipped):  # no unit comes near 6
+        with gradcam.Probe(model) as probe:
+            maps.append(probe.run(torch.ones(1, 3, 8, 8), 1).map("guided_backprop"))
+    torch.testing.assert_close(*maps)
+    assert maps[0].any()

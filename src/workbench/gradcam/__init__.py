@@ -20,7 +20,9 @@ from workbench.gradcam.localization import (
     random_maps,
 )
 from workbench.gradcam.probe import (
+    LAYER_METHODS,
     METHODS,
+    PIXEL_METHODS,
     Probe,
     ProbeResult,
     resize,
@@ -38,6 +40,8 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "METHODS",
+    "LAYER_METHODS",
+    "PIXEL_METHODS",
     "images_for",
     "resize",
     "faithfulness",

@@ -163,12 +163,14 @@ class GuidedReLUs(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         options = dict(kwargs or {})
-        if func not in _RELU | _RELU_IN_PLACE | _RELU6:
+        clipped = func is F.hardtanh and options.get("min_val") == 0  # nn.ReLU6, from 0 to 6
+        if not clipped and func not in _RELU | _RELU_IN_PLACE | _RELU6:
             return func(*args, **options)
         self.met += 1
         x = args[0] if args else options["input"]
         in_place = func in _RELU_IN_PLACE or options.get("inplace", len(args) > 1 and args[1])
-        guided: Tensor = _GuidedReLU.apply(x, 6.0 if func in _RELU6 else None)  # type: ignore[no-untyped-call]
+        most = options["max_val"] if clipped else 6.0 if func in _RELU6 else None
+        guided: Tensor = _GuidedReLU.apply(x, most)  # type: ignore[no-untyped-call]
         return x.copy_(guided) if in_place else guided
 
 

@@ -178,8 +178,7 @@ class ProbeResult:
             maps = torch.einsum("nk,nk...->n...", weights.to(a), a)
         else:
             maps = FORMULAS[method](a, self.gradients[layer].to(a), **options)
-        fitting = maps.to(own.dtype)
-        return fitting if torch.isfinite(fitting).all() else maps
+        return maps if own.dtype == torch.float16 else maps.to(own.dtype)
 
     def _probed(self, layer: str | None) -> str:
         if not self.activations:

