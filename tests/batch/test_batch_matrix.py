@@ -153,6 +153,13 @@ CASES = {
     "its own folder": Case(
         [CODE("from neighbour import word\nopen('data.csv').read() + word")], shown="'a,b!'"
     ),
+    "a file in its own folder": Case(
+        [
+            CODE(
+                "from workbench import batch\nopen('left.txt', 'w').write('1')\nbatch.output('left.txt')"
+            )
+        ]
+    ),
     "no kernelspec": Case([CODE("1 + 1")], metadata={}, shown="2"),
     "old format": Case([CODE("3 + 1")], shown="4"),
     "UTF-16": Case([CODE("'é'")], shown="'é'"),
@@ -214,6 +221,13 @@ def test_what_only_the_notebook_knows_is_recorded_as_code(records: dict[str, Run
         "where": "os.path.join('a', 'b')",
         "hour": "60 * 60",
     }
+
+
+def test_a_registered_file_is_in_the_runs_folder(records: dict[str, RunRecord]) -> None:
+    record = records["a file in its own folder"]
+    (file,) = [file for file in record.outputs if file.name]
+    assert (file.name, file.path, file.size) == ("left.txt", "left.txt", 1)
+    assert (record.folder / "left.txt").read_text() == "1"
 
 
 def test_cells_that_did_not_run_are_pending(records: dict[str, RunRecord]) -> None:

@@ -103,20 +103,6 @@ def test_the_command_lists_filters_shows_and_prunes() -> None:
     assert "no runs in runs are called 'nine'" in said("nine", code=2)
     assert "an age is a number" in said("--older", "soon", code=2)
 
-    head, first, second = said("--memory").splitlines()
-    assert head.split()[0] == "highest"
-    assert first.split() == [
-        "300",
-        "MB",
-        "200",
-        "MB",
-        "2",
-        "1",
-        "cells[4]",
-        "notebooks/01_map.ipynb",
-    ]
-    assert second.split()[0] == "50"
-
     assert "Aborted" in said("--prune", "--older", "7d", code=1)  # no answer: nothing is removed
     assert len(list(Path("runs").iterdir())) == 3
     assert "Removed 1 run," in said("--prune", "--older", "7d", "--yes")

@@ -113,16 +113,12 @@ _MAX_ITEMS = 20_000
 
 
 def record(name: str, value: Any, *, data: str | None = None) -> None:
-    """Keep a result of this notebook.
+    """Keep a result of this notebook, which a batch run collects into ``results.json``.
 
-    In IPython the value is displayed as ``name = value`` together with a machine-readable form,
-    which a batch run collects into ``results.json``. Anywhere else nothing is shown. A name that
-    is recorded twice keeps the last value.
+    In IPython it is displayed as ``name = value``. A name that is recorded twice keeps the last.
 
     Parameters
     ----------
-    name
-        What the result is called.
     value
         A number, string, bool, None, date, a NumPy or xarray scalar or small array, a pandas
         table, or lists and dicts of these. NaN and the infinities, which JSON lacks, are kept as
@@ -153,20 +149,9 @@ def output(path: str | PathLike[str], name: str | None = None) -> Path:
     """Register a file or folder that this notebook has written as something to work with.
 
     A batch run notes its size and SHA-256, by which later runs that read it are traced back,
-    links to it in the report, and hands it to the stages of a pipeline that ask for it by name.
-    What lies outside the run's folder is copied into it.
-
-    Parameters
-    ----------
-    path
-        The file or folder.
-    name
-        What the result is called; by default the file's own name.
-
-    Returns
-    -------
-    Path
-        The path as given.
+    links to it in the report, and hands it to the stages of a pipeline that ask for it by `name`,
+    by default the file's own. What lies outside the run's folder is copied into it. Returns the
+    path as given.
 
     Raises
     ------
@@ -319,14 +304,12 @@ def check(
     Parameters
     ----------
     claims
-        Claim in words to whether it holds. None: it is about other data than were loaded, and
-        is shown as such.
+        Claim in words to whether it holds; None if it is about other data than were loaded.
     strict
         Raise if a claim does not hold. With False, for data on which nothing is promised, the
         table says so and the run goes on.
     data
-        The data that the claims are about, where these are not the ones that the notebook was
-        run on.
+        What the claims are about, where that is not what the notebook was run on.
 
     Raises
     ------

@@ -29,9 +29,7 @@ def compare(
     group: Annotated[
         str | None, typer.Option(metavar="GROUP", help="A sweep; by default the latest.")
     ] = None,
-    to: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Write it: .csv or .html.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write it.")] = None,
 ) -> None:
     """Put the recorded results of a sweep, or of named runs, beside one another."""
     from workbench.batch.provenance.compare import compare as table_of
@@ -41,24 +39,17 @@ def compare(
     with exit_on_error():
         ids = [find_run(out, run).name for run in runs] if runs else None
         table = table_of(out, group=group, ids=ids)
-        for path in to or []:
-            write_table(table, path)
+        if to:
+            write_table(table, to)
         typer.echo(table.reset_index(drop=True).to_string(index=False, na_rep="-"))
 
 
-def lineage(
-    run: Run,
-    out: Out = Path("runs"),
-    mermaid: Annotated[
-        bool, typer.Option("--mermaid", help="As a flow chart in Mermaid's language.")
-    ] = False,
-) -> None:
+def lineage(run: Run, out: Out = Path("runs")) -> None:
     """Show where a run's results came from."""
     from workbench.batch.provenance.lineage import trace
 
     with exit_on_error():
-        found = trace(run, out)
-        typer.echo(found.mermaid() if mermaid else found.text())
+        typer.echo(trace(run, out).text())
 
 
 def verify(run: Run, out: Out = Path("runs")) -> None:

@@ -2,8 +2,6 @@
 
 import fnmatch
 import re
-import statistics
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +30,6 @@ def runs(
     status: Status = None,
     newer: Newer = None,
     older: Older = None,
-    memory: Annotated[bool, typer.Option("--memory", help="Their peaks by notebook.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove those listed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also those that seem to run.")] = False,
@@ -52,16 +49,14 @@ def runs(
         found = [record for record in read_runs(out) if _matches(record, notebook, status)]
         found = [r for r in found if not since or r.started >= since]
         found = [r for r in found if not until or r.started < until]
-        typer.echo(_list(out, found, memory))
+        typer.echo(_list(out, found))
         if prune and found:
             _prune(out, found, yes, force)
 
 
-def _list(out: Path, found: "list[RunRecord]", memory: bool) -> str:
+def _list(out: Path, found: "list[RunRecord]") -> str:
     if not found:
         return f"No runs in {out}" if out.is_dir() else f"There is no folder {out}"
-    if memory:
-        return _peaks(found)
     return "\n".join(f"{record.started:%Y-%m-%d %H:%M}  {line(record)}" for record in found)
 
 
@@ -78,30 +73,6 @@ def _age(text: str) -> timedelta:
     if not match:
         refuse(f"an age is a number with m, h, d or w, as 7d; got {text!r}")
     return timedelta(**{_AGES[match[2]]: int(match[1])})
-
-
-def _peaks(found: "list[RunRecord]") -> str:
-    """Return the table of memory peaks by notebook, the hungriest first."""
-    from workbench._units import show_size
-
-    by_notebook = defaultdict(list)
-    for record in found:
-        if record.peak_memory_bytes:
-            by_notebook[record.notebook].append((record.peak_memory_bytes, record))
-    rows = []
-    for name, measured in by_notebook.items():
-        peaks = [peak for peak, _ in measured]
-        cell = max(measured, key=lambda pair: pair[0])[1].memory.peak_cell
-        causes = [record.error.cause for _, record in measured if record.error]
-        ended = sum(cause in ("memory limit", "out-of-memory killer") for cause in causes)
-        at = "-" if cell is None else f"cells[{cell}]"
-        rows.append((max(peaks), statistics.median(peaks), len(peaks), ended, at, name))
-    head = f"{'highest':>10} {'median':>10} {'runs':>6} {'ended by it':>12}  {'at':<10} notebook"
-    lines = [
-        f"{show_size(high):>10} {show_size(round(middle)):>10} {n:>6} {ended:>12}  {at:<10} {name}"
-        for high, middle, n, ended, at, name in sorted(rows, reverse=True)
-    ]
-    return "\n".join([head, *lines])
 
 
 def _prune(out: Path, found: "list[RunRecord]", yes: bool, force: bool) -> None:

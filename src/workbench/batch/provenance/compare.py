@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +36,8 @@ def rerun(
 ) -> tuple[RunRecord, RunRecord]:
     """Repeat a run with its notebook as it is now, its parameters and its limits.
 
-    Parameters
-    ----------
-    run
-        The run's folder, its id or a part of it, or ``"last"``.
-    out
-        The folder of runs.
-    parameters
-        Values in place of the run's: secrets, which no record keeps.
-
-    Returns
-    -------
-    before, after
-        The two records; the second names the first as its parent.
+    Returns the two records; the second names the first as its parent. `parameters` take the place
+    of the run's: secrets have to, which no record keeps.
 
     Raises
     ------
@@ -97,15 +85,7 @@ def differences(
     A number may differ by `tolerance` times its size. A share between 0 and 1 is also measured by
     what it lacks to 1, if that is less: an accuracy of 0.99 has an error of 0.01, so it may differ
     by 0.0001 at a tolerance of 0.01. Whole numbers, words and truth values have to be the same.
-
-    Parameters
-    ----------
-    before, after
-        What the two runs recorded.
-    tolerance
-        For all results.
-    tolerances
-        For some, by name, such as ``"quality.recall"``; 0 for the very same.
+    `tolerances` are for some by name, such as ``"quality.recall"``; 0 for the very same.
 
     Examples
     --------
@@ -182,31 +162,16 @@ def compare(
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table of `compare`'s into a file, by its suffix: ``.csv`` or ``.html``.
+    """Write a table of `compare`'s into a CSV file.
 
     Raises
     ------
-    ValueError
-        The suffix is another one, or the file is there and is no such table.
+    FileExistsError
+        The file is there and is no such table.
     """
-    columns = list(map(str, table.columns[len(table.attrs["swept"]) :][:3]))
-    if path.suffix == ".csv":
-        ensure_ours(path, lambda text: text.startswith("run,") and ",".join(columns) in text)
-        write_text(path, table.to_csv())
-    elif path.suffix == ".html":
-        ensure_ours(path)
-        title = "Runs over " + (", ".join(table.attrs["swept"]) or "nothing that differs")
-        page = (
-            "<!DOCTYPE html><html lang='en'><meta charset='utf-8'>"
-            f'<meta name="generator" content="workbench"><title>{escape(title)}</title>'
-            "<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem}"
-            "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-            "td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:right}</style>"
-            f"<h1>{escape(title)}</h1>{table.to_html(border=0, na_rep='-')}</html>\n"
-        )
-        write_text(path, page)
-    else:
-        raise ValueError(f"{path}: known are .csv and .html")
+    ended = "status,seconds,peak_memory_bytes"
+    ensure_ours(path, lambda text: text.startswith("run,") and ended in text)
+    write_text(path, table.to_csv())
 
 
 def _row(record: RunRecord, swept: list[str]) -> dict[str, Any]:

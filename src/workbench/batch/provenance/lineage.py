@@ -45,24 +45,6 @@ class Ancestry:
             for n, line in enumerate(source._lines() if source else []):
                 yield f"{indent}{'└─ ' if n == 0 else '   '}{line}"
 
-    def mermaid(self) -> str:
-        """Return the tree as a flow chart in Mermaid's language, which many pages draw."""
-        lines: dict[str, None] = {}
-        self._chart(lines)
-        return "\n".join(["flowchart LR", *lines])
-
-    def _chart(self, lines: dict[str, None]) -> None:
-        run = f"r{self.record.id[-6:]}"
-        stem = Path(self.record.notebook).stem.replace('"', "'")
-        lines[f'    {run}["{stem}<br>{self.record.status}"]'] = None
-        for file, source in self.inputs:
-            node = f"f{file.sha256[:8]}"
-            name = Path(file.path).name.replace('"', "'")
-            lines[f'    {node}("{name}<br>{file.sha256[:8]}") --> {run}'] = None
-            if source:
-                lines[f"    r{source.record.id[-6:]} --> {node}"] = None
-                source._chart(lines)
-
 
 def trace(run: str | Path, out: str | Path = "runs") -> Ancestry:
     """Follow a run's inputs back to the runs that wrote them, and theirs, to the beginning.
