@@ -156,7 +156,8 @@ CASES = {
     "a file in its own folder": Case(
         [
             CODE(
-                "from workbench import batch\nopen('left.txt', 'w').write('1')\nbatch.output('left.txt')"
+                "from workbench import batch\nopen('left.txt', 'w').write('1')\n"
+                "batch.output('left.txt')"
             )
         ]
     ),

@@ -14,6 +14,7 @@ from workbench.batch.parameters import (
     MASK,
     Parameter,
     check_parameters,
+    combinations,
     is_typed,
     read_injected,
     read_parameters,
@@ -98,6 +99,21 @@ class CheckedJob:
         """Return values as a record may hold them: of a secret that there was one."""
         hidden = {n for n, p in self.known.items() if p.secret} | self.secrets.keys()
         return {n: MASK if n in hidden and v not in (None, "") else v for n, v in values.items()}
+
+
+def sweep_jobs(notebook: str | Path, given: Mapping[str, Any]) -> list[Job]:
+    """Return a notebook's jobs: one for each combination of the values that are swept.
+
+    Raises
+    ------
+    JobError
+        The notebook cannot be read.
+    """
+    try:
+        known = read_parameters(Notebook.read(notebook))
+    except JobError as error:
+        raise JobError([f"{notebook}: {problem}" for problem in error.problems]) from error
+    return [Job(notebook, parameters) for parameters in combinations(known, given)]
 
 
 def check_jobs(jobs: Iterable[Job]) -> list[CheckedJob]:

@@ -6,6 +6,7 @@ against the notebooks themselves.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +22,11 @@ from pydantic import (
 
 from workbench._extras import need
 from workbench._units import parse_size
-from workbench.batch.jobs import Job
+from workbench.batch.jobs import Job, sweep_jobs
 from workbench.batch.notebook import JobError, Notebook
 from workbench.batch.parameters import (
     Sweep,
     check_parameters,
-    combinations,
     read_parameters,
     read_range,
 )
@@ -96,14 +96,8 @@ class RunConfig(_Model):
         """Return a notebook's jobs: one for each combination of what is swept."""
         swept = {name: _sweep(name, values) for name, values in self.sweep.items()}
         chosen = {**swept, **self.parameters_of(notebook), **given}
-        try:
-            known = read_parameters(Notebook.read(notebook))
-        except JobError as error:
-            raise JobError([f"{notebook}: {problem}" for problem in error.problems]) from error
-        return [
-            Job(notebook, parameters, kernel=self.kernel, cwd=self.cwd)
-            for parameters in combinations(known, chosen)
-        ]
+        jobs = sweep_jobs(notebook, chosen)
+        return [replace(job, kernel=self.kernel, cwd=self.cwd) for job in jobs]
 
     def path(self, name: str) -> Path:
         """Return the file of a notebook that the configuration calls by a name or a path."""

@@ -1,5 +1,6 @@
 """``workbench run``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,21 +75,23 @@ def run(
     run's folder, others in their own. The exit code is 0 if every run succeeded, 1 if one did
     not, 2 if nothing could be started, 130 after Ctrl-C.
     """
+    from workbench.batch.jobs import sweep_jobs
+
     log_to_stderr()
     stop_on_signals()
     with exit_on_error(out, report):
         settings = _configuration(notebooks or [], preset, config, override or [])
         given = named_values(parameter or [])
-        changed = {"kernel": kernel, "cwd": cwd}
+        jobs_of = settings.jobs_of if settings else sweep_jobs
         todo = [
-            job
+            replace(job, **_set({"kernel": kernel, "cwd": cwd}))
             for notebook in _notebooks(notebooks or [], every, settings)
-            for job in settings.model_copy(update=_set(changed)).jobs_of(notebook, given)
+            for job in jobs_of(notebook, given)
         ]
         typed = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
-        limits = settings.limits.model_dump() | _set(typed)
+        limits = (settings.limits.model_dump() if settings else {}) | _set(typed)
         where = {"out": out, "hash_contents": hash_contents, **limits}
-        records = _run(todo, scheduler, jobs or settings.jobs, where)
+        records = _run(todo, scheduler, jobs or (settings.jobs if settings else 1), where)
     conclude(out, records, report)
     raise typer.Exit(any(record.status != "succeeded" for record in records))
 
@@ -112,26 +115,27 @@ def _set(options: dict[str, Any]) -> dict[str, Any]:
 
 def _configuration(
     notebooks: list[Path], preset: str | None, config: Path | None, overrides: list[str]
-) -> "RunConfig":
-    from workbench.batch.presets import RunConfig, compose
-
+) -> "RunConfig | None":
     if preset and config:
         refuse("name a preset or a file of your own; a file can build on a preset by `defaults`")
     if not preset and not config:
         if overrides:
             refuse("--set changes what --preset or --config says; a parameter is set by -p")
-        return RunConfig()
+        return None
+    from workbench.batch.presets import compose
+
     folder = notebooks[0].parent if notebooks else Path("notebooks")
     return compose(config or str(preset), overrides, folder=folder)
 
 
-def _notebooks(notebooks: list[Path], every: bool, settings: "RunConfig") -> list[Path]:
+def _notebooks(notebooks: list[Path], every: bool, settings: "RunConfig | None") -> list[Path]:
     """Return the notebooks to run: those named, all, or those of the configuration."""
     if every and notebooks:
         refuse("name the notebooks to run, or say --all for notebooks/*.ipynb")
     if every and not (notebooks := sorted(Path("notebooks").glob("*.ipynb"))):
         refuse("--all runs notebooks/*.ipynb, and there are none here")
-    notebooks = notebooks or [settings.path(name) for name in settings.notebooks]
+    if settings and not notebooks:
+        notebooks = [settings.path(name) for name in settings.notebooks]
     if not notebooks:
         refuse("name the notebooks to run, or say --all for notebooks/*.ipynb")
     return notebooks
