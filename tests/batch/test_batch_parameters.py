@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from workbench.batch.notebook import JobError, Notebook
-from workbench.batch.parameters import CommandLine, check_parameters, move_paths, read_parameters
+from workbench.batch.parameters import (
+    CommandLine,
+    check_parameters,
+    move_paths,
+    read_parameters,
+    undeclared,
+)
 
 
 def document_of(*cells: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +138,9 @@ def test_without_a_tagged_cell_any_name_is_taken() -> None:
         "n": 1,
         "s": "x y",
     }
+    for text in ("123", "[1]"):  # a secret is a text, and one
+        assert check_parameters({}, {"api_key": CommandLine(text)}) == {"api_key": text}
+        assert list(undeclared("api_key").values(CommandLine(text))) == [text]
     with pytest.raises(JobError, match="'a-b' is no name of a variable"):
         check_parameters({}, {"a-b": 1})
 

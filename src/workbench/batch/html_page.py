@@ -54,14 +54,8 @@ _NOT_SHOWN = '<p class="note">{what}, not shown here: open the notebook to see i
 def to_html(document: Any, title: str, folder: str) -> str:
     """Return an executed notebook as one HTML page that loads nothing from elsewhere.
 
-    Parameters
-    ----------
-    document
-        The notebook; outputs that a page cannot show get words in their place.
-    title
-        What the page is called.
-    folder
-        Where images lie that its texts name.
+    Outputs that a page cannot show get words in their place; images that its texts name lie in
+    `folder`.
     """
     for cell in document.cells:
         for output in cell.get("outputs", []):

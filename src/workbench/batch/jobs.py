@@ -102,13 +102,7 @@ class CheckedJob:
 
 
 def sweep_jobs(notebook: str | Path, given: Mapping[str, Any]) -> list[Job]:
-    """Return a notebook's jobs: one for each combination of the values that are swept.
-
-    Raises
-    ------
-    JobError
-        The notebook cannot be read.
-    """
+    """Return a notebook's jobs: one for each combination of the values that are swept."""
     try:
         known = read_parameters(Notebook.read(notebook))
     except JobError as error:
@@ -117,14 +111,7 @@ def sweep_jobs(notebook: str | Path, given: Mapping[str, Any]) -> list[Job]:
 
 
 def check_jobs(jobs: Iterable[Job]) -> list[CheckedJob]:
-    """Check every job, and report what is wrong with any of them together.
-
-    Raises
-    ------
-    JobError
-        A notebook cannot be read, its kernel is not installed, or a parameter is unknown or
-        ill-typed.
-    """
+    """Check every job; a JobError names all that is wrong with any of them together."""
     if find_spec("papermill") is None:
         need("papermill", extra="batch")
     checked: list[CheckedJob] = []

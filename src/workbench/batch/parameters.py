@@ -149,17 +149,10 @@ class Parameter:
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given values, each as its parameter's type.
 
-    Of a notebook that declares no parameters every name is taken, as papermill does.
+    Of a notebook that declares no parameters every name is taken, as papermill does. Else a
+    JobError lists unknown names, with the nearest known one, and values of a wrong type.
 
-    Raises
-    ------
-    JobError
-        Lists every unknown name, with the nearest known one, and every value of a wrong type.
-
-    Examples
-    --------
-    >>> k = Parameter("k", "int", int, default=15)
-    >>> check_parameters({"k": k}, {"k": CommandLine("1e2")})
+    >>> check_parameters({"k": Parameter("k", "int", int)}, {"k": CommandLine("1e2")})
     {'k': 100}
     """
     checked, problems = {}, []
@@ -180,14 +173,14 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -
 
 def undeclared(name: str) -> Parameter:
     """Return what is known of a parameter that the notebook does not declare."""
-    return Parameter(name, "Any", Any, secret=_SECRET.fullmatch(name) is not None)
+    if _SECRET.fullmatch(name):
+        return Parameter(name, "str", Text, secret=True)
+    return Parameter(name, "Any", Any)
 
 
 def combinations(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one set of parameters for each combination of swept values, the last fastest.
 
-    Examples
-    --------
     >>> combinations({}, {"k": Sweep([1, 2]), "method": "umap"})
     [{'k': 1, 'method': 'umap'}, {'k': 2, 'method': 'umap'}]
     """
@@ -198,8 +191,6 @@ def combinations(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> li
 def read_range(text: str) -> Sweep:
     """Return the numbers of ``range(...)``.
 
-    Examples
-    --------
     >>> read_range("range(1, 4)")
     (1, 2, 3)
     """

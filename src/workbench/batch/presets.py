@@ -5,7 +5,7 @@ against the notebooks themselves.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -143,13 +143,8 @@ _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {3: _from_3}
 def load_config(content: Mapping[str, Any], source: str) -> RunConfig:
     """Return the newest form of a configuration of any version.
 
-    Raises
-    ------
-    JobError
-        Names each wrong field, its value and what is allowed.
+    A JobError names each wrong field, its value and what is allowed.
 
-    Examples
-    --------
     >>> load_config({"version": 3, "folder": "here"}, "old.yaml").notebooks_folder
     'here'
     """
@@ -169,31 +164,27 @@ def load_config(content: Mapping[str, Any], source: str) -> RunConfig:
 
 def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
     """Return each problem as a sentence with the field, its value and what is allowed."""
-    return list(_problems(error, model, source))
-
-
-def _problems(error: ValidationError, model: type[BaseModel], source: str) -> Iterator[str]:
+    said: list[str] = []
     for found in error.errors():
         where = ".".join(str(part) for part in found["loc"])
         if found["type"] == "extra_forbidden":
             allowed = ", ".join(model.model_fields)
-            yield f"{source}: there is no {where}; allowed are {allowed}"
+            said.append(f"{source}: there is no {where}; allowed are {allowed}")
         elif not where:  # of the whole: what the notebooks themselves said
-            yield from (f"{source}: {line}" for line in str(found["ctx"]["error"]).splitlines())
+            said += [f"{source}: {line}" for line in str(found["ctx"]["error"]).splitlines()]
         elif found["type"] == "missing":
-            yield f"{source}: {where} is missing"
+            said.append(f"{source}: {where} is missing")
         elif found["type"] == "value_error":
-            yield f"{source}: {where}: {found['ctx']['error']}"
+            said.append(f"{source}: {where}: {found['ctx']['error']}")
         else:
             what = found["msg"].removeprefix("Input should be ")
-            yield f"{source}: {where} is {found['input']!r}; it should be {what}"
+            said.append(f"{source}: {where} is {found['input']!r}; it should be {what}")
+    return said
 
 
 def bare_name(path: Path) -> str:
     """Return a notebook's name without its number, which a preset need not know.
 
-    Examples
-    --------
     >>> bare_name(Path("notebooks/01_mnist_embeddings.ipynb"))
     'mnist_embeddings'
     """
@@ -268,13 +259,7 @@ def _refuse_environment(*_: Any) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises
-    ------
-    JobError
-        It cannot be read, is no mapping, or is larger than a person writes.
-    """
+    """Return the mapping in a YAML file that is no larger than what a person writes."""
     try:
         if path.exists() and not path.is_file():
             raise JobError([f"{path} is not a regular file"])

@@ -28,20 +28,7 @@ _MARK = '<meta name="generator" content="workbench">'
 
 
 def memory_chart(samples: Sequence[Sample], limit: int | None = None) -> str:
-    """Return the course of a run's memory as an SVG picture, for a page of any colours.
-
-    Parameters
-    ----------
-    samples
-        Seconds, bytes and cell of each sample, in the order of time.
-    limit
-        Bytes; drawn as a line.
-
-    Examples
-    --------
-    >>> memory_chart([(0.0, 10, 1), (1.0, 30, 1)]).startswith("<svg")
-    True
-    """
+    """Return a run's memory over time, and its limit in bytes, as SVG for a page of any colours."""
     end = max(samples[-1][0], 1e-9)
     top = max([limit or 0, *(size for _, size, _ in samples)]) * 1.05 or 1
     peak = largest_sample(samples)
@@ -64,13 +51,7 @@ _MOST_COPIED = 20 * 10**6
 
 
 def ensure_ours(path: Path, is_ours: Callable[[str], bool] = lambda text: _MARK in text) -> None:
-    """Raise unless a file can be written without loss: it is not there, or was made by us.
-
-    Raises
-    ------
-    FileExistsError
-        There is something else, which is left as it is.
-    """
+    """Raise FileExistsError unless a file can be written without loss: none is there, or ours."""
     if not path.exists() and not path.is_symlink():
         return
     if path.is_file():
@@ -150,8 +131,6 @@ def _table(value: Any) -> dict[str, list[Any]]:
 def plain(value: Any, name: str = "") -> str:
     """Return a parameter or a result as a person reads it; `name` is that of its column.
 
-    Examples
-    --------
     >>> plain(0.12345678), plain(70_000), plain([1, None]), plain({"a": 0.5})
     ('0.1235', '70,000', '1, –', 'a: 0.5')
     >>> plain(2_000_000, "peak_bytes"), plain(-1, "label")

@@ -71,13 +71,7 @@ def size_and_sha256(
 
 
 def file_state(path: Path, contents: bool = False, stop: Event | None = None) -> dict[str, Any]:
-    """Return size, hash and how it was hashed: large folders by listing, unless `contents`.
-
-    Raises
-    ------
-    OSError
-        As `size_and_sha256`.
-    """
+    """Return size, hash and how it was hashed: large folders by listing, unless `contents`."""
     hashed: Hashed = "contents"
     if path.is_dir() and not contents:
         size, digest = size_and_sha256(path, "listing", stop)

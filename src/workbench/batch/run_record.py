@@ -228,14 +228,8 @@ class RunRecord(BaseModel):
         """Read the record in a run's folder, which may come from anybody.
 
         A run that its record calls running while the process that supervised it is gone is shown
-        as killed; the file is left as it is.
-
-        Raises
-        ------
-        OSError
-            There is no ``run.json``.
-        ValueError
-            It is not a record, or not that of this folder.
+        as killed; the file is left as it is. What is no record, or not this folder's, is a
+        ValueError.
         """
         folder = Path(folder)
         path = folder / "run.json"

@@ -26,8 +26,6 @@ def results_of(record: RunRecord) -> dict[str, Any]:
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each single value of nested results with its dotted name.
 
-    Examples
-    --------
     >>> list(leaves({"a": {"b": 1, "c": [2, 3]}}))
     [('a.b', 1), ('a.c.0', 2), ('a.c.1', 3)]
     """
@@ -66,10 +64,7 @@ def read_runs(out: str | Path = "runs", ids: Iterable[str] | None = None) -> lis
 def find_run(out: str | Path, name: str) -> Path:
     """Return the folder of the run whose id starts or ends with a text; ``last`` is the newest.
 
-    Raises
-    ------
-    LookupError
-        No run is called so, or several are.
+    A LookupError says that no run is called so, or several are.
     """
     out = Path(out)
     if (Path(name) / "run.json").is_file():
@@ -89,12 +84,8 @@ def find_run(out: str | Path, name: str) -> Path:
 def prune(out: str | Path, names: Iterable[str]) -> int:
     """Remove the folders of runs, by the folders' names, and return how many bytes that freed.
 
-    The record goes last: what is left of an interrupted removal can be pruned again.
-
-    Raises
-    ------
-    LookupError
-        One is no run's folder in `out`; those before it are gone.
+    The record goes last: what is left of an interrupted removal can be pruned again. A
+    LookupError names what is no run's folder in `out`; those before it are gone.
     """
     freed, known = 0, {*_names(Path(out))}
     for name in names:

@@ -162,13 +162,7 @@ def compare(
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table of `compare`'s into a CSV file.
-
-    Raises
-    ------
-    FileExistsError
-        The file is there and is no such table.
-    """
+    """Write a table of `compare`'s into a CSV file, in place of nothing or of such a table."""
     ended = "status,seconds,peak_memory_bytes"
     ensure_ours(path, lambda text: text.startswith("run,") and ended in text)
     write_text(path, table.to_csv())

@@ -181,13 +181,7 @@ class Pipeline(BaseModel):
 
 
 def read_pipeline(path: str | Path) -> Pipeline:
-    """Read a pipeline; the notebooks' paths become seen from here.
-
-    Raises
-    ------
-    JobError
-        It cannot be read, or does not make sense.
-    """
+    """Read a pipeline; the notebooks' paths become seen from here."""
     path = Path(path)
     try:
         pipeline = Pipeline(**read_yaml(path))
