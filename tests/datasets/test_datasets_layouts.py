@@ -82,6 +82,10 @@ def test_a_wrapper_is_skipped_and_a_preview_left_out(lay):
         "rose",
         "tulip",
     ]
+    alone = lay("rose/red/0.png", "rose/white/0.png", root="alone")
+    (alone / "tulip").mkdir()
+    with pytest.warns(datasets.SkippedWarning, match="make no class: tulip"):
+        assert datasets.load(alone)["class"].values.tolist() == ["rose"]
     root = lay("train/rose/0.png", "test/rose/0.png", "preview.png", root="other")
     with pytest.warns(datasets.SkippedWarning, match=r"left out: preview\.png"):
         ds = datasets.load(root)
@@ -189,7 +193,7 @@ def test_parquet_shards_with_class_names_in_the_schema(tmp_path):
     assert ds.file_name.values.tolist() == [f"{k}.png" for k in range(1, 6)]
     small = quiet(root, size=2, lazy=True)
     assert small.image[[4, 2]].values[:, 0, 0, 0].tolist() == [5, 3]
-    assert datasets.images.full_size(small, 2).shape == (7, 9, 3)
+    assert datasets.boxes.image_of(small, 2, 512).shape == (7, 9, 3)
 
 
 def table(root, text, name="t.csv", encoding="utf-8"):

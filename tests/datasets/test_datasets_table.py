@@ -8,7 +8,7 @@ import xarray as xr
 from PIL import Image
 
 from workbench import datasets
-from workbench.datasets.images import full_size
+from workbench.datasets.boxes import image_of
 
 pytest.importorskip("pyarrow")
 
@@ -59,7 +59,7 @@ def test_encoded_bytes(table, cell, tmp_path):
     ds = datasets.load(table("t.parquet", image=images, label=[0, 1, 2, 1]))
     assert ds.image[:, 0, 0, 0].values.tolist() == [0, 1, 2, 3]
     assert ds.path.values[1].startswith(str(tmp_path / "t.parquet#column=image&row=1&size="))
-    assert full_size(ds, 2).tolist() == np.full((4, 6, 3), [2, 9, 9]).tolist()
+    assert image_of(ds, 2, 512).tolist() == np.full((4, 6, 3), [2, 9, 9]).tolist()
     lazy = datasets.load(table("t.parquet", image=images, label=[0, 1, 2, 1]), lazy=True)
     xr.testing.assert_equal(lazy.compute(), ds)
 

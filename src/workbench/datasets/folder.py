@@ -45,7 +45,7 @@ def splits(folder: Path) -> tuple[str, ...]:
     tree = _tree(folder.expanduser().absolute())
     if parts := _tables(folder, tree):
         return table.splits(parts)
-    return split_order(_layout([tuple(path.split("/")) for path in tree.images])[1].values())
+    return split_order(_layout(tree)[1].values())
 
 
 def listing(folder: Path) -> Listing:
@@ -66,7 +66,7 @@ def listing(folder: Path) -> Listing:
             f"{root} holds no image; it has {_shown(tree.others)}. "
             "Right would be class_name/file.jpg, or image files with no class."
         )
-    depth, named = _layout([tuple(path.split("/")) for path in tree.images])
+    depth, named = _layout(tree)
     inside = [path for path in tree.images if path.count("/") > depth - (not named)]
     if left := len(tree.images) - len(inside):
         beside = sorted(set(tree.images) - set(inside))
@@ -96,12 +96,13 @@ def listing(folder: Path) -> Listing:
     )
 
 
-def _layout(keys: Sequence[Key]) -> tuple[int, dict[str, str]]:
+def _layout(tree: _Tree) -> tuple[int, dict[str, str]]:
     """How many folders wrap the data, and which split each folder below them is, if they are.
 
     A folder alone that holds folders only wraps them, as in an unpacked zip; so does one that is
-    called images. A file beside it, a preview, does not change that.
+    called images. A file beside it, a preview, does not change that; an empty folder does.
     """
+    keys = [tuple(path.split("/")) for path in tree.images]
     depth = 0
     while True:
         below: dict[str, set[bool]] = {}
@@ -113,7 +114,8 @@ def _layout(keys: Sequence[Key]) -> tuple[int, dict[str, str]]:
         if named := _named_splits(below):
             return depth, named
         alone = next(iter(below), "")
-        wraps = below.get(alone) == {True} or alone.lower() in _NOT_CLASSES
+        siblings = sum(path.count("/") == depth for path in tree.folders)
+        wraps = (below.get(alone) == {True} and siblings == 1) or alone.lower() in _NOT_CLASSES
         if len(below) != 1 or beside > 1 or not wraps:
             return depth, {}
         depth += 1

@@ -134,6 +134,8 @@ def _write_folder(fixed: xr.Dataset, folder: Path, layout: Layout, progress: boo
     for split in set(splits) if several else ():
         _component(split, "split")
     folder.mkdir()
+    for name in names[:-1] if layout == "classes" and not several else ():
+        (folder / name).mkdir()  # of a class without an image too: a folder alone may be a wrapper
     taken: set[str] = set()
     written = []
     encode = _encoder()
