@@ -63,7 +63,7 @@ function render({ model, el }) {
     columns = Math.max(1, Math.min(columns + by, 8));
     grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
     // One image fills the window, many share it; none is cropped.
-    grid.style.setProperty("--wb-image", `${Math.max(96, Math.min(640, Math.round(720 / columns)))}px`);
+    grid.style.setProperty("--wb-image", `max(96px, min(70vh, ${Math.round(66 / columns)}vw))`);
   }
 
   function enlarge() {
