@@ -59,7 +59,7 @@ class Learner:
                     "model gives the same network each time, which would be asked about images "
                     "that it has learnt; it must make a new one, as lambda: Net() does"
                 )
-            train(model, self._ds.isel(sample=seen), self._recipe)
+            train(model, self._ds.isel(sample=seen), self._recipe, progress=False)
             found = predict(model, self._ds.isel(sample=asked), progress=False)
             return found.values.astype(np.float64)
 
