@@ -32,19 +32,19 @@ def anna(ds, table, issues, tmp_path):
 
 def cards(review):
     """The kinds of question to their card."""
-    return {review.card(at)["why"]: at for at in range(len(review))}
+    return {review.card(at)["why"]: at for at in range(len(review.cards))}
 
 
 def test_every_kind_is_taken_by_one_key(ds, table, anna):
     questions = cards(anna)
     assert len(questions) == 4
-    assert len(anna) == 5  # one of them is of a box that is right
+    assert len(anna.cards) == 5  # one of them is of a box that is right
     for why in ("is a cell missing here?", "is this dust a cell?", "is there no cell here?"):
         anna.answer({"do": "verdict", "seq": 1, "at": questions[why], "verdict": "take"})
     (shifted,) = [at for at in range(5) if anna.card(at)["object"].startswith("cell@43")]
     replies = anna.answer({"do": "verdict", "seq": 2, "at": shifted, "verdict": "take"})
     assert [reply["do"] for reply in replies] == ["card", "saved"]
-    assert replies[0]["card"]["done"] == "change"
+    assert replies[0]["card"]["done"] == "changed"
     fixed = boxes.apply_boxes(ds, anna.store, table)
     rows = fixed[["sample", "x_min", "label", "source"]].to_numpy().tolist()
     assert rows == [
@@ -54,7 +54,7 @@ def test_every_kind_is_taken_by_one_key(ds, table, anna):
 
 
 def test_right_as_it_is_changes_nothing_and_comes_no_more(ds, table, issues, anna, tmp_path):
-    for at in range(len(anna)):
+    for at in range(len(anna.cards)):
         anna.judge(at, "right")
     assert anna.page() == []
     again = boxes.review(ds, table, issues, tmp_path / "b.db", reviewer="anna", audit=0)
@@ -70,7 +70,7 @@ def test_a_box_can_be_placed_by_the_mouse_deleted_or_be_unclear(ds, table, anna)
     card = anna.card(at)
     moved = {"id": card["object"], "label": "dust", "box": [21, 20, 33, 30], "points": None}
     anna.answer({"do": "save", "seq": 1, "at": at, "changes": [moved], "done": False})
-    assert anna.held(at) == "change"
+    assert anna.held(at) == "changed"
     other = cards(anna)["is there no cell here?"]
     anna.judge(other, "unclear")
     fixed = boxes.apply_boxes(ds, anna.store, table)
@@ -89,7 +89,7 @@ def test_undo_brings_the_card_back(anna):
 
 
 def test_what_is_asked_is_in_sight(anna):
-    for at in range(len(anna)):
+    for at in range(len(anna.cards)):
         card = anna.card(at)
         x, y, width, height = card["focus"]
         assert min(x, y) >= 0
@@ -126,7 +126,7 @@ def test_the_missing_boxes_left_are_within_the_interval_at_every_look(tmp_path, 
     held, drawn = [], 0
     while (page := review.page()) and drawn < 14:
         for at in page:
-            is_lot, _ = review.queue[at]
+            is_lot = review.cards[at]["source"] == "audit"
             drawn += is_lot
             card = review.card(at)
             there = {one["box"][0] for one in card["objects"]}
@@ -158,9 +158,9 @@ def test_the_missing_boxes_left_are_within_the_interval_at_every_look(tmp_path, 
 def test_lots_are_mixed_in_and_settled_beforehand(ds, table, tmp_path):
     many = boxes.find_box_issues(table, [box("d", x, score=0.9) for x in range(0, 90, 2)])
     first = boxes.review(ds, table, many, tmp_path / "b.db", audit=0.2, seed=3)
-    lots = [at for at, (is_lot, _) in enumerate(first.queue) if is_lot]
+    lots = [at for at in range(len(first.cards)) if first.cards[at]["source"] == "audit"]
     assert len(lots) == 4
     assert all(5 * i <= at < 5 * i + 5 for i, at in enumerate(lots))
-    assert [first.queue[at][1] for at in lots] == first.lots
+    assert [first.cards[at]["place"] for at in lots] == first.lots
     again = boxes.review(ds, table, many, tmp_path / "b.db", audit=0.2, seed=9)
-    assert again.queue == first.queue
+    assert again.cards == first.cards

@@ -32,6 +32,8 @@ SHAPES = ("box", "polygon", "point")
 #: Longest side of an image as it goes to the browser, and when somebody looks closely.
 _SCREEN, _CLOSE = 1024, 4096
 _STILL = 280
+#: What is said of a card by the last action on what it is about.
+_HELD = {"confirm": "right", "none": "not there", "change": "changed", "unclear": "unclear"}
 
 
 def annotate(
@@ -142,6 +144,10 @@ class Annotation(Panel):
         self.store = store if isinstance(store, Store) else Store(store, ds, seed)
         self._size = page[0] * page[1]
         self.ids = [str(name) for name in ds["sample"].values]
+        #: What is shown in turn: a position, the object that it is about, and how it came up.
+        self.cards: list[Row] = [
+            {"place": at, "id": IMAGE, "source": "drawn"} for at in range(len(self.ids))
+        ]
         #: Sample to object to this annotator's last decision on it.
         self.own: dict[str, dict[str, Vote]] = {}
         self._refresh()
@@ -157,24 +163,18 @@ class Annotation(Panel):
     def page(self, skip: Iterable[int] = ()) -> list[int]:
         """The next cards of the queue that nothing was decided on, less `skip`."""
         skipped = set(skip)
-        waiting = (at for at in range(len(self)) if at not in skipped and not self.held(at))
+        waiting = (at for at in range(len(self.cards)) if at not in skipped and not self.held(at))
         return list(islice(waiting, self._size))
-
-    def __len__(self) -> int:
-        """How many cards the queue has: here one an image, in the order of the dataset."""
-        return len(self.ids)
-
-    def place(self, at: int) -> int:
-        """The position of a card's image."""
-        return at
 
     def held(self, at: int) -> str:
         """What this annotator decided on a card, in a word; "" while it is open."""
-        return "complete" if IMAGE in self.own.get(self.ids[at], {}) else ""
+        card = self.cards[at]
+        vote = self.own.get(self.ids[card["place"]], {}).get(card["id"])
+        return _HELD[vote.action] if vote else ""
 
     def objects(self, at: int) -> Objects:
         """The objects of a card's image as this annotator left them, proposals among them."""
-        sample = self.ids[self.place(at)]
+        sample = self.ids[self.cards[at]["place"]]
         return decide(self.given.get(sample, {}), self.own.get(sample, {}).values())
 
     def save(self, at: int, changes: Sequence[Row], done: bool = False) -> None:
@@ -192,15 +192,13 @@ class Annotation(Panel):
         """
         decided: list[tuple[str, str, Row | None]] = []
         for change in changes:
-            data = self._checked(self.place(at), change) if "label" in change else None
+            data = self._checked(self.cards[at]["place"], change) if "label" in change else None
             decided.append((str(change["id"]), "change" if data else "none", data))
         self._append(at, [*decided, (IMAGE, "confirm", None)] if done else decided)
 
-    def _append(
-        self, at: int, decided: Iterable[tuple[str, str, Row | None]], source: str = "drawn"
-    ) -> None:
+    def _append(self, at: int, decided: Iterable[tuple[str, str, Row | None]]) -> None:
         """Save object, action and data of each decision."""
-        sample = self.ids[self.place(at)]
+        sample, source = self.ids[self.cards[at]["place"]], self.cards[at]["source"]
         rows = [
             Decision(sample, action, -1, -1, None, source, name, json.dumps(data) if data else None)
             for name, action, data in decided
@@ -226,12 +224,14 @@ class Annotation(Panel):
         if kind == "card":
             return [{"do": "card", "card": self.card(at)}]
         if kind == "close":
-            return [{"do": "close", "at": at, "image": self._image(self.place(at), _CLOSE)}]
+            return [
+                {"do": "close", "at": at, "image": self._image(self.cards[at]["place"], _CLOSE)}
+            ]
         return [{"do": "status", "parts": self.status()}]
 
     def card(self, at: int) -> dict[str, Any]:
         """An image and its objects, ready to be sent as JSON."""
-        place = self.place(at)
+        place = self.cards[at]["place"]
         sample = self.ids[place]
         own = self.own.get(sample, {}) if self._are_proposals else self.objects(at)
         objects = [sent(name, row, name not in own) for name, row in self.objects(at).items()]
@@ -265,16 +265,17 @@ class Annotation(Panel):
         return f"<{type(self).__name__}: {', '.join(self.status())}>"
 
     def _undo(self) -> dict[str, Any]:
+        """Undo, and show the card that it was about."""
         sample = self.store.undo(self.reviewer, objects=True)
         if sample is None:
             return {"do": "undone", "at": None}
+        before = self.own.get(sample, {})
         self._refresh(sample)
-        at = self._card_of(sample)
+        now = self.own.get(sample, {})
+        undone = {name for name, vote in before.items() if vote != now.get(name)}
+        ids = {at: c["id"] for at, c in enumerate(self.cards) if self.ids[c["place"]] == sample}
+        at = min(ids, key=lambda card: (ids[card] not in undone, ids[card] != IMAGE))
         return {"do": "undone", "at": at, "card": self.card(at)}
-
-    def _card_of(self, sample: str) -> int:
-        """The card that shows what was undone."""
-        return self.ids.index(sample)
 
     def _refresh(self, sample: str | None = None) -> None:
         """Take in what this annotator's decisions are by now, on one image or all of them."""
@@ -302,7 +303,7 @@ class Annotation(Panel):
             raise BadDataError(
                 f"a box needs a width and a height within the image: {change['box']}"
             )
-        return {name: row[name] for name in ("label", *CORNERS, "points")}
+        return plain(row)
 
     def _image(self, at: int, longest: int) -> str:
         """An image as text for a page; "" where it cannot be read."""
@@ -315,9 +316,12 @@ class Annotation(Panel):
         """An image with its objects drawn on it, as HTML."""
         from PIL import Image, ImageDraw
 
-        image = Image.fromarray(picture(image_of(self.ds, self.place(at), _STILL)))
+        image = Image.fromarray(picture(image_of(self.ds, self.cards[at]["place"], _STILL)))
         image.thumbnail((_STILL, _STILL))
-        pen, scale = ImageDraw.Draw(image), image.size / self.full_size(self.place(at))[::-1]
+        pen, scale = (
+            ImageDraw.Draw(image),
+            image.size / self.full_size(self.cards[at]["place"])[::-1],
+        )
         objects = self.objects(at).values()
         for row in objects:
             low, high = np.reshape([row[name] for name in CORNERS], (2, 2))
@@ -325,7 +329,10 @@ class Annotation(Panel):
             corners = np.asarray(ring if row["points"] is None else row["points"]) * scale
             around = [*corners.tolist(), corners[0].tolist()]
             pen.line([tuple(point) for point in around], fill="#ffb000", width=2)
-        name, counts = escape(self.ids[self.place(at)]), Counter(row["label"] for row in objects)
+        name, counts = (
+            escape(self.ids[self.cards[at]["place"]]),
+            Counter(row["label"] for row in objects),
+        )
         what = ", ".join(f"{n} {escape(label)}" for label, n in counts.items()) or "nothing drawn"
         return (
             f'<figure style="margin:0;width:{_STILL}px"><img src="{image_uri(image)}" alt="{name}: '
@@ -333,8 +340,14 @@ class Annotation(Panel):
         )
 
 
+def plain(row: Row) -> Row:
+    """What of a row belongs to a shape, as JSON has it."""
+    points = None if row["points"] is None else np.asarray(row["points"]).tolist()
+    return {"label": row["label"], **{name: float(row[name]) for name in CORNERS}, "points": points}
+
+
 def sent(name: str, row: Row, is_open: bool = False) -> dict[str, Any]:
     """An object as the browser has it; a proposal that waits is open."""
-    points = None if row["points"] is None else np.asarray(row["points"]).tolist()
-    box = [float(row[corner]) for corner in CORNERS]
-    return {"id": name, "label": row["label"], "box": box, "points": points, "open": is_open}
+    shape = plain(row)
+    box = [shape.pop(corner) for corner in CORNERS]
+    return shape | {"id": name, "box": box, "open": is_open}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.boxes.annotation import Annotation, sent
+from workbench.boxes.annotation import Annotation, plain, sent
 from workbench.boxes.audit import MissingAudit, MissingLeft
 from workbench.boxes.decisions import IMAGE, Row, object_id
 from workbench.datasets.boxes import CORNERS, as_table
@@ -17,6 +17,14 @@ from workbench.datasets.boxes import CORNERS, as_table
 _PERIOD_BEHIND = 2
 #: Sets the lots apart from all else that is seeded with the same small number.
 _STREAM = 0x626F7865
+#: Kind of a card to the action on its object, by what the reviewer says.
+_VERDICTS = {
+    "audit": {"right": "confirm", "take": "confirm"},
+    "missing": {"right": "none", "take": "change"},
+    "spurious": {"right": "confirm", "take": "none"},
+    "shifted": {"right": "confirm", "take": "change"},
+    "swapped": {"right": "confirm", "take": "change"},
+}
 _WHY = {
     "missing": "is a {suggested} missing here?",
     "spurious": "is there no {given} here?",
@@ -121,34 +129,18 @@ class BoxReview(Annotation):
             ds, [*named, *sorted(other)], store, table, page, reviewer=reviewer, seed=seed
         )
         self._most = most
-        self._targets = _targets(table, issues, ds)
         rng = np.random.default_rng([_STREAM, self.store.seed])
         #: Positions of images in the order of the lots, which the seed alone decides.
         self.lots = rng.permutation(len(self.ids)).tolist()
+        why = "drawn by lot: is anything missing?"
+        lots: list[Row] = [
+            {"place": at, "id": IMAGE, "source": "audit", "kind": "audit", "why": why}
+            for at in self.lots
+        ]
         flagged = int(issues["is_issue"].sum()) if "is_issue" in issues else len(issues)
-        by_lot = _slots(len(issues), flagged, len(self.ids) if audit else 0, audit, rng)
-        sources = iter(range(len(issues))), iter(self.lots)
-        #: Each card: whether it was drawn by lot, and the number of an issue, else of an image.
-        self.queue = [(is_lot, next(sources[is_lot])) for is_lot in by_lot]
-
-    def __len__(self) -> int:
-        """How many cards the queue has."""
-        return len(self.queue)
-
-    def place(self, at: int) -> int:
-        """The position of a card's image."""
-        is_lot, number = self.queue[at]
-        return number if is_lot else self._targets[number]["place"]
-
-    def held(self, at: int) -> str:
-        """What this reviewer decided on a card, in a word; "" while it is open."""
-        is_lot, number = self.queue[at]
-        name = IMAGE if is_lot else self._targets[number]["id"]
-        vote = self.own.get(self.ids[self.place(at)], {}).get(name)
-        action = vote.action if vote else ""
-        return {"confirm": "complete" if is_lot else "right", "none": "not there"}.get(
-            action, action
-        )
+        slots = _slots(len(issues), flagged, len(lots) if audit else 0, audit, rng)
+        sources = iter(_cards(table, issues, ds)), iter(lots)
+        self.cards = [next(sources[is_lot]) for is_lot in slots]
 
     def judge(self, at: int, verdict: str) -> None:
         """Save ``"right"`` (as it is), ``"take"`` (what is suggested) or ``"unclear"``.
@@ -158,17 +150,10 @@ class BoxReview(Annotation):
         StoreError
             It could not be saved.
         """
-        is_lot, number = self.queue[at]
-        if is_lot:
-            action = "unclear" if verdict == "unclear" else "confirm"
-            self._append(at, [(IMAGE, action, None)])
-            return
-        target = self._targets[number]
-        given = "none" if target["kind"] == "missing" else "confirm"
-        taken = "none" if target["suggestion"] is None else "change"
-        action = {"right": given, "take": taken, "unclear": "unclear"}[verdict]
-        data = target["suggestion"] if action == "change" else None
-        self._append(at, [(target["id"], action, data)])
+        card = self.cards[at]
+        action = _VERDICTS[card["kind"]].get(verdict, "unclear")
+        data = card["suggestion"] if action == "change" else None
+        self._append(at, [(card["id"], action, data)])
 
     def left(self, level: float = 0.9) -> MissingLeft:
         """How many boxes are still missing, by this reviewer's decisions.
@@ -228,21 +213,16 @@ class BoxReview(Annotation):
 
     def card(self, at: int) -> dict[str, Any]:
         """An image, its boxes, and what is asked of it, ready to be sent as JSON."""
-        card, (is_lot, number) = super().card(at), self.queue[at]
-        if is_lot:
-            return card | {"why": "drawn by lot: is anything missing?"}
-        target = self._targets[number]
-        shown = target["suggestion"]
-        return card | {
-            "why": target["why"],
-            "object": target["id"],
-            "focus": _around(target["corners"], card["size"]),
-            "suggestion": None if shown is None else sent("", shown),
-        }
+        card, own = super().card(at), self.cards[at]
+        if own["kind"] == "audit":
+            return card | {"why": own["why"]}
+        shown = own["suggestion"] and sent("", own["suggestion"])
+        focus = _around(own["corners"], card["size"])
+        return card | {"why": own["why"], "object": own["id"], "focus": focus, "suggestion": shown}
 
     def status(self) -> list[str]:
         """How far the review has come, in a few short texts."""
-        decided = sum(bool(self.held(at)) for at in range(len(self)))
+        decided = sum(bool(self.held(at)) for at in range(len(self.cards)))
         try:
             left = self.left()
         except ValueError as error:
@@ -253,56 +233,27 @@ class BoxReview(Annotation):
         interval = f"{left.low:,} to {left.high:,} (90 %)"
         return [*parts, f"about {left.estimate:,.0f} boxes missing, {interval}"]
 
-    def _append(self, at: int, decided: Any, source: str = "") -> None:
-        super()._append(at, decided, source or ("audit" if self.queue[at][0] else "ranked"))
 
-    def _card_of(self, sample: str) -> int:
-        """The card that shows what was undone."""
-        log = self.store.log(objects=True)
-        name = log.loc[
-            (log["action"] == "undo") & (log["reviewer"] == self.reviewer), "object"
-        ].iloc[-1]
-        cards = [at for at in range(len(self)) if self.ids[self.place(at)] == sample]
-        own = [
-            at
-            for at in cards
-            if not self.queue[at][0] and self._targets[self.queue[at][1]]["id"] == name
-        ]
-        return (own or [at for at in cards if self.queue[at][0]] or cards)[0]
-
-
-def _targets(table: pd.DataFrame, issues: pd.DataFrame, ds: xr.Dataset) -> list[Row]:
+def _cards(table: pd.DataFrame, issues: pd.DataFrame, ds: xr.Dataset) -> list[Row]:
     """What each issue is about: its image, the object, and what holds if it is taken."""
     places = pd.Index(ds["sample"].values).get_indexer(issues["sample"])
-    targets = []
+    given = table.to_dict("records")
+    cards = []
     for place, issue in zip(places.tolist(), issues.to_dict("records"), strict=True):
         kind, box = issue["kind"], issue["box"]
-        found = {name: issue[name] for name in CORNERS} | {"points": None}
-        given = table.iloc[box].to_dict() if 0 <= box < len(table) else {"label": ""}
-        if place < 0 or given["label"] != issue["given"]:
+        own = given[box] if 0 <= box < len(given) else {"label": ""}
+        if place < 0 or own["label"] != issue["given"]:
             raise ValueError(f"an issue of sample {issue['sample']!r} is not of these boxes")
-        suggestion: Row | None = None
-        if kind == "shifted":
-            suggestion = found | {"label": issue["given"]}
-        elif kind != "spurious":
-            suggestion = (found if kind == "missing" else given) | {"label": issue["suggested"]}
-        shapes = [shape for shape in (suggestion, given) if shape and "x_min" in shape]
-        ends = np.array([[shape[name] for name in CORNERS] for shape in shapes])
-        if suggestion is not None:
-            points = suggestion["points"]
-            suggestion = {name: suggestion[name] for name in ("label", *CORNERS)}
-            suggestion["points"] = None if points is None else np.asarray(points).tolist()
-        targets.append(
-            {
-                "place": place,
-                "kind": kind,
-                "id": object_id((suggestion or given) if kind == "missing" else given),
-                "suggestion": suggestion,
-                "corners": [*ends[:, :2].min(axis=0), *ends[:, 2:].max(axis=0)],
-                "why": _WHY[kind].format(given=issue["given"], suggested=issue["suggested"]),
-            }
-        )
-    return targets
+        shape = own if kind == "swapped" else issue | {"points": None}
+        label = issue["given"] if kind == "shifted" else issue["suggested"]
+        suggestion = None if kind == "spurious" else plain(shape | {"label": label})
+        about: Row = (suggestion if kind == "missing" else None) or own
+        ends = np.array([[one[name] for name in CORNERS] for one in (about, suggestion or about)])
+        corners = [*ends[:, :2].min(axis=0), *ends[:, 2:].max(axis=0)]
+        why = _WHY[kind].format(given=issue["given"], suggested=issue["suggested"])
+        card = {"place": place, "id": object_id(about), "source": "ranked", "kind": kind}
+        cards.append(card | {"why": why, "suggestion": suggestion, "corners": corners})
+    return cards
 
 
 def _slots(
