@@ -107,3 +107,11 @@ def test_overlap_and_matching_are_as_by_hand():
     worth = np.array([[0.9, 0.8], [0.8, 0.1]])
     assert match(worth, worth > 0) == ([0, 1], [1, 0])
     assert match(worth, worth > 0.85) == ([0], [0])
+
+
+def test_a_part_of_a_box_is_not_missing_and_a_small_thing_on_it_is():
+    seen = [box(0, size=40, score=0.9), box(5, 5, 10, score=0.8), box(20, 20, 8, "b", score=0.7)]
+    issues = boxes.find_box_issues([box(0, size=40)], seen)
+    missing = issues[issues["kind"] == "missing"].set_index("suggested")["score"]
+    assert missing["a"] == 0
+    assert missing["b"] == pytest.approx(0.7 * (1 - 64 / 1600))

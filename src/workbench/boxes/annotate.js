@@ -126,7 +126,7 @@ function render({ model, el }) {
       draw("polyline", { points: corners.join(" "), class: "wb-outline wb-new", stroke: colorOf(classes[kind]) }, svg);
       for (const [x, y] of corners) draw("circle", { cx: x, cy: y, r: 4 * unit, class: "wb-handle" }, svg);
     }
-    const held = item.done === "seen" ? "" : item.done;
+    const held = item.done && item.done !== "seen" ? (review ? item.done : "complete") : "";
     const open = item.objects.filter((one) => one.open).length;
     const text = item.image ? `${item.objects.length - open} objects${open ? `, ${open} proposed` : ""}` : "cannot be read";
     box.dataset.done = item.done ? "yes" : "";

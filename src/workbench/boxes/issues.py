@@ -23,15 +23,21 @@ def iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
     >>> iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2], [5, 5, 6, 6]])).round(2)
     array([[0.33, 0.  ]])
     """
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
+    shared = _shared(one, other)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
     union = areas[0][:, None] + areas[1][None, :] - shared
     share: NDArray[np.float64] = np.divide(
         shared, union, out=np.zeros_like(shared), where=union > 0
     )
     return share
+
+
+def _shared(one: Boxes, other: Boxes) -> NDArray[np.float64]:
+    """Area that every two boxes have in common, (n, m)."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared: NDArray[np.float64] = (high - low).clip(0).prod(axis=2)
+    return shared
 
 
 def match(worth: NDArray[np.float64], possible: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -46,10 +52,11 @@ def find_box_issues(boxes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
     """Suspect boxes by one-to-one matching with a detector's predictions, worst first.
 
     In each image boxes and predictions are matched so that the sum of IoU times score is
-    greatest. With s the prediction's score: a prediction without a box is a ``missing`` one,
-    s (1 - its largest IoU with a box); a box without a prediction is ``spurious``, 1 - its largest
-    s IoU; one matched to another class is ``swapped``, s IoU (1 - the largest s IoU with its own
-    class); every other is ``shifted``, s (1 - IoU). A score depends on its image alone.
+    greatest. With s the prediction's score: one without a box is a ``missing`` box, s (1 - the
+    share of it inside a box of its class, or its IoU with another); a box without a prediction is
+    ``spurious``, 1 - its largest s IoU; one matched to another class is ``swapped``, s IoU (1 -
+    the largest s IoU with its own class); every other is ``shifted``, s (1 - IoU). A score
+    depends on its image alone.
 
     Parameters
     ----------
@@ -117,9 +124,12 @@ def _of_image(given: pd.DataFrame, found: pd.DataFrame) -> list[tuple[object, ..
         else:
             kind, worth = "shifted", score[j] * (1 - overlap[i, j])
         rows.append((sample, kind, worth, index, found.index[j], label, found["label"].iloc[j]))
-    nearest = overlap.max(axis=0, initial=0)
+    own = found[CORNERS].to_numpy()
+    inside = _shared(given[CORNERS].to_numpy(), own)
+    inside /= np.maximum((own[:, 2:] - own[:, :2]).prod(axis=1), 1e-9)
+    covered = np.where(same_class, inside, overlap).max(axis=0, initial=0)
     for j in sorted(set(range(len(found))) - set(partner.values())):
-        worth = score[j] * (1 - nearest[j])
+        worth = score[j] * (1 - covered[j])
         sample, label = found[["sample", "label"]].iloc[j]
         rows.append((sample, "missing", worth, -1, found.index[j], "", label))
     return rows
