@@ -196,6 +196,18 @@ def test_parquet_shards_with_class_names_in_the_schema(tmp_path):
     assert datasets.boxes.image_of(small, 2, 512).shape == (7, 9, 3)
 
 
+def test_embedded_images_are_exported_as_they_are(tmp_path):
+    labels = pytest.importorskip("workbench.labels")
+    (tmp_path / "hub").mkdir()
+    shard(tmp_path / "hub" / "train.parquet", [1, 2, 3], [1, 0, 1])
+    ds = quiet(tmp_path / "hub", size=2)
+    labels.review_batch(ds, None, {2: 0}, tmp_path / "r.db", progress=False)
+    out = labels.export(ds, tmp_path / "r.db", tmp_path / "out", progress=False)
+    again = quiet(out)
+    assert again.sample.values.tolist() == ["cat/1.png", "owl/2.png", "owl/3.png"]
+    assert again.image.shape == (3, 7, 9, 3)
+
+
 def table(root, text, name="t.csv", encoding="utf-8"):
     (root / name).write_bytes(text.encode(encoding))
     return root / name

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from workbench._extras import need
 from workbench._images import picture
-from workbench.datasets.images import decode, header_size
+from workbench.datasets.images import content, decode, header_size, is_part
 from workbench.labels.decisions import Where, apply_decisions
 
 Layout = Literal["classes", "huggingface"]
@@ -168,6 +168,12 @@ def _file(one: xr.Dataset, encode: Callable[[Any], bytes]) -> tuple[Path, Path |
     name = str(one["sample"].values)
     parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
     own = Path(*parts) if parts else Path("unnamed")
+    cell = str(one["path"].values) if "path" in one else ""
+    if is_part(cell):
+        kept = Path(str(one["file_name"].values)).name if "file_name" in one else ""
+        encoded = content(cell, cell)
+        suffix = ".jpg" if encoded.startswith(b"\xff\xd8") else ".png"
+        return own.with_name(kept or own.name.removesuffix(suffix) + suffix), encoded
     source = Path(str(one["path"].values)) if "path" in one and str(one["path"].values) else None
     if source is None:
         return own.with_name(f"{own.name.removesuffix('.png')}.png"), encode(one["image"].values)

@@ -22,6 +22,7 @@ from workbench._extras import MissingExtraError, need
 from workbench._images import picture
 from workbench._samples import same_samples
 from workbench._unattended import in_batch, run_id
+from workbench.datasets.images import is_part
 from workbench.show.samples import class_names
 
 #: Where a sample's id and its class are kept in FiftyOne.
@@ -395,8 +396,9 @@ def _state(dataset: Any) -> str:
 
 def _media(ds: xr.Dataset, progress: bool) -> list[str]:
     """A file for every image: its own, or a PNG written to the cache the first time."""
-    if "path" in ds:
-        return [str(Path(str(path)).resolve()) for path in ds["path"].values]
+    paths = [str(path) for path in ds["path"].values] if "path" in ds else []
+    if paths and not any(map(is_part, paths)):
+        return [str(Path(path).resolve()) for path in paths]
     digest = sha256(str(ds.attrs.get("sha256", "")).encode())
     for start in range(0, ds.sizes["sample"], _BATCH):
         digest.update(_images(ds, start).tobytes())
