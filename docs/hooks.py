@@ -17,6 +17,7 @@ TOPICS = (
     "embeddings",
     "labels",
     "boxes",
+    "store",
     "gradcam",
     "rasters",
     "show",
