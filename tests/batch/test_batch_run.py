@@ -172,6 +172,22 @@ def readable_command_lines() -> list[Path]:
     return [p for p in Path("/proc").glob("[0-9]*/cmdline") if os.access(p, os.R_OK)]
 
 
+def test_the_record_says_while_it_runs_that_somebody_is_there(
+    make_notebook: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.batch.supervisor.BEAT_SECONDS", 0.1)
+    seen = (
+        "import json, os, pathlib, time\nfrom workbench.batch import record\n"
+        "path = pathlib.Path(os.environ['WORKBENCH_RUN_FOLDER'], 'run.json')\n"
+        "def beat():\n    return json.loads(path.read_text())['heartbeat']\n"
+        "first, deadline = beat(), time.monotonic() + 60\n"
+        "while beat() == first and time.monotonic() < deadline: time.sleep(0.1)\n"
+        "record('renewed', beat() > first)"
+    )
+    record = run_notebook(make_notebook("beats", seen))
+    assert json.loads((record.folder / "results.json").read_text()) == {"renewed": True}
+
+
 def test_children_of_a_run_that_succeeded_are_ended(make_notebook: Make) -> None:
     path = make_notebook("leaves", "import subprocess\nsubprocess.Popen(['sleep', '1000'])")
     record = run_notebook(path)

@@ -11,25 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench._extras import need
 from workbench._units import parse_size
 from workbench.batch.jobs import Job, sweep_jobs
 from workbench.batch.notebook import JobError, Notebook
-from workbench.batch.parameters import (
-    Sweep,
-    check_parameters,
-    read_parameters,
-    read_range,
-)
+from workbench.batch.parameters import Sweep, check_parameters, read_parameters, read_range
 
 NEWEST = 4
 _MOST_BYTES = 10**5

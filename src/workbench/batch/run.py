@@ -28,14 +28,7 @@ from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError, write_text
 from workbench.batch.parameters import MASK, move_paths, named_paths
 from workbench.batch.results import file_state
-from workbench.batch.run_record import (
-    FileState,
-    Memory,
-    Outcome,
-    RunRecord,
-    Sample,
-    failure,
-)
+from workbench.batch.run_record import FileState, Memory, Outcome, RunRecord, Sample, failure
 from workbench.batch.supervisor import Interruption, Limits, Supervisor, Watch, supervise
 
 _log = logging.getLogger("workbench.batch")

@@ -116,11 +116,7 @@ class Supervisor:
     """One worker process and what the parent knows of it."""
 
     def __init__(
-        self,
-        job: dict[str, Any],
-        folder: Path,
-        limits: Limits,
-        secrets: Mapping[str, str],
+        self, job: dict[str, Any], folder: Path, limits: Limits, secrets: Mapping[str, str]
     ) -> None:
         self.job = job
         self.limits = limits
@@ -134,7 +130,8 @@ class Supervisor:
         self.stopped: Outcome | None = None
         self._cell: dict[str, Any] = {}
         self._events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self._sampled = self._beaten = self._stop_sent = 0.0
+        self._sampled = self._stop_sent = 0.0
+        self._beaten = time.monotonic()
         with (folder / "log.txt").open("ab") as log:
             environment = {**_environment(job["id"], folder), **secrets}
             self.process = WorkerProcess(folder, environment, log.fileno())
