@@ -24,6 +24,8 @@ from workbench.batch.run_record import FileState, RunRecord, Sample, largest_sam
 from workbench.batch.runs import read_runs, results_of
 
 _log = logging.getLogger("workbench.batch")
+# names of results that are sizes
+_BYTES = re.compile(r"(^|[_ ])bytes([_ ]|$)|[_ ]memory$")
 _MARK = '<meta name="generator" content="workbench">'
 
 
@@ -133,7 +135,7 @@ def plain(value: Any, name: str = "") -> str:
 
     >>> plain(0.12345678), plain(70_000), plain([1, None]), plain({"a": 0.5})
     ('0.1235', '70,000', '1, –', 'a: 0.5')
-    >>> plain(2_000_000, "peak_bytes"), plain(-1, "label")
+    >>> plain(2e6, "bytes_to_decode"), plain(-1, "label")
     ('2 MB', 'none')
     """
     if isinstance(value, dict):
@@ -144,8 +146,8 @@ def plain(value: Any, name: str = "") -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and value >= 0 and re.search(r"(^|[_ ])bytes$", name):
-        return show_size(value)
+    if isinstance(value, int | float) and value >= 0 and _BYTES.search(name):
+        return show_size(round(value))
     if value == -1 and re.search(r"(^|[_ ])(label|class|cell)$", name):  # for one that is not known
         return "none"
     if isinstance(value, float):
