@@ -250,7 +250,7 @@ def average_precision(
     --------
     >>> box = {"sample": 0, "x_min": 0, "y_min": 0, "x_max": 2, "y_max": 2, "label": "a"}
     >>> truth = pd.DataFrame([box])
-    >>> average_precision(truth, truth.assign(score=0.9))["mean"]
+    >>> float(average_precision(truth, truth.assign(score=0.9))["mean"])
     1.0
     """
     names = sorted(set(truth["label"]))
