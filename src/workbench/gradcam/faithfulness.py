@@ -353,30 +353,14 @@ def faithfulness(
     with bar:
         tested = {name: test(values) for name, values in rows.items()}
         by_chance = {name: test(values) for name, values in moved.items()}
-    table = pd.DataFrame.from_dict(
-        {name: row.mean() for name, (row, _) in tested.items()}, orient="index"
-    )
-    curves = {name: curve for name, (_, curve) in tested.items()}
-    for name in maps:
-        chances = by_chance[name][0]["score"]
-        difference = _difference(tested[name][0]["score"], chances)
-        blob = _difference(tested[name][0]["score"], tested["centre blob"][0]["score"])
-        table.loc[name, ["over_chance", "low", "high"]] = difference
-        table.loc[name, "verdict"] = _verdict(difference, blob)
-    for name, group in _by_resolution(maps).items():
-        same = [by_chance[member] for member in group]
-        table.loc[name, same[0][0].columns] = pd.concat([row for row, _ in same]).mean()
-        curves[name] = pd.concat([curve for _, curve in same]).groupby(level=0).mean()
-    table = table.reindex([*maps, *_by_resolution(maps), *list(rows)[len(maps) :]])
+    table, curves = _summed_up(maps, tested, by_chance)
     if layer is not None:
         methods = [*(name for name in maps if name in METHODS), "gradient"]
         shuffled = randomization(
             model, x, methods, layer, target=result.target, seed=seed, progress=progress
         ).rename(index={"gradient": "plain gradient"}, columns={"verdict": "randomization"})
         table = table.join(shuffled[["similarity", "randomization"]])
-    every = pd.concat([curve.assign(map=name) for name, curve in curves.items()])
-    columns = ["map", "share", "deletion", "insertion"]
-    return Faithfulness(table.rename_axis("map"), every.reset_index(drop=True)[columns])
+    return Faithfulness(table, curves)
 
 
 def _check_maps(maps: Mapping[str, Tensor], images: Tensor) -> None:
@@ -488,6 +472,30 @@ def _test(
     shares = [step / steps for step in range(steps + 1)]
     rows = pd.DataFrame({name: v.double().cpu().numpy() for name, v in measures.items()})
     return rows, pd.DataFrame({"share": shares, **means})
+
+
+def _summed_up(
+    maps: Mapping[str, Tensor], tested: dict[str, _Tested], by_chance: dict[str, _Tested]
+) -> _Tested:
+    """The table of means with the verdicts, and all curves; random maps by resolution."""
+    table = pd.DataFrame.from_dict(
+        {name: row.mean() for name, (row, _) in tested.items()}, orient="index"
+    )
+    curves = {name: curve for name, (_, curve) in tested.items()}
+    for name in maps:
+        chances = by_chance[name][0]["score"]
+        difference = _difference(tested[name][0]["score"], chances)
+        blob = _difference(tested[name][0]["score"], tested["centre blob"][0]["score"])
+        table.loc[name, ["over_chance", "low", "high"]] = difference
+        table.loc[name, "verdict"] = _verdict(difference, blob)
+    for name, group in _by_resolution(maps).items():
+        same = [by_chance[member] for member in group]
+        table.loc[name, same[0][0].columns] = pd.concat([row for row, _ in same]).mean()
+        curves[name] = pd.concat([curve for _, curve in same]).groupby(level=0).mean()
+    table = table.reindex([*maps, *_by_resolution(maps), *list(tested)[len(maps) :]])
+    every = pd.concat([curve.assign(map=name) for name, curve in curves.items()])
+    columns = ["map", "share", "deletion", "insertion"]
+    return table.rename_axis("map"), every.reset_index(drop=True)[columns]
 
 
 def _difference(mine: "pd.Series[float]", theirs: "pd.Series[float]") -> tuple[float, float, float]:
