@@ -24,8 +24,8 @@ class Recorder:
     """Record the logits of a training loop, one's own or Lightning's.
 
     In a plain loop, or in Lightning's ``on_train_batch_end`` and ``on_train_epoch_end``, call
-    :meth:`batch` with the positions and the logits that were computed anyway, and :meth:`epoch`
-    after each epoch. What was recorded is on disk from then on.
+    :meth:`batch` with positions and logits, and :meth:`epoch` after each epoch, which then is on
+    disk.
 
     Parameters
     ----------
@@ -33,10 +33,8 @@ class Recorder:
         Ids of the samples, ``ds["sample"]``.
     classes
         Their names, ``ds["class"]``, or their number.
-    epochs
-        How many will be recorded.
-    seeds
-        One for each training; :meth:`epoch` goes on to the next one after `epochs` epochs.
+    epochs, seeds
+        How many epochs each training has, and one seed for each training.
     path
         A Zarr folder that is made; by default the recording stays in memory.
 
@@ -70,9 +68,8 @@ class Recorder:
         self._path, self._done = path, 0
         self._batch = np.full(shape[2:], np.nan, np.float16)
         # of one training, one epoch a piece, so that an epoch is one file
-        empty = dask.array.full(  # type: ignore[no-untyped-call]
-            shape, np.nan, dtype=np.float16, chunks=(1, 1, *shape[2:])
-        )
+        pieces = {"dtype": np.float16, "chunks": (1, 1, *shape[2:])}
+        empty = dask.array.full(shape, np.nan, **pieces)  # type: ignore[no-untyped-call]
         made = xr.DataArray(empty, coords, DIMS, name="logits")
         if path is None:
             self._logits = made.compute()
@@ -134,13 +131,12 @@ def record(
 ) -> xr.DataArray:
     """Training dynamics: train a network once for each seed, and keep its logits of every epoch.
 
-    After each epoch all images are shown as they are, not changed as in training.
+    After each epoch all images are shown as they are, not augmented.
 
     Parameters
     ----------
     network
-        Makes a new network each time, ``lambda: SmallResNet(1, 10)``; its first weights follow
-        from the seed.
+        Makes a new network each time, ``lambda: SmallResNet(1, 10)``.
     ds
         An image dataset with ``label``.
     recipe
@@ -148,8 +144,7 @@ def record(
     seeds
         One training each.
     path
-        A Zarr folder to stream the recording into; what is recorded when a run is interrupted
-        stays there.
+        A Zarr folder to stream into; an interruption leaves there what was recorded.
     progress
         Show a bar.
 

@@ -73,20 +73,17 @@ def aum(logits: xr.DataArray, labels: Labels) -> xr.DataArray:
 def forgetting(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
     """Forgetting events: how often a sample goes from right to wrong (arXiv:1812.05159).
 
-    Parameters and errors as in :func:`el2n`, with at least one epoch.
+    Parameters and errors as in :func:`el2n`.
 
     Returns
     -------
     xarray.Dataset
-        Along ``sample``: ``events``, the mean number over the seeds, where a training that never
-        learnt the sample counts as many as there are epochs, more than can be forgotten;
-        ``never_learnt``, the share of such trainings; ``unforgettable``, bool: every training
-        learnt it and never forgot it.
+        Along ``sample``: ``events``, the mean over the seeds, where a training that never learnt
+        the sample counts as all epochs, more than can be forgotten; ``never_learnt``, the share
+        of such trainings; ``unforgettable``: every training learnt it and never forgot it.
 
     Examples
     --------
-    One event: right in the second and third epoch, wrong in the fourth.
-
     >>> right = np.array([0, 1, 1, 0, 1])
     >>> logits = xr.DataArray(np.c_[right, 1 - right][:, None], dims=("epoch", "sample", "class"))
     >>> forgetting(logits, [0]).events.values
@@ -114,9 +111,8 @@ def cartography(logits: xr.DataArray, labels: Labels) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Along ``sample``: ``confidence``, the mean of the label's probability; ``variability``,
-        its standard deviation over the epochs; ``correctness``, the share of the epochs in which
-        it was the largest. The mean of each over the seeds.
+        Along ``sample``, means over the seeds: ``confidence``, the mean of the label's
+        probability; ``variability``, its standard deviation; ``correctness``, how often it led.
 
     Examples
     --------
