@@ -59,10 +59,11 @@ def find_multilabel_issues(labels: ArrayLike | xr.DataArray, probabilities: Sour
 
     Examples
     --------
-    >>> labels = [[1, 0], [1, 1], [0, 1], [1, 0]]
-    >>> found = find_multilabel_issues(labels, [[.9, .1], [.9, .8], [.2, .9], [.1, .2]])
+    >>> labels = [[1, 0], [1, 1], [0, 1]] * 3 + [[1, 0]]
+    >>> p = [[.9, .1], [.9, .8], [.2, .9]] * 3 + [[.1, .2]]
+    >>> found = find_multilabel_issues(labels, p)
     >>> int(found.index[0]), found.wrong.iloc[0]
-    (3, (0,))
+    (9, (0,))
     """
     given, p = _aligned(labels, probabilities)
     score, issue = _by_class(given, p)

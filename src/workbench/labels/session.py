@@ -36,7 +36,7 @@ _SHARE = 0.2
 #: One question in so many is asked again, to see how often the same reviewer answers otherwise.
 _REPEAT_EVERY = 12
 #: A question is asked again after so many others at least.
-_REPEAT_AFTER = 12
+_REPEAT_AFTER = 24
 #: How far ahead the decisions that a target still takes are counted.
 _AHEAD = 5_000
 #: Answers that are no class.
