@@ -31,6 +31,7 @@ class TestWhichSamplesMatter:
 
 
 class TestFewExamples:
+    @pytest.mark.slow
     def test_on_real_mnist(self, real_data, tmp_path):
         results = run(
             "09_few_examples", tmp_path, n_samples=3000, per_class="1 10", steps=250, repeats=3
