@@ -208,3 +208,13 @@ def test_the_model_is_left_alone(resnet):
     assert resnet.training
     assert all(torch.equal(before[k], v) for k, v in resnet.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in resnet.modules())
+
+
+def test_what_a_network_of_one_size_does_not_let_us_measure_is_said():
+    import timm
+
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1, num_classes=5).eval()
+    with pytest.warns(UserWarning, match="takes no image of 32×32 pixels"):
+        table = gradcam.receptive_field(model, (3, 64, 64), "patch_embed.proj", confirm=True)
+    assert table["size"].tolist() == [16]
+    assert np.isnan(table["measured"].iloc[0])

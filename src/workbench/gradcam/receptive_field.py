@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -75,11 +76,15 @@ def measure(
     with torch.inference_mode(False), torch.enable_grad(), _Equal():
         try:
             twin.forward(image)
-        except RuntimeError:
-            # Behind the layers a linear layer may want the usual size.
-            if set(kept) != set(layers):
-                raise
-    found = {name: _extent(kept[name], known[name], image) for name in known}
+        except (RuntimeError, AssertionError) as error:
+            # Behind the layers a linear layer may want the usual size; before them, a transformer.
+            if missing := set(layers) - set(kept):
+                warnings.warn(
+                    f"the fields of {len(missing)} layers are not measured, for the network takes "
+                    f"no image of {sides[0]}×{sides[1]} pixels: {error}",
+                    stacklevel=3,
+                )
+    found = {name: _extent(kept[name], known[name], image) for name in kept}
     return [found.get(name, math.nan) for name in fields]
 
 
