@@ -1,10 +1,8 @@
 """Alternative texts for the pictures in an executed notebook.
 
-As an IPython extension it has a figure's picture carry in words what it shows.
-
-A notebook keeps a matplotlib figure as a picture. In a batch run the output's metadata hold the
-figure's titles and its caption besides, as the alternative text that nbconvert asks for, so that
-who cannot see the picture can read what it is.
+A notebook keeps a matplotlib figure as a picture. In a batch run, where this module is loaded as an
+IPython extension, the output's metadata hold its titles and its caption besides, as the text that
+nbconvert asks for, so that who cannot see the picture can read what it is.
 """
 
 import re
@@ -18,7 +16,7 @@ _BARE = re.compile(r"<img(?![^>]*\balt=)", re.IGNORECASE)
 def add_alternatives(document: Any) -> None:
     """Give the pictures in a notebook's outputs a text, where their notebook gave none.
 
-    A figure has said what it is (see `describing`); of another object that is shown as a picture it
+    A figure has said what it is (see `describe`); of another object that is shown as a picture it
     is told what it is and below which heading.
     """
     heading = ""
