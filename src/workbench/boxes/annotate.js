@@ -342,7 +342,7 @@ function render({ model, el }) {
   }
 
   function select(id) {
-    selected = id;
+    selected = id ?? card().object ?? null; // what is asked about stays at hand
     paint(card());
   }
 
@@ -467,7 +467,7 @@ function render({ model, el }) {
   root.addEventListener("keydown", (event) => {
     const undo = (event.ctrlKey || event.metaKey) && event.key === "z";
     if (((event.ctrlKey || event.metaKey || event.altKey) && !undo) || event.key === "Tab") return;
-    if (event.key === "Escape" && (corners || selected)) {
+    if (event.key === "Escape" && (corners || (selected && selected !== card().object))) {
       corners = null;
       select(null);
     } else if (event.key === "Escape") root.blur();
