@@ -51,7 +51,7 @@ class MissingAudit:
     >>> for _ in range(300):
     ...     audit.draw(0)
     >>> audit.left().high
-    63
+    44
     """
 
     def __init__(self, images: int, most: int = 20) -> None:
