@@ -143,6 +143,7 @@ def test_what_makes_no_sense_is_refused(ds, tmp_path):
         ({"classes": []}, "must be one name or more"),
         ({"classes": "cell"}, "must be one name or more"),
         ({"classes": ["a"], "shapes": ["circle"]}, "circle"),
+        ({"classes": ["a"], "shapes": []}, "must be one or more of box, polygon, point"),
         ({"classes": ["a"], "rows": 0}, "holds no image"),
         ({"classes": ["a"], "proposals": [{**BOX, "sample": "z"}]}, "not in the dataset"),
     ):

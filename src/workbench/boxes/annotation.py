@@ -136,8 +136,8 @@ class Annotation(Panel):
             raise ValueError(f"a page of {page[0]} rows and {page[1]} columns holds no image")
         if not len(classes) or isinstance(classes, str):
             raise ValueError(f"classes={classes!r} must be one name or more")
-        if not shapes or (unknown := set(shapes) - set(SHAPES)):
-            raise ValueError(f"shapes {sorted(unknown)} are none of {', '.join(SHAPES)}")
+        if not shapes or not set(shapes) <= set(SHAPES):
+            raise ValueError(f"shapes={list(shapes)} must be one or more of {', '.join(SHAPES)}")
         self.ds, self.classes = ds, [str(name) for name in classes]
         self.reviewer = reviewer or user_name()
         self.given = objects_of(boxes, ds)
