@@ -26,13 +26,13 @@ def checkpoints(tmp_path, monkeypatch):
 
 class TestGradCam:
     def test_on_real_cifar(self, real_data, tmp_path):
-        results = run(NAME, tmp_path, **{**SMALL, "n_mosaics": 8})
+        results = run(NAME, tmp_path, **SMALL)
         assert results["stand_in_for"] is None
         assert "DOES NOT HOLD" not in results["claims"].values()
         energy = results["energy"]["mosaics"]
         # a quarter by chance; .8 when this was written
         assert energy["gradcam"] > 0.6
-        assert 0.1 < energy["random map 8×8"] < 0.45
+        assert 0.1 < energy["random map 16×16"] < 0.45
 
     def test_on_the_stand_in_and_without_resnet34(self, tmp_path, monkeypatch, checkpoints):
         monkeypatch.delenv("WORKBENCH_DATA", raising=False)
