@@ -8,6 +8,7 @@ for the tests of FiftyOne.
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -92,3 +93,26 @@ def real_data() -> Path:
     if not (folder / "mnist").is_dir():
         pytest.skip("needs real MNIST: set WORKBENCH_DATA to a folder that holds mnist/")
     return folder
+
+
+#: WebGL without a graphics card, as jupyter-scatter and FiftyOne's plots need it.
+_CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window: one for all tests of a worker, where a second cannot start."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    with sync_playwright() as started:
+        running = started.chromium.launch(executable_path=chromium, args=_CHROMIUM_FLAGS)
+        yield running
+        running.close()

@@ -4,7 +4,6 @@ import doctest
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from notebook_contract import NOTEBOOKS, ROOT, badge
-from playwright.sync_api import sync_playwright
 
 from workbench.batch.cli.common import named_values
 from workbench.batch.notebook import Notebook
@@ -131,19 +129,15 @@ def test_what_the_page_where_is_what_names_is_there():
 
 
 @pytest.mark.kernel
-def test_the_search_works_on_pages_opened_from_disk(site):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_context(offline=True).new_page()
-        tab.goto((site / "index.html").as_uri())
-        tab.locator("[data-md-component=search-query]").fill("receptive field")
-        tab.locator(".md-search-result__item a").first.click()
-        tab.wait_for_url(re.compile("gradcam|explain"))
-        assert "receptive field" in tab.locator("main").inner_text().lower()
-        browser.close()
+def test_the_search_works_on_pages_opened_from_disk(site, browser):
+    context = browser.new_context(offline=True)
+    tab = context.new_page()
+    tab.goto((site / "index.html").as_uri())
+    tab.locator("[data-md-component=search-query]").fill("receptive field")
+    tab.locator(".md-search-result__item a").first.click()
+    tab.wait_for_url(re.compile("gradcam|explain"))
+    assert "receptive field" in tab.locator("main").inner_text().lower()
+    context.close()
 
 
 def test_the_reference_holds_every_public_name(site):

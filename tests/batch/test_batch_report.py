@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,26 +118,13 @@ def test_a_figure_is_described_by_its_words() -> None:
     plt.close(figure)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("name", ["report", "index", "notebook"])
 def test_a_page_stands_alone_and_suits_a_phone_the_dark_and_a_screen_reader(
-    chromium: Any, records: list[RunRecord], report: Path, name: str
+    browser: Any, records: list[RunRecord], report: Path, name: str
 ) -> None:
     index = write_index(records[0].folder.parent)
     pages = {"report": report, "index": index, "notebook": records[0].folder / "good.html"}
-    context = chromium.new_context(
+    context = browser.new_context(
         color_scheme="dark", viewport={"width": 390, "height": 800}, offline=True
     )
     tab, asked, said = context.new_page(), [], []

@@ -1,21 +1,12 @@
 """Chromium, JupyterLab and screenshots for all browser tests; a console error fails them."""
 
 import re
-import shutil
 
 import jupyterlab_driving as driving
 import pytest
 from notebook_contract import ROOT
-from playwright.sync_api import sync_playwright
 
 SCREENSHOTS = ROOT / "screenshots"
-#: WebGL without a graphics card, as jupyter-scatter and FiftyOne's plots need it.
-FLAGS = [
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
 #: What is said on the console through no fault of ours: (where from, what).
 HARMLESS = [
     # What a machine without the internet does not get: fonts of FiftyOne's App, Colab's badge.
@@ -24,18 +15,6 @@ HARMLESS = [
     # anywidget says this after two seconds, and goes on; a busy machine takes longer.
     (r"^$", r"^\[anywidget\] Failed to initialize model\.$"),
 ]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium without a window."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with sync_playwright() as started:
-        running = started.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="session")

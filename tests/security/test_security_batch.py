@@ -390,23 +390,15 @@ def test_a_page_holds_no_script_and_names_no_address(page: str) -> None:
     assert page.count('sandbox=""') >= 2
 
 
-def test_a_browser_runs_and_asks_nothing(page: str, tmp_path: Path) -> None:
-    import shutil
-
-    binary = shutil.which("chromium") or shutil.which("chromium-browser")
-    if binary is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
+def test_a_browser_runs_and_asks_nothing(page: str, tmp_path: Path, browser: Any) -> None:
     (tmp_path / "page.html").write_text(page)
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        tab, asked = browser.new_page(), []
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto((tmp_path / "page.html").as_uri())
-        tab.wait_for_timeout(500)
-        assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
-        assert tab.title() == "<script>1</script>"
-        assert tab.get_by_text("kept").count() >= 2 * len(HOSTILE) - 4
-        assert tab.evaluate("getComputedStyle(document.body).display") != "none"
-        browser.close()
+    asked: list[str] = []
+    tab = browser.new_page()
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_timeout(500)
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert tab.title() == "<script>1</script>"
+    assert tab.get_by_text("kept").count() >= 2 * len(HOSTILE) - 4
+    assert tab.evaluate("getComputedStyle(document.body).display") != "none"
+    tab.close()
