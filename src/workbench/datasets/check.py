@@ -37,8 +37,7 @@ def check(
         from ``path``, at most 512 pixels a side; ``split`` (sample,) tells leaks.
     graph
         ``index`` (sample, neighbor) of features, as `workbench.embeddings.neighbors` makes it.
-        With it only neighbours are compared for near-duplicates; without it all pairs are, which
-        takes about a minute for 30,000 images.
+        With it only neighbours are compared for near-duplicates; without it all pairs are.
     progress
         Show a bar.
 
