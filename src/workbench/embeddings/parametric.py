@@ -25,7 +25,7 @@ def parametric_umap(
     min_dist: float = 0.1,
     spread: float = 1.0,
     hidden: tuple[int, ...] = (256, 256),
-    steps: int = 3000,
+    steps: int | None = None,
     batch_size: int = 1024,
     learning_rate: float = 2e-3,
     negative_sample_rate: int = 5,
@@ -34,14 +34,15 @@ def parametric_umap(
 ) -> Layout:
     """Train an encoder on UMAP's graph (Sainburg, McInnes and Gentner 2021, arXiv:2009.12981).
 
-    Edges are drawn in proportion to their strength. On 8,000 raw MNIST digits the map's
-    trustworthiness is .941 (UMAP: .956) and 91% of 2,000 unseen digits land among their own
-    (UMAP's placing: 96%, PCA: 45%); with fewer samples the encoder generalises less well. On a
+    Edges are drawn in proportion to their strength, each fifty times, in 300 to 3,000 steps
+    unless `steps` says how many. With few samples the encoder generalises less well. On a
     processor the map repeats bit for bit, on a GPU nearly.
     """
     values = checked(features).astype(np.float32)
     graph, used = umap_graph(features, graph, n_neighbors)
     edges = umap_layout.fuzzy_graph(*arrays(graph, used)).tocoo()
+    batch_size = min(batch_size, edges.nnz)
+    steps = steps or min(3000, max(300, 50 * edges.nnz // batch_size))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,13 +70,13 @@ def _draws(
     edges: Any, batch_size: int, negatives: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endlessly: both ends of edges drawn in proportion to their strength, and permutations."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     cumulated = np.cumsum(edges.data)
     while True:
-        drawn = np.searchsorted(cumulated, dice.uniform(0, cumulated[-1], batch_size))
+        drawn = np.searchsorted(cumulated, rng.uniform(0, cumulated[-1], batch_size))
         drawn = np.minimum(drawn, len(cumulated) - 1)
         ends = np.concatenate([edges.row[drawn], edges.col[drawn]]).astype(np.int64)
-        shuffled = np.stack([dice.permutation(batch_size) for _ in range(negatives)])
+        shuffled = np.stack([rng.permutation(batch_size) for _ in range(negatives)])
         yield torch.from_numpy(ends), torch.from_numpy(shuffled)
 
 
