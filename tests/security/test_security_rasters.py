@@ -1,9 +1,12 @@
 """Rasters and tables are data: reading one fetches nothing and follows no name unasked."""
 
+import gzip
 import os
 import socket
 import threading
 import warnings
+import zipfile
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -213,3 +216,32 @@ def test_ids_stay_in_the_folder(mine, secret):
     names = {path.name for path in mine.parent.rglob("*") if "escaped" in path.name}
     assert all(path.is_relative_to(mine) for path in mine.parent.rglob("*escaped*"))
     assert len(names) == 2
+
+
+def test_a_side_file_that_names_overviews_elsewhere_is_refused(mine, secret):
+    path = mine / "photo.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=64, height=64, count=1, dtype="uint8"
+    ) as target:
+        target.write(np.full((1, 64, 64), 7, np.uint8))
+    (mine / "photo.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata domain="OVERVIEWS">'
+        f'<MDI key="OVERVIEW_FILE">{secret}</MDI></Metadata></PAMDataset>'
+    )
+    with pytest.raises(rasters.RasterError, match="overviews lie in another file"):
+        read(path)
+    assert (read(path, allow_remote=True) == 7).all()
+
+
+@pytest.mark.parametrize("name", ["places.csv.gz", "places.zip"])
+def test_a_small_archive_of_a_huge_table_is_refused(mine, monkeypatch, name):
+    table = "x,y\n" + "1,2\n" * 100_000
+    if name.endswith(".gz"):
+        (mine / name).write_bytes(gzip.compress(table.encode()))
+    else:
+        with zipfile.ZipFile(mine / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("places.csv", table)
+    assert len(rasters.read_table(mine / name)) == 100_000
+    monkeypatch.setattr(import_module("workbench.rasters.regions"), "_MOST_TEXT", 100_000)
+    with pytest.raises(rasters.RegionError, match="unpacked it takes"):
+        rasters.read_table(mine / name)

@@ -175,6 +175,11 @@ def read_header(
     name = os.fspath(path)
     local = _is_local(name)
     driver = None
+    if local and not allow_remote and (file := _overviews_elsewhere(str(path))):
+        raise RasterError(
+            f"{file} says that the overviews lie in another file; give allow_remote=True if you "
+            "trust it"
+        )
     if local and not allow_remote:
         suffix = Path(name).suffix.lower()
         driver = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT"}.get(suffix)
@@ -356,6 +361,12 @@ def _band(source: Any, number: int) -> Band:
 def _tags(tags: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """What was said of the raster, but for statistics of its pixels: they are not the chips'."""
     return tuple(item for item in tags.items() if not item[0].startswith("STATISTICS_"))
+
+
+def _overviews_elsewhere(path: str) -> Path | None:
+    """The side file by which GDAL would take a raster's overviews from a file that it names."""
+    side = Path(f"{path}.aux.xml")
+    return side if side.is_file() and b"OVERVIEW_FILE" in side.read_bytes() else None
 
 
 def _overviews(source: Any) -> tuple[int, ...]:

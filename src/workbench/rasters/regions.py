@@ -1,5 +1,6 @@
 """Tables of regions: points, boxes or geometries become integer boxes of a raster's pixels."""
 
+import gzip
 import os
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
+from workbench._units import show_size
 from workbench.rasters.errors import RegionError
 from workbench.rasters.raster import (
     Raster,
@@ -388,6 +390,8 @@ def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) 
     return [], boxes, polygon, ((bounds[:, 0] + bounds[:, 2]) / 2, bounds[:, 1::2].mean(1), crs)
 
 
+#: Bytes of text in a table: a small archive may hold any number.
+_MOST_TEXT = 2**32
 _READERS: dict[Kind, Any] = {
     "pixels": _from_pixels,
     "points": _from_points,
@@ -477,7 +481,26 @@ def _is_text(file: Path) -> bool:
     return file.with_suffix("").suffix in kinds if file.suffix == ".gz" else file.suffix in kinds
 
 
+def _unpacked_size(file: Path) -> int:
+    """Bytes of a text once it is unpacked, counted no further than what is allowed."""
+    if file.suffix.lower() == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    if file.suffix.lower() != ".gz":
+        return file.stat().st_size
+    size = 0
+    with gzip.open(file) as stream:
+        while size <= _MOST_TEXT and (part := stream.read(2**20)):
+            size += len(part)
+    return size
+
+
 def _read_text(file: Path, separator: str | None, encoding: str) -> pd.DataFrame:
+    if (size := _unpacked_size(file)) > _MOST_TEXT:
+        raise ValueError(
+            f"unpacked it takes {show_size(size)} or more, and {show_size(_MOST_TEXT)} are read at "
+            "most; Parquet has no such limit"
+        )
     if separator is None:
         first = pd.read_csv(file, sep="\0", nrows=1, header=None, encoding=encoding).iat[0, 0]
         separator = max(",;\t|", key=str(first).count)
