@@ -271,3 +271,21 @@ def test_a_running_record_whose_parent_is_gone_is_shown_as_killed(make_notebook:
     (Path("runs") / "broken").mkdir()
     (Path("runs") / "broken" / "run.json").write_text("{")
     assert [r.id for r in read_runs()] == [record.id]
+
+
+def test_a_notebook_runs_in_the_folder_that_is_asked_for(make_notebook: Make) -> None:
+    Path("nb").mkdir()
+    Path("elsewhere").mkdir()
+    where = "import os\nfrom workbench.batch import record\nrecord('at', os.getcwd())"
+    path = make_notebook("nb/where", where, parameters="k: int = 1")
+    at = {}
+    for cwd in (None, "run", "notebook", "elsewhere"):
+        record = run_notebook(path, cwd=cwd)
+        results = json.loads((record.folder / "results.json").read_text())
+        at[cwd] = Path(results["at"]) if "at" in results else None
+        if cwd in (None, "run"):  # ours declares its parameters with types
+            assert at[cwd] == record.folder.absolute()
+    assert at["notebook"] == Path("nb").absolute()
+    assert at["elsewhere"] == Path("elsewhere").absolute()
+    with pytest.raises(JobError, match="there is no folder nowhere to run in"):
+        run_notebook(path, cwd="nowhere")
