@@ -42,6 +42,9 @@ def new_tab(browser, errors, keep):
         tab = browser.new_page(viewport={"width": width, "height": 1000})
         opened.append(tab)
         tab.set_default_timeout(driving.PATIENCE * 1000)
+        # Where a page is loaded anew before JupyterLab knows its kernel again, it asks for one.
+        asked = tab.locator(".jp-Dialog", has_text="Select Kernel")
+        tab.add_locator_handler(asked, lambda: asked.locator(".jp-mod-accept").click())
         tab.on("pageerror", lambda error: _note("", str(error), errors))
         tab.on("console", lambda message: _note_message(message, errors))
         return tab
