@@ -330,11 +330,10 @@ def neighbors(
             f"k={k} neighbours of {n} samples: k must lie between 1 and {n - 1}, "
             "the number of other samples"
         )
+    if width <= 3 and metric == "euclidean":  # exact, so that there is no recall to measure
+        return _graph(features, *_tree(values, k), k, metric, "k-d tree", 1.0)
     rows, truth = _truth(directions(values, metric), k, metric, seed)
-    if width <= 3 and metric == "euclidean":
-        method = "k-d tree"
-        index, distance = _tree(values, k)
-    elif exact is not False and (device == "cuda" or (device == "auto" and _fits_gpu(values))):
+    if exact is not False and (device == "cuda" or (device == "auto" and _fits_gpu(values))):
         method = GPU
         index, distance = device_graph(values, k, metric, "cuda")
     else:
@@ -359,6 +358,18 @@ def neighbors(
         method = FLAT
         index, distance = wide_graph(values, k, metric)
         recall = _recall(distance[rows], truth)
+    return _graph(features, index, distance, k, metric, method, recall)
+
+
+def _graph(
+    features: xr.DataArray,
+    index: np.ndarray,
+    distance: np.ndarray,
+    k: int,
+    metric: str,
+    method: str,
+    recall: float,
+) -> xr.Dataset:
     return xr.Dataset(
         {"index": (("sample", "neighbor"), index), "distance": (("sample", "neighbor"), distance)},
         coords={"sample": features["sample"]} if "sample" in features.coords else {},

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from workbench._extras import need
+from workbench._machine import processors
 from workbench.datasets.boxes import as_table
 from workbench.datasets.errors import BadImageError, SkippedWarning
 from workbench.datasets.images import content
@@ -117,7 +118,7 @@ def write(
             return folder
         rows: list[dict[str, Any]] = []
         with (
-            ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+            ThreadPoolExecutor(threads or processors()) as pool,
             tqdm(total=len(notes), desc="store", unit="image", disable=not progress) as bar,
         ):
             for number, start in enumerate(range(0, len(notes), shard_images)):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from workbench._extras import need
+from workbench._machine import processors
 from workbench._samples import unit_range
 from workbench.datasets.boxes import CORNERS, boxes_of, with_boxes
 from workbench.datasets.dataset import build
@@ -90,7 +91,7 @@ class Stream:
         rows = self.rows
         if self.shuffle:
             rows = np.random.default_rng([self.seed, number]).permutation(rows)
-        pool = ThreadPoolExecutor(self.threads or os.cpu_count())
+        pool = ThreadPoolExecutor(self.threads or processors())
         waiting: deque[tuple[NDArray[np.intp], list[Any]]] = deque()
         try:
             for chosen in np.split(rows, range(self.batch, len(rows), self.batch)):
