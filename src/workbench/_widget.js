@@ -1,11 +1,43 @@
 // What all panels share: it is read in front of each panel's own script.
 
+const PATIENCE = 4000; // milliseconds until what is unsaved is spoken of
+
 function make(tag, className, parent, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
   if (text !== undefined) element.textContent = text;
   if (parent) parent.append(element);
   return element;
+}
+
+// The talk with Python: what `answers` does is called for each message to this view. Messages are
+// numbered, as JupyterLab may hand the first ones to another thread of the kernel than the rest.
+function converse(model, answers) {
+  const view = Math.random().toString(36).slice(2);
+  let turn = 0;
+  const onMessage = (message) => {
+    if (message.view === view && answers[message.do]) answers[message.do](message);
+  };
+  model.on("msg:custom", onMessage);
+  return {
+    send(message) {
+      model.send({ ...message, view, turn });
+      turn += 1;
+    },
+    end() { model.off("msg:custom", onMessage); },
+  };
+}
+
+// Say once a second what Python has not saved yet: `unsaved` maps numbers to { time } of sending.
+function watchUnsaved({ unsaved, root, said, what }) {
+  const draw = () => {
+    root.dataset.unsaved = unsaved.size;
+    if (![...unsaved.values()].some(({ time }) => Date.now() - time > PATIENCE)) return;
+    said.classList.add("wb-failed");
+    said.textContent = `${unsaved.size} ${what} are not saved yet: the kernel is busy or gone.`;
+  };
+  const timer = setInterval(draw, 1000);
+  return { draw, end() { clearInterval(timer); } };
 }
 
 // Ask for a class by a part of its name, or by its number, in `box`; the classes of `first` come

@@ -120,9 +120,9 @@ def sent(uri):
 
 def test_an_error_is_said_in_the_browser_and_nothing_is_called_saved(anna):
     replies = []
-    widget = type("", (), {"send": lambda _, message: replies.append(message)})()
+    anna.widget.send = replies.append
     message = {"do": "save", "seq": 7, "at": 0, "changes": [drawn(box=(5, 5, 5, 5))], "view": "v"}
-    anna._on_message(widget, message, None)
+    anna._on_message(anna.widget, message, None)
     (reply,) = replies
     assert (reply["do"], reply["seq"], reply["view"]) == ("failed", 7, "v")
     assert "a width and a height" in reply["why"]

@@ -68,6 +68,7 @@ class TestLinear:
 
     def test_on_mnist(self, real_data):
         """.8602 of the ridge classifier of 60,000, .8602 of ten images."""
+        real_data("mnist")
         ten = distil(datasets.load("mnist", split="train"), 1, "linear")
         assert ten.sizes["sample"] == 10
         assert round(accuracy(ten, datasets.load("mnist", split="test")), 4) == 0.8602

@@ -86,7 +86,7 @@ def test_trust_is_no_licence_for_pickles(tmp_path):
 def test_a_file_in_the_working_folder_does_not_take_a_names_place(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     planted = models.SmallResNet(classes=3, widths=(4, 4, 4, 4, 4))

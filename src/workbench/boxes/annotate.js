@@ -7,7 +7,6 @@ const HANDLES = [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [0.5, 1], [0, 1], [
 const CURSORS = ["nwse", "ns", "nesw", "ew", "nwse", "ns", "nesw", "ew"];
 const SENT = 1024; // pixels of an image's longest side, as it is sent first
 const CLICK = 4; // pixels of the screen that a click may wander
-const PATIENCE = 4000; // milliseconds until an unsaved change is spoken of
 const PAUSE = 700; // milliseconds without a change until the status is asked for
 
 function draw(tag, attributes, parent, text) {
@@ -75,7 +74,7 @@ function render({ model, el }) {
   const said = make("div", "wb-said", root);
   said.setAttribute("role", "status");
 
-  const send = (message) => model.send({ ...message, view: tab });
+  const send = (message) => talk.send(message);
   const page = () => pages[here] || [];
   const card = () => page()[focused];
   const object = () => card() && card().objects.find(({ id }) => id === selected);
@@ -523,7 +522,7 @@ function render({ model, el }) {
       clearTimeout(pause);
       if (!unsaved.size) pause = setTimeout(askStatus, PAUSE);
       if (!unsaved.size && said.classList.contains("wb-failed")) say("Saved.");
-      drawUnsaved();
+      watch.draw();
     },
     failed(message) {
       const lost = unsaved.get(message.seq);
@@ -531,7 +530,7 @@ function render({ model, el }) {
       if (lost) send({ do: "card", at: lost.item.at });
       said.classList.add("wb-failed");
       said.textContent = `Not saved: ${message.why}`;
-      drawUnsaved();
+      watch.draw();
     },
     undone({ at, card: fresh }) {
       if (at === null) {
@@ -558,29 +557,19 @@ function render({ model, el }) {
     },
   };
 
-  function drawUnsaved() {
-    root.dataset.unsaved = unsaved.size;
-    if (![...unsaved.values()].some(({ time }) => Date.now() - time > PATIENCE)) return;
-    said.classList.add("wb-failed");
-    said.textContent = `${unsaved.size} changes are not saved yet: the kernel is busy or gone.`;
-  }
-
-  const onMessage = (message) => {
-    if (message.view === tab && answers[message.do]) answers[message.do](message);
-  };
-  model.on("msg:custom", onMessage);
-  const timer = setInterval(drawUnsaved, 1000);
   const resized = new ResizeObserver(() => page().forEach(paint));
   resized.observe(grid);
   drawChips();
   drawKeys();
   said.textContent = "Loading …";
+  const watch = watchUnsaved({ unsaved, root, said, what: "changes" });
+  const talk = converse(model, answers);
   send({ do: "open" });
   return () => {
-    clearInterval(timer);
+    watch.end();
     clearTimeout(pause);
     resized.disconnect();
-    model.off("msg:custom", onMessage);
+    talk.end();
   };
 }
 

@@ -17,11 +17,9 @@ const KEYS = [
   ["F", "only this pair", "F"],
   ["n", "neighbours", "n"],
 ];
-const PATIENCE = 4000; // milliseconds until an unsaved decision is spoken of
 const PAUSE = 700; // milliseconds without a decision until the status is asked for
 
 function render({ model, el }) {
-  const view = Math.random().toString(36).slice(2);
   const options = model.get("options");
   const { classes } = options;
   const pages = []; // arrays of cards; an empty one is the queue's end
@@ -53,7 +51,7 @@ function render({ model, el }) {
   const said = make("div", "wb-said", root);
   said.setAttribute("role", "status");
 
-  const send = (message) => model.send({ ...message, view });
+  const send = (message) => talk.send(message);
   const page = () => pages[here] || [];
   const card = () => page()[focused];
 
@@ -358,7 +356,7 @@ function render({ model, el }) {
         said.classList.remove("wb-failed");
         said.textContent = "Saved.";
       }
-      drawUnsaved();
+      watch.draw();
     },
     failed(message) {
       const items = (unsaved.get(message.seq) || { items: [] }).items;
@@ -384,28 +382,16 @@ function render({ model, el }) {
     },
   };
 
-  function drawUnsaved() {
-    const late = [...unsaved.values()].some(({ time }) => Date.now() - time > PATIENCE);
-    root.dataset.unsaved = unsaved.size;
-    if (late) {
-      said.classList.add("wb-failed");
-      said.textContent = `${unsaved.size} decisions are not saved yet: the kernel is busy or gone.`;
-    }
-  }
-
-  const onMessage = (message) => {
-    if (message.view === view && answers[message.do]) answers[message.do](message);
-  };
-  model.on("msg:custom", onMessage);
-  const timer = setInterval(drawUnsaved, 1000);
   resize(0);
   drawKeys();
   said.textContent = "Loading …";
+  const watch = watchUnsaved({ unsaved, root, said, what: "decisions" });
+  const talk = converse(model, answers);
   send({ do: "open" });
   return () => {
-    clearInterval(timer);
+    watch.end();
     clearTimeout(pause);
-    model.off("msg:custom", onMessage);
+    talk.end();
   };
 }
 
