@@ -31,8 +31,8 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reo
 test: $(STAMP)  ## run the tests
 	$(PYTEST)
 
-test-quick: $(STAMP)  ## run those tests that start no kernel, no MongoDB and no browser
-	$(PYTEST) -m "not kernel and not browser and not slow"
+test-quick: $(STAMP)  ## run those tests that start no kernel, no MongoDB and no browser, in 2 minutes
+	$(PYTEST) -m "not kernel and not browser and not long and not slow"
 
 test-browser: $(STAMP)  ## run all tests that drive a real browser (minutes; needs chromium)
 	$(BIN)/python -m pytest tests/browser -m ''

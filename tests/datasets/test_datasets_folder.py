@@ -264,6 +264,7 @@ def test_lazy_bad_images_are_blank_and_named(spoilt):
     assert image[0].max() == 255
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_files(tmp_path, picture):
     one = picture(tmp_path / "one.jpg", size=(16, 16))
     for k in range(20):

@@ -40,6 +40,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "options", "trust", "placed"),
     [
@@ -74,6 +75,7 @@ def test_unseen_samples_are_checked(digits, graph):
     assert made.transform(digits[0][:0]).shape == (0, 2)
 
 
+@pytest.mark.long
 def test_pacmap_uses_the_graph_repeats_and_says_what_it_cannot(digits, graph):
     seen = digits[0][:500]
     made = fit(seen, "pacmap", graph, 1, num_iters=50)
@@ -85,6 +87,7 @@ def test_pacmap_uses_the_graph_repeats_and_says_what_it_cannot(digits, graph):
         project(seen, "pacmap", neighbors(seen, k=5))
 
 
+@pytest.mark.long
 def test_tsne_affinities_are_those_of_opentsnes_own_exact_search():
     from openTSNE.affinity import PerplexityBasedNN
 
@@ -141,6 +144,7 @@ def test_graphs_of_other_samples_and_datasets_are_refused(digits, graph):
         project(features[:20] * np.nan, "pca")
 
 
+@pytest.mark.long
 def test_a_second_map_searches_nothing(digits, graph, monkeypatch):
     from workbench.embeddings import umap_layout
 

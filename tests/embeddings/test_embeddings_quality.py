@@ -48,6 +48,7 @@ def test_everything_against_the_references(digits, k):
     assert found["n"].tolist() == [900, 900, 900, 900 * 899 // 2, 900, 900]
 
 
+@pytest.mark.long
 def test_samples_agree_with_the_whole_within_their_errors(digits):
     features, xy, labels = digits
     whole = quality(features, xy, labels=labels, sample=900)["value"]

@@ -22,6 +22,7 @@ def digits():
     return features, neighbors(features, k=14), xr.DataArray(y[:600], dims="sample")
 
 
+@pytest.mark.long
 def test_the_fuzzy_graph_and_the_curve_are_umap_learns(digits):
     from umap.umap_ import find_ab_params, fuzzy_simplicial_set
 
@@ -61,6 +62,7 @@ def test_tabulated_gradients_are_the_derivatives():
     np.testing.assert_allclose(push[slot] * d, away, rtol=8e-3)
 
 
+@pytest.mark.long
 def test_quality_is_umap_learns(digits):
     features, graph, labels = digits
     ours, theirs = (project(features, m, graph, seed=51) for m in ("umap", "umap-learn"))

@@ -84,6 +84,7 @@ class TestNothingIsLeft:
         assert state(resnet) == before
         assert resnet.relu.inplace
 
+    @pytest.mark.long
     def test_a_thousand_runs_take_no_more_memory_than_a_hundred(self, small):
         x = torch.rand(1, 3, 16, 16)
 

@@ -53,6 +53,7 @@ class TestPowerLaw:
 
 
 class TestLearningCurve:
+    @pytest.mark.long
     def test_the_interval_holds_a_larger_size_in_85_of_100_trials(self):
         """Trained on 300 digits and less, asked about 600, measured on the 1,197 others."""
         x, y = digits()

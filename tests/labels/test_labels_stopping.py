@@ -216,6 +216,7 @@ class TestExpectedYield:
         assert expected_yield(score, wrong, np.full(6, 0.3)) <= 6 * 0.3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rate", "skill", "mistakes"), [(0.05, 4.0, 0.0), (0.01, 1.5, 0.0), (0.05, 4.0, 0.05)]
 )

@@ -62,6 +62,7 @@ def scenes(draw):
     return scene, profile, regions
 
 
+@pytest.mark.long
 @SETTINGS
 @given(scenes(), st.sampled_from(["auto", "gdal"]), st.sampled_from(["16MiB", "1GiB"]))
 def test_any_raster_and_any_regions(tmp_path, scene, decoder, memory):

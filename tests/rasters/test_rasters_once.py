@@ -101,6 +101,7 @@ def test_a_small_budget_decodes_again_rather_than_keep(tmp_path):
     xr.testing.assert_equal(plan.load(progress=False), whole.load(progress=False))
 
 
+@pytest.mark.long
 def test_a_cluster_writes_the_same_bytes(plan, tmp_path):
     distributed = pytest.importorskip("distributed")
     with (

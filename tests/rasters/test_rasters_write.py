@@ -161,6 +161,7 @@ def test_files_keep_regions_of_different_sizes(tmp_path):
             np.testing.assert_array_equal(chip.read(1), loaded.image[i, :height, :width, 0])
 
 
+@pytest.mark.long
 def test_a_chip_larger_than_the_memory_is_cut_in_pieces(tmp_path):
     path = write_raster(tmp_path / "a.tif", noise((3, 2000, 2100)), block=256)
     table = pd.DataFrame(
@@ -202,6 +203,7 @@ plan.write({out!r}, {form!r}, progress=False)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("form", "kill_at"), [("zarr", 30), ("zarr", 80), ("zarr", 90), ("geotiff", 20),
                           ("geotiff", 70), ("webdataset", 9)])  # fmt: skip

@@ -69,6 +69,7 @@ def test_files_are_stored_as_they_are_at_full_size_and_upright(tmp_path):
     np.testing.assert_array_equal(datasets.load(again, size=16)["image"].values, ds["image"].values)
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path):
     ds, boxes = scenes(80)
     start = time.perf_counter()
