@@ -6,6 +6,7 @@ from workbench._extras import need
 need("rasterio", extra="rasters")
 
 from workbench.datasets.detections import Merged, merge_detections
+from workbench.rasters.burn import burn
 from workbench.rasters.errors import (
     BlockError,
     FailedRegionsWarning,
@@ -16,6 +17,9 @@ from workbench.rasters.errors import (
     RegionError,
 )
 from workbench.rasters.example import write_example
+from workbench.rasters.feature_table import to_features
+from workbench.rasters.grid import grid
+from workbench.rasters.mosaic import to_raster
 from workbench.rasters.neighbors import pairs_within
 from workbench.rasters.plan import Plan, plan
 from workbench.rasters.regions import read_table, regions
@@ -23,10 +27,14 @@ from workbench.rasters.write import Written
 
 __all__ = [
     "regions",
+    "grid",
     "read_table",
     "plan",
     "Plan",
     "Written",
+    "burn",
+    "to_raster",
+    "to_features",
     "pairs_within",
     "merge_detections",
     "Merged",

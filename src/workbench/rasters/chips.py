@@ -31,7 +31,7 @@ def load(
     form = plan.chip_format
     layout = plan.layout
     total = len(plan.table)
-    _check_room(total, form.chip_bytes)
+    check_room(total, form.chip_bytes)
     shape = (total, form.height, form.width)
     image = np.empty((*shape, form.channels + form.mask), form.dtype)
     # np.ones would write it all now; most tables never touch the raster's edge
@@ -57,7 +57,8 @@ def load(
     return report(ds, plan, failures)
 
 
-def _check_room(total: int, chip_bytes: int) -> None:
+def check_room(total: int, chip_bytes: int) -> None:
+    """Raise ``MemoryError`` where so many chips do not fit into what is free."""
     free = psutil.virtual_memory().available
     if total * chip_bytes > free:
         raise MemoryError(
@@ -192,12 +193,16 @@ def failed_table(plan: PlanData, failures: Failures) -> pd.DataFrame:
     )
 
 
+def first_ids(ids: Any) -> str:
+    """The first of some ids, for a message."""
+    return ", ".join(map(repr, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
+
+
 def failed_text(table: pd.DataFrame, total: int) -> str:
     """Say how many failed, which first, and why."""
-    first = ", ".join(map(repr, table["sample"][:5].tolist()))
     blocks = len(table[["block_row", "block_column"]].drop_duplicates())
     return (
-        f"{len(table):,} of {total:,} regions could not be read ({first}"
-        f"{', ...' if len(table) > 5 else ''}): {blocks} bad block(s), the first at row "
+        f"{len(table):,} of {total:,} regions could not be read "
+        f"({first_ids(table['sample'])}): {blocks} bad block(s), the first at row "
         f"{table['block_row'][0]}, column {table['block_column'][0]}: {table['error'][0]}"
     )

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio import features, warp
+from rasterio import warp
 from tqdm import tqdm
 
+from workbench.rasters.cover import burned
 from workbench.rasters.decode import Cell, Reader, decode_cell, opened
 from workbench.rasters.errors import BlockError
 from workbench.rasters.plan_data import ChipFormat, PlanData, Settings
-from workbench.rasters.raster import Band
 from workbench.rasters.schedule import GroupWork, Ints, Schedule, clipped
 
 Box = tuple[float, float, float, float]
@@ -67,7 +67,7 @@ def resample(
         mask = inside[..., form.channels] if form.reads_mask else None
         together: dict[Any, list[int]] = {}
         for channel, number in enumerate(settings.bands):
-            missing = missing_pixels(raster.bands[number - 1], inside[..., channel], mask)
+            missing = raster.bands[number - 1].missing(inside[..., channel], mask)
             if missing.any():
                 chip[..., channel] = _warped_with_holes(
                     form, inside[..., channel], missing, form.fill[channel], corner, to_chip
@@ -80,18 +80,6 @@ def resample(
             chip[..., channels] = warped.transpose(1, 2, 0)
     if form.mask:
         chip[..., form.channels :] = canvas[rows[:, None], columns[None, :], form.channels :]
-
-
-def missing_pixels(band: Band, pixels: NDArray[Any], mask: NDArray[Any] | None) -> Marks:
-    """Which pixels of a band hold no data: by a mask, its nodata value, or because they are NaN."""
-    missing = np.zeros(pixels.shape, np.bool_)
-    if pixels.dtype.kind in "fc":
-        missing |= np.isnan(pixels)
-    if band.masked_by == "mask" and mask is not None:
-        missing |= mask == 0
-    elif band.masked_by == "nodata" and band.nodata is not None:
-        missing |= pixels == band.nodata
-    return missing
 
 
 def _warped_with_holes(
@@ -302,11 +290,9 @@ def _in_raster(span: Ints, start: Any, length: Any, size: int, resampled: bool) 
 
 def _rasterized(polygon: Any, box: list[float], form: ChipFormat) -> Marks:
     """Pixels of a chip whose centre lies in a polygon."""
-    col, row, width, height = box
-    high, wide = (form.rows, form.width) if form.resampled else (int(height), int(width))
-    transform = rasterio.Affine(width / wide, 0, col, 0, height / high, row)
+    high, wide = (form.rows, form.width) if form.resampled else (int(box[3]), int(box[2]))
     marks = np.zeros((form.rows, form.width), np.bool_)
-    marks[:high, :wide] = features.geometry_mask([polygon], (high, wide), transform, invert=True)
+    marks[:high, :wide] = burned([(polygon, 1)], box, (high, wide), "uint8")
     return marks
 
 

@@ -47,7 +47,7 @@ class TiffReader:
         self._header = header
         self._page = page
         self._other = other
-        self._dtype = settings.chip_format.dtype
+        self._dtype = header.dtype(settings.bands)
         self._channels = np.array(settings.bands) - 1
         self._all = settings.bands == list(range(1, len(header.bands) + 1))
         self._file = os.open(header.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -106,8 +106,8 @@ class TiffReader:
 def plain_page(header: Raster) -> Any | None:
     """Return tifffile's page, if its blocks are read right without GDAL's help."""
     local = header.driver == "GTiff" and bool(header.files) and hasattr(os, "pread")
-    dtype = np.dtype(header.bands[0].dtype)
-    if not local or header.level is not None or len({band.dtype for band in header.bands}) > 1:
+    dtype = np.dtype(header.stored[0].dtype)
+    if not local or header.level is not None or len({band.dtype for band in header.stored}) > 1:
         return None
     try:
         with tifffile.TiffFile(header.path) as file:
@@ -240,6 +240,8 @@ def opened(settings: Settings) -> Iterator[Reader]:
         reader: Reader = GdalReader(settings)
         if page is not None:
             reader = TiffReader(settings, page, reader)
+        if settings.raster.unscaled:
+            reader = ScaledReader(settings, reader)
         try:
             yield reader
         finally:
@@ -269,7 +271,7 @@ class GdalReader:
                 ) from error
             self._handles.append(self._local.handle)
         shape = (rows[1] - rows[0], columns[1] - columns[0], form.channels + form.reads_mask)
-        pixels = np.empty(shape, form.dtype)
+        pixels = np.empty(shape, header.dtype(self._settings.bands))
         window = rows, columns
         try:
             # GDAL interleaves the bands on the way; the strides of out tell it to
@@ -286,6 +288,30 @@ class GdalReader:
         """Close all threads' handles."""
         for handle in self._handles:
             handle.close()
+
+
+class ScaledReader:
+    """Applies scale and offset to what another reader reads; what is no data becomes NaN."""
+
+    def __init__(self, settings: Settings, reader: Reader) -> None:
+        self._settings = settings
+        self._reader = reader
+        self.close = reader.close
+
+    def read(self, rows: Span, columns: Span) -> NDArray[Any]:
+        """Return the pixels (row, column, band) of a box given in pixels."""
+        form = self._settings.chip_format
+        raw = self._reader.read(rows, columns)
+        mask = raw[..., form.channels] if form.reads_mask else None
+        # the mask goes on where a chip, or its average, has use of it
+        depth = form.channels + (form.reads_mask and (form.mask or form.resampled))
+        pixels: NDArray[Any] = raw[..., :depth].astype(form.dtype)
+        for channel, number in enumerate(self._settings.bands):
+            band = self._settings.raster.stored[number - 1]
+            values = raw[..., channel] * np.float64(band.scale) + band.offset
+            values[band.missing(raw[..., channel], mask)] = np.nan
+            pixels[..., channel] = values
+        return pixels
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,6 @@ import shutil
 import tarfile
 import warnings
 from collections.abc import Set
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,21 +19,12 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from workbench.rasters import chips
-from workbench.rasters.crop import missing_pixels
 from workbench.rasters.errors import RegionError
 from workbench.rasters.plan_data import PlanData
-from workbench.rasters.raster import Band
+from workbench.rasters.raster import Band, Raster
 from workbench.rasters.schedule import Ints
 
 _LONGEST_NAME = 200
-
-
-def plan_for_format(plan: PlanData, form: str) -> PlanData:
-    """The same plan, and the raster's mask with it where the format writes one of its own."""
-    masked = any(plan.raster.bands[band - 1].masked_by == "mask" for band in plan.bands)
-    if form != "geotiff" or not masked:
-        return plan
-    return replace(plan, chip_format=replace(plan.chip_format, mask=True, reads_mask=True))
 
 
 def unique_partial(target: Path) -> Path:
@@ -141,7 +131,7 @@ class GeoTiffWriter(FileWriter):
         same = len({repr(value) for value in nodata}) == 1
         colors = [band.color for band in bands]
         missing = np.stack(
-            [missing_pixels(band, pixels[..., i], None) for i, band in enumerate(bands)]
+            [band.missing(pixels[..., i], None) for i, band in enumerate(bands)]
         ).all(axis=0)
         seen = ~missing
         if colors[-1] == "alpha":
@@ -169,7 +159,10 @@ class GeoTiffWriter(FileWriter):
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
             with memory.open(**profile) as target:
                 if not raster.placed:
-                    self._place_by_points(target, region)
+                    col, row, width, height = self._plan.boxes[region].tolist()
+                    across = form.width / width if form.resampled else 1.0
+                    down = form.height / height if form.resampled else 1.0
+                    place_by_points(target, raster, (col, row), across, down)
                 self._describe(target, bands)
                 target.write(pixels.transpose(2, 0, 1))
                 if not np.array_equal(holds, seen if same else np.ones_like(seen)):
@@ -199,26 +192,25 @@ class GeoTiffWriter(FileWriter):
             if band.tags:
                 target.update_tags(number, **dict(band.tags))
 
-    def _place_by_points(self, target: Any, region: int) -> None:
-        """Ground control points, or rational polynomials, counted from the chip's corner."""
-        raster = self._plan.raster
-        form = self._plan.chip_format
-        col, row, width, height = self._plan.boxes[region].tolist()
-        across = form.width / width if form.resampled else 1.0
-        down = form.height / height if form.resampled else 1.0
-        if raster.gcps:
-            points = [
-                GroundControlPoint((r - row) * down, (c - col) * across, x, y, z)
-                for r, c, x, y, z in raster.gcps
-            ]
-            target.gcps = points, rasterio.crs.CRS.from_wkt(raster.crs or "")
-        else:
-            rpc = RPC.from_gdal(dict(raster.rpcs))
-            rpc.line_off = (rpc.line_off + 0.5 - row) * down - 0.5
-            rpc.samp_off = (rpc.samp_off + 0.5 - col) * across - 0.5
-            rpc.line_scale *= down
-            rpc.samp_scale *= across
-            target.rpcs = rpc
+
+def place_by_points(
+    target: Any, raster: Raster, corner: tuple[int, int], across: float = 1.0, down: float = 1.0
+) -> None:
+    """Ground control points, or rational polynomials, counted from a corner (column, row)."""
+    col, row = corner
+    if raster.gcps:
+        points = [
+            GroundControlPoint((r - row) * down, (c - col) * across, x, y, z)
+            for r, c, x, y, z in raster.gcps
+        ]
+        target.gcps = points, rasterio.crs.CRS.from_wkt(raster.crs or "")
+    else:
+        rpc = RPC.from_gdal(dict(raster.rpcs))
+        rpc.line_off = (rpc.line_off + 0.5 - row) * down - 0.5
+        rpc.samp_off = (rpc.samp_off + 0.5 - col) * across - 0.5
+        rpc.line_scale *= down
+        rpc.samp_scale *= across
+        target.rpcs = rpc
 
 
 class PngWriter(FileWriter):

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from workbench._units import parse_size, show_size
 from workbench.rasters import chips, crop
 from workbench.rasters.dask_tasks import to_xarray
+from workbench.rasters.data_share import data_share
 from workbench.rasters.errors import NoOverlapError, RasterError, RasterWarning, RegionError
 from workbench.rasters.plan_data import PlanData, make_chip_format, make_read_source
 from workbench.rasters.preview import preview
@@ -178,7 +179,8 @@ class Plan(PlanData):
         format
             ``"zarr"``: a Zarr v3 store that ``xarray.open_zarr`` opens, in read order;
             ``ds.sortby("position")`` restores the table's. ``"geotiff"`` and ``"png"``: a file a
-            region at its own size. ``"webdataset"``: tar files.
+            region at its own size. ``"webdataset"``: tar files; where `path` ends in ``.tar`` one,
+            with its manifest in the folder of that name and ``.parts``.
         resume
             Go on with an earlier run of the same plan; False refuses a folder that holds one.
         retry_failed
@@ -244,6 +246,8 @@ def plan(
     outside: Outside = "skip",
     decoder: Literal["auto", "gdal"] = "auto",
     allow_remote: bool = False,
+    scale: bool = False,
+    min_valid: float | None = None,
 ) -> Plan:
     """Plan how to cut regions out of a raster. Only headers are read.
 
@@ -287,6 +291,13 @@ def plan(
         Let a local file name data anywhere, as a VRT or a WMS description may. By default a local
         file is opened by the driver of its suffix; a file called ``.vrt`` may name local files, and
         those outside its folder are named in a warning. Paths and URLs given here are explicit.
+    scale
+        Apply the bands' scale and offset: chips are float32 (float64 for wider types), and NaN
+        where there is no data.
+    min_valid
+        Least share, 0 to 1, of a region's pixels that lie in the raster and its polygon and hold
+        data in any band. Regions with less go to `Plan.skipped`, with a warning. It is the new
+        column ``valid_share``. Where pixels may be missing, they are read once for it.
 
     Returns
     -------
@@ -308,6 +319,7 @@ def plan(
     >>> plan("big.tif", table, memory="512MiB").load()  # doctest: +SKIP
     """
     header = read_header(raster, allow_remote=allow_remote)
+    header = header.scaled() if scale else header
     if outside not in ("skip", "keep"):
         raise RegionError(f'outside={outside!r} is neither "skip" nor "keep"')
     if edge not in EDGES:
@@ -332,7 +344,33 @@ def plan(
         )
     source = make_read_source(header, boxes, size if overviews else None)
     chip_format = make_chip_format(source, boxes, chosen, size, fill, resampling, mask, budget)
-    return Plan(header, table, skipped, chip_format, chosen, budget, decoder, boxes, source)
+    made = Plan(header, table, skipped, chip_format, chosen, budget, decoder, boxes, source)
+    if min_valid is None:
+        return made
+    kept, dropped = _with_data(made, min_valid)
+    options: dict[str, Any] = {"mask": mask, "overviews": overviews, "outside": outside}
+    options |= {"resampling": resampling, "memory": budget, "decoder": decoder}
+    again = plan(header, kept, size, bands, edge, fill, **options)
+    return replace(again, skipped=pd.concat([skipped, dropped]))
+
+
+def _with_data(made: Plan, least: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The regions with at least that share of data, and the others, with a warning."""
+    if not 0 <= least <= 1:
+        raise RegionError(f"min_valid={least!r} must be a share, from 0 to 1")
+    table = made.table.assign(valid_share=data_share(made))
+    enough = table["valid_share"] >= least
+    if not enough.any():
+        most = table["valid_share"].max()
+        raise RegionError(f"no region holds min_valid={least:g} of data; the most is {most:.3g}")
+    if not enough.all():
+        warnings.warn(
+            f"{(~enough).sum():,} of {len(table):,} regions hold less than min_valid={least:g} of "
+            f"data and are not cut ({chips.first_ids(table.index[~enough])})",
+            RasterWarning,
+            stacklevel=3,
+        )
+    return table[enough], table[~enough]
 
 
 def _chosen_bands(bands: Sequence[int] | None, header: Raster) -> list[int]:
@@ -367,10 +405,9 @@ def _at_edges(
         raise RegionError('every region sticks out of the raster; use edge="pad" or "clip"')
     if edge != "skip" and not kept.all():
         lost = table.index[~kept]
-        first = ", ".join(map(repr, lost[:5].tolist()))
         warnings.warn(
             f"{len(lost):,} of {len(table):,} regions lie wholly outside the raster and are not "
-            f"cut ({first}{', ...' if len(lost) > 5 else ''}){_hint(table)}",
+            f"cut ({chips.first_ids(lost)}){_hint(table)}",
             RasterWarning,
             stacklevel=3,
         )

@@ -86,10 +86,12 @@ def make_chip_format(
         )
     largest = int(boxes[:, 3].max()), int(boxes[:, 2].max())
     height, width = largest if size is None else pair(size)
-    dtype = source.raster.dtype(bands)
+    source.raster.dtype(bands)
+    dtype = source.raster.bands[bands[0] - 1].dtype
     resampled = size is not None and bool((boxes[:, [3, 2]] != (height, width)).any())
-    masked = any(source.raster.bands[band - 1].masked_by == "mask" for band in bands)
-    reads_mask = mask or (resampled and resampling != "nearest" and masked)
+    masked = any(source.raster.stored[band - 1].masked_by == "mask" for band in bands)
+    changes = bool(source.raster.unscaled) or (resampled and resampling != "nearest")
+    reads_mask = mask or (changes and masked)
     pixel = (len(bands) + reads_mask) * np.dtype(dtype).itemsize + 1
     rows = rows_of_piece(height, width * pixel, memory)
     if resampled:
@@ -169,6 +171,7 @@ def make_read_source(header: Raster, boxes: Ints, size: int | tuple[int, int] | 
     if not fitting:
         return ReadSource(header, boxes)
     overview = read_header(header, header.overviews.index(max(fitting)))
+    overview = overview.scaled() if header.unscaled else overview
     scale = overview.width / header.width, overview.height / header.height
     low = np.floor(boxes[:, :2] * scale).astype(np.int64)
     end = np.ceil((boxes[:, :2] + boxes[:, 2:]) * scale).astype(np.int64)
@@ -207,6 +210,12 @@ class PlanData:
         """What all groups have in common."""
         grid = self.layout.grid
         return Settings(self.source.raster, self.bands, self.chip_format, grid, self.decoder)
+
+    def with_mask(self) -> "PlanData":
+        """The same plan, and the raster's mask with it where it has one."""
+        if not any(self.raster.stored[band - 1].masked_by == "mask" for band in self.bands):
+            return self
+        return replace(self, chip_format=replace(self.chip_format, mask=True, reads_mask=True))
 
     @cached_property
     def whole(self) -> bool:

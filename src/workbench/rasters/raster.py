@@ -60,6 +60,17 @@ class Band:
         """Bytes of one of its pixels."""
         return np.dtype(self.dtype).itemsize
 
+    def missing(self, pixels: NDArray[Any], mask: NDArray[Any] | None) -> NDArray[np.bool_]:
+        """Which pixels hold no data: by a mask, the nodata value, or because they are NaN."""
+        missing = np.zeros(pixels.shape, np.bool_)
+        if pixels.dtype.kind in "fc":
+            missing |= np.isnan(pixels)
+        if self.masked_by == "mask" and mask is not None:
+            missing |= mask == 0
+        elif self.masked_by == "nodata" and self.nodata is not None:
+            missing |= pixels == self.nodata
+        return missing
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -91,6 +102,28 @@ class Raster:
     gcps: tuple[tuple[float, ...], ...] = ()
     #: rational polynomial coefficients, likewise, as GDAL writes them
     rpcs: tuple[tuple[str, str], ...] = ()
+    #: what the file says of its bands, where ``bands`` are those of scaled pixels
+    unscaled: tuple[Band, ...] = ()
+
+    @property
+    def stored(self) -> tuple[Band, ...]:
+        """The bands as they are in the file."""
+        return self.unscaled or self.bands
+
+    def scaled(self) -> "Raster":
+        """The same raster with scale and offset applied: floats, in which NaN is no data."""
+        plain: dict[str, Any] = {
+            "nodata": np.nan,
+            "masked_by": "nodata",
+            "scale": 1.0,
+            "offset": 0.0,
+            "colors": (),
+        }
+        bands = [
+            replace(band, dtype=np.result_type(band.dtype, np.float32).name, **plain)
+            for band in self.stored
+        ]
+        return replace(self, bands=tuple(bands), unscaled=self.stored)
 
     @property
     def placed(self) -> bool:
@@ -119,7 +152,7 @@ class Raster:
 
     def dtype(self, bands: Sequence[int]) -> str:
         """The type that some bands have in common; raise ``RasterError`` where they differ."""
-        found = list(dict.fromkeys(self.bands[band - 1].dtype for band in bands))
+        found = list(dict.fromkeys(self.stored[band - 1].dtype for band in bands))
         if len(found) > 1:
             raise RasterError(
                 f"the bands of {self.path} differ in type: {', '.join(found)}; choose some of one "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyproj
 import shapely
 from numpy.typing import NDArray
 
@@ -377,17 +378,33 @@ def _from_geometry(table: Any, header: Raster, size: Any, units: Any, crs: Any) 
     if size is not None:
         raise RegionError("size belongs to points; polygons and lines have their own extent")
     bounds = shapely.bounds(shapes.array)
-    sides = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
-    dense = shapely.segmentize(np.asarray(shapes.array), np.maximum(sides / 20, 1e-12))
-
-    def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = in_raster(points[:, 0], points[:, 1], table, header, crs, whole=False)
-        return np.stack(header.pixels(x, y), axis=1)
-
-    polygon = shapely.transform(dense, to_pixels)
+    polygon = in_pixels(shapes, header, crs)
     left, top, right, bottom = shapely.bounds(polygon).T
     boxes = outward(left, top, right, bottom, table)
     return [], boxes, polygon, ((bounds[:, 0] + bounds[:, 2]) / 2, bounds[:, 1::2].mean(1), crs)
+
+
+def same_crs(crs: Any, header: Raster) -> bool:
+    """Whether map coordinates need no reprojection."""
+    if isinstance(crs, str) and crs == "raster":
+        return True
+    return crs is not None and header.crs is not None and pyproj.CRS(crs) == pyproj.CRS(header.crs)
+
+
+def in_pixels(shapes: Any, header: Raster, crs: Any) -> NDArray[Any]:
+    """Geometries (a GeoSeries) in the raster's pixels; their edges may curve on the way."""
+    dense = np.asarray(shapes.array)
+    if not same_crs(crs, header):
+        bounds = shapely.bounds(dense)
+        sides = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+        dense = shapely.segmentize(dense, np.maximum(sides / 20, 1e-12))
+
+    def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = in_raster(points[:, 0], points[:, 1], shapes, header, crs, whole=False)
+        return np.stack(header.pixels(x, y), axis=1)
+
+    pixels: NDArray[Any] = shapely.transform(dense, to_pixels)
+    return pixels
 
 
 #: Bytes of text in a table: a small archive may hold any number.

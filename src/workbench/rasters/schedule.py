@@ -123,7 +123,7 @@ class Layout:
         return np.concatenate([part[0] for part in parts]), np.concatenate([p[1] for p in parts])
 
     def _pairs(self, start: int, stop: int) -> tuple[Counts, Counts]:
-        cells = _touched(self.inside(slice(start, stop)), self.grid.cell)
+        cells = touched(self.inside(slice(start, stop)), self.grid.cell)
         across = cells[:, 3] - cells[:, 2]
         counts = (cells[:, 1] - cells[:, 0]) * across
         position = np.repeat(np.arange(start, stop), counts)
@@ -160,7 +160,7 @@ def _keys(grid: Grid, boxes: Ints, side: int) -> Ints:
     squares = -(-grid.columns // side)
     for start in range(0, len(boxes), _RUN):
         run = slice(start, start + _RUN)
-        cells = _touched(clipped(boxes[run], grid.height, grid.width), grid.cell)
+        cells = touched(clipped(boxes[run], grid.height, grid.width), grid.cell)
         row = cells[:, 1] - 1
         column = cells[:, 3] - 1
         square = (row // side) * squares + column // side
@@ -191,7 +191,7 @@ def clipped(boxes: Ints, height: int, width: int) -> Ints:
     return inside
 
 
-def _touched(inside: Ints, step: tuple[int, int]) -> Ints:
+def touched(inside: Ints, step: tuple[int, int]) -> Ints:
     """Cells or blocks, of size `step`, that hold these pixels."""
     high, wide = step
     step_up = np.array([0, high - 1, 0, wide - 1])
@@ -203,15 +203,15 @@ def _touched(inside: Ints, step: tuple[int, int]) -> Ints:
 def block_counts(boxes: Ints, grid: Grid) -> Ints:
     """For each block that some region touches: by how many. The order is no matter."""
     inside = clipped(boxes, grid.height, grid.width)
-    touched = _touched(inside, grid.block)[inside[:, 1] > 0]
+    blocks = touched(inside, grid.block)[inside[:, 1] > 0]
     down = -(-grid.height // grid.block[0])
     across = -(-grid.width // grid.block[1])
     band = max(1, 4_000_000 // across)
     found = []
     for top in range(0, down, band):
-        part = np.clip(touched[:, :2] - top, 0, band)
+        part = np.clip(blocks[:, :2] - top, 0, band)
         here = part[:, 0] < part[:, 1]
-        found.append(_count(part[here], touched[here, 2:], min(band, down - top), across))
+        found.append(_count(part[here], blocks[here, 2:], min(band, down - top), across))
     return np.concatenate(found)
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import socket
+import tarfile
 import threading
 import time
 import warnings
@@ -38,7 +39,6 @@ from workbench.rasters.formats import (
     PngWriter,
     WebDatasetWriter,
     ZarrWriter,
-    plan_for_format,
     unique_partial,
 )
 from workbench.rasters.plan_data import PlanData
@@ -382,10 +382,11 @@ _WRITERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Written:
-    """What `Plan.write` wrote: where (``path``) and in which ``format``."""
+    """What `Plan.write` wrote: where (``path``) and in which ``format``; a tar's ``folder``."""
 
-    path: Path
+    folder: Path
     format: str
+    path: Path
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -395,12 +396,12 @@ class Written:
         table's other columns, and ``error`` with ``block_row`` and ``block_column`` where it could
         not be read.
         """
-        return pd.read_parquet(self.path / MANIFEST)
+        return pd.read_parquet(self.folder / MANIFEST)
 
     @cached_property
     def failed(self) -> pd.DataFrame:
         """The regions that could not be read: their rows of the manifest."""
-        return pd.read_parquet(self.path / MANIFEST, filters=[("error", "!=", "")])
+        return pd.read_parquet(self.folder / MANIFEST, filters=[("error", "!=", "")])
 
     def __bool__(self) -> bool:
         """Whether every region was read."""
@@ -427,19 +428,27 @@ def write(
             f"{path} is an address; chips are written to a folder of this machine or of its "
             "network. Write there, then copy the folder by the storage's own tool"
         )
-    plan = plan_for_format(plan, form)
+    target = Path(path).expanduser().absolute()
+    if target.suffix == ".tar":
+        form = "webdataset"
+        path = target.with_name(f"{target.name}.parts")
+    plan = plan.with_mask() if form == "geotiff" else plan
     folder = OutputFolder(plan, path, form)
     try:
         with folder.owned():
             began = folder.exists(resume, retry_failed)
             writer: Writer = _WRITERS[form](folder.plan, folder.path)
             if not began:
+                if target != folder.path and target.exists():
+                    raise OutputError(f"{target} is there and not of our making; delete it first")
                 skeleton = folder.skeleton()
                 writer.prepare(skeleton)
                 folder.begin(skeleton)
             elif retry_failed:
                 folder.reopen()
             if not folder.complete:
+                if target != folder.path:
+                    target.unlink(missing_ok=True)
                 plan.source.raster.check_unchanged()
                 writer.clean()
                 task = WriteGroup(writer, folder, on_error)
@@ -457,15 +466,34 @@ def write(
                     )
                 writer.clean()  # of workers that were lost
             folder.finish()
+            if target != folder.path:
+                _join_tars(folder.path, target, keep=not Written(folder.path, form, target))
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _full(folder) from error
         raise
-    written = Written(folder.path, form)
+    written = Written(folder.path, form, target)
     if not written:
         text = chips.failed_text(written.failed, len(plan.table))
         warnings.warn(text, FailedRegionsWarning, stacklevel=3)
     return written
+
+
+def _join_tars(folder: Path, target: Path, keep: bool) -> None:
+    """Make one tar file of a folder's, and then, unless some are to be tried again, remove them."""
+    parts = sorted(folder.glob("[0-9]*.tar"))
+    if not target.exists():
+        if not parts:
+            raise OutputError(f"{target} is gone: delete {folder} too, to write it again")
+        partial = unique_partial(target)
+        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as whole:
+            for part in parts:
+                with tarfile.open(part) as tar:
+                    for member in tar:
+                        whole.addfile(member, tar.extractfile(member))
+        partial.replace(target)
+    for part in [] if keep else parts:
+        part.unlink()
 
 
 def _full(folder: OutputFolder) -> OSError:
