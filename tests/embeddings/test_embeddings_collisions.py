@@ -88,6 +88,30 @@ def test_the_default_threshold_finds_planted_copies_only():
     assert group.attrs["threshold"] > 0
 
 
+@pytest.mark.parametrize("share", [0.05, 0.6, 1.0])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_the_default_threshold_finds_copies_however_many_there_are(share, copies):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, 8))
+    own = np.concatenate([np.arange(400), np.tile(np.arange(int(400 * share)), copies)])
+    near = values[own] + np.where(np.arange(len(own)) < 400, 0, 0.02)[:, None] * rng.normal(
+        size=(len(own), 8)
+    )
+    group = duplicates(neighbors(xr.DataArray(near, dims=("sample", "feature")), k=10)).values
+    found = group >= 0
+    assert (found == (own < int(400 * share))).all()
+    for members in (own[group == number] for number in np.unique(group[found])):
+        assert len(set(members)) == 1
+        assert len(members) == copies + 1
+
+
+def test_the_default_threshold_finds_nothing_where_there_are_no_copies():
+    for dimensions in (2, 8, 60):
+        values = np.random.default_rng(dimensions).normal(size=(500, dimensions))
+        graph = neighbors(xr.DataArray(values, dims=("sample", "feature")), k=10)
+        assert (duplicates(graph).values == -1).all()
+
+
 def test_constant_features_are_all_duplicates():
     graph = neighbors(xr.DataArray(np.ones((10, 2)), dims=("sample", "feature")), k=9)
     assert duplicates(graph).values.tolist() == [0] * 10

@@ -25,5 +25,5 @@ def test_counts_are_those_of_brute_force_and_rows_add_up():
 
 def test_labels_of_other_samples_are_refused():
     graph = xr.Dataset({"index": (("sample", "neighbor"), [[1], [0]])})
-    with pytest.raises(ValueError, match="2 samples in the graph"):
+    with pytest.raises(ValueError, match="labels hold 3 samples and the graph 2"):
         mixing(graph, xr.DataArray([1, 2, 3], dims="sample"))

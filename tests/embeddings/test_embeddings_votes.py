@@ -56,7 +56,7 @@ def test_unlabelled_samples_do_not_vote_and_are_not_scored():
 
 
 def test_labels_of_other_samples_or_below_minus_one_are_refused():
-    with pytest.raises(ValueError, match="2 samples in the graph"):
+    with pytest.raises(ValueError, match="labels hold 3 samples and the graph 2"):
         neighbor_votes(graph([[1], [0]]), labels([1, 2, 3]))
     with pytest.raises(ValueError, match="-7"):
         neighbor_votes(graph([[1], [0]]), labels([1, -7]))

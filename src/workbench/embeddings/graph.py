@@ -6,6 +6,10 @@ import numpy as np
 import xarray as xr
 
 from workbench._extras import need
+from workbench._samples import same_samples
+
+#: From so many neighbours on, the farther ones tell what distances chance gives.
+_LEAST_NEIGHBORS = 4
 
 
 def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.DataArray:
@@ -20,8 +24,11 @@ def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.Data
     neighbors
         A graph over the features.
     threshold
-        A distance, itself included. By default a quarter of the median distance to the nearest
-        neighbour, and so 0 (exact duplicates) where most samples have one.
+        A distance, itself included. By default that of the largest number of neighbours within
+        it less a hundred times the number expected by chance: a power law of the distance (Levina
+        and Bickel 2004), fitted to the farther half of each sample's neighbours, which may not be
+        copies too. Of fewer than four neighbours it is a quarter of the median distance to the
+        nearest.
 
     Returns
     -------
@@ -40,7 +47,7 @@ def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.Data
     csgraph = need("scipy.sparse.csgraph", extra="embeddings")
     index, distance = neighbors["index"].values, neighbors["distance"].values
     if threshold is None:
-        threshold = float(np.median(distance[:, 0])) / 4
+        threshold = _beyond_chance(distance)
     if not threshold >= 0:
         raise ValueError(f"threshold={threshold} must be a distance, 0 or more")
     rows, columns = np.nonzero(distance <= threshold)
@@ -60,6 +67,31 @@ def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.Data
     )
 
 
+def _beyond_chance(distance: np.ndarray) -> float:
+    """The distance up to which neighbours are a hundred times as many as by chance."""
+    k = distance.shape[1]
+    if k < _LEAST_NEIGHBORS:
+        return float(np.median(distance[:, 0])) / 4
+    half, last = distance[:, k // 2 - 1].astype(np.float64), distance[:, -1].astype(np.float64)
+    spread = half > 0
+    if not spread.any():
+        return 0.0
+    # Of k neighbours spread evenly in a dimensions, the j-th and the last are on average
+    # (1/j + ... + 1/(k-1)) / a apart in the logarithm of their distance.
+    apart = float(np.median(np.log(last[spread] / half[spread])))
+    a = (1 / np.arange(k // 2, k)).sum() / max(apart, 0.01)
+    # Neighbours that are all very near are copies: they say nothing of chance.
+    middle = np.median(last[spread])
+    reach = np.sort((last[spread] / middle).clip(min=0.25))
+    # Farther away chance alone is more than a hundredth of all neighbours.
+    near = np.sort(distance[distance <= middle * 50 ** (-1 / a)])
+    found = near / middle
+    full = np.searchsorted(reach, found, side="right")
+    powers = np.append(np.cumsum(reach[::-1] ** -a)[::-1], 0)
+    gain = np.arange(1, len(found) + 1) - 100 * k * (full + found**a * powers[full])
+    return float(near[gain.argmax()]) if gain.max(initial=0) > 0 else 0.0
+
+
 def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     """How often the neighbours of one class carry the label of another.
 
@@ -68,7 +100,7 @@ def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     neighbors
         ``index`` (sample, neighbor).
     labels
-        int (sample,), -1 for none.
+        int (sample,), -1 for none; put into the order of the graph by their ids.
 
     Returns
     -------
@@ -80,7 +112,7 @@ def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     ValueError
-        `labels` belongs to another number of samples.
+        `labels` belongs to other samples.
 
     Examples
     --------
@@ -89,8 +121,7 @@ def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     array([0., 1.])
     """
     index = neighbors["index"].values
-    if labels.shape != (len(index),):
-        raise ValueError(f"{len(index)} samples in the graph, labels of shape {labels.shape}")
+    labels = _labels_of(neighbors, labels)
     numbers, own = np.unique(labels.values, return_inverse=True)
     counts = np.zeros((len(numbers), len(numbers)))
     np.add.at(counts, (np.repeat(own, index.shape[1]), own[index].ravel()), 1)
@@ -112,7 +143,7 @@ def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
     graph
         ``index`` (sample, neighbor), as :func:`workbench.embeddings.neighbors` returns it.
     labels
-        int (sample,), -1 for none.
+        int (sample,), -1 for none; put into the order of the graph by their ids.
 
     Returns
     -------
@@ -124,12 +155,11 @@ def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
     Raises
     ------
     ValueError
-        `labels` belongs to another number of samples, or holds values below -1.
+        `labels` belongs to other samples, or holds values below -1.
     """
+    labels = _labels_of(graph, labels)
     own = np.asarray(labels.values)
     index = graph["index"].values
-    if own.shape != (len(index),):
-        raise ValueError(f"{len(index)} samples in the graph, labels of shape {own.shape}")
     if own.size and own.min() < -1:
         raise ValueError(f"labels must be class numbers or -1 for none, found {own.min()}")
     theirs = own[index]
@@ -144,10 +174,19 @@ def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
     )
 
 
+def _labels_of(graph: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
+    """The labels in the order of the graph's samples."""
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have the shape (sample,), not {labels.shape}")
+    return same_samples(labels, graph["index"], ("the labels", "the graph"))
+
+
 def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The majority label around each row of `index`; `own` are the labels of all samples."""
     classes = int(own.max(initial=0)) + 1
-    return np.concatenate([_majority(own[index[part]], classes) for part in row_blocks(len(index))])
+    step = max(1, min(4096, 2**22 // classes))
+    parts = row_blocks(len(index), step)
+    return np.concatenate([_majority(own[index[part]], classes) for part in parts])
 
 
 def row_blocks(n: int, step: int = 4096) -> Iterator[slice]:
@@ -182,7 +221,7 @@ def label_accuracy(graph: xr.Dataset, labels: xr.DataArray) -> float:
     graph
         ``index`` (sample, neighbor).
     labels
-        int (sample,), -1 for none.
+        int (sample,), -1 for none; put into the order of the graph by their ids.
 
     Returns
     -------
@@ -195,6 +234,7 @@ def label_accuracy(graph: xr.Dataset, labels: xr.DataArray) -> float:
     >>> label_accuracy(graph, xr.DataArray([7, 7, 3], dims="sample"))
     0.6666666666666666
     """
+    labels = _labels_of(graph, labels)
     labelled = labels.values >= 0
     if not labelled.any():
         return float("nan")
@@ -210,7 +250,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     neighbors
         A graph over the features, or over a map: what is an outlier depends on the space.
     labels
-        int (sample,), -1 for none.
+        int (sample,), -1 for none; put into the order of the graph by their ids.
 
     Returns
     -------
@@ -242,6 +282,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     )
     if labels is None:
         return result
+    labels = _labels_of(neighbors, labels)
     votes = neighbor_votes(neighbors, labels)
     theirs = labels.values[index]
     united = (theirs == votes["vote"].values[:, None]).mean(axis=1) >= 0.5

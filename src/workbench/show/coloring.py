@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from workbench._samples import same_samples
 from workbench.show.style import OTHERS, UNLABELLED, colors
 
 #: More classes than this cannot be told apart; the rarer ones become one grey group.
@@ -82,6 +83,7 @@ def read_color(ds: xr.Dataset, color: Color) -> Groups | Values:
             f"to colour {len(everything)} samples takes as many values; "
             f"{by.name or 'the array'!r} has shape {by.shape}"
         )
+    by = same_samples(by, ds, (repr(by.name or "the colours"), "the dataset"))
     title = "" if by.name in (None, "label") else str(by.name)
     values = np.asarray(by.values)
     if values.dtype.kind == "f":

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from workbench._images import picture
+from workbench._samples import same_samples
 from workbench.show.coloring import Color, Group, Groups, Values, read_color, shorten
 from workbench.show.style import OTHERS, UNLABELLED, caption, colors, finish, styled
 
@@ -30,7 +31,9 @@ _LONG_LEGEND = 12
 
 
 def coordinates(ds: xr.Dataset, xy: xr.DataArray, name: str = "xy") -> np.ndarray:
-    """The map's points, once it is clear that they are this dataset's."""
+    """The map's points in the order of the dataset, once it is clear that they are its own."""
+    if xy.shape == (ds.sizes["sample"], 2):
+        xy = same_samples(xy, ds, (name, "the dataset"))
     points = np.asarray(xy.values, dtype=np.float64)
     if points.shape != (ds.sizes["sample"], 2):
         raise ValueError(
@@ -341,6 +344,7 @@ def map(  # noqa: A001 - the name that design and users know
         draw_map(fig, ax, points, coloring, named=not images, alone=True)
         handles = legend_handles(coloring)
         if mark is not None:
+            mark = same_samples(mark, ds, ("the marks", "the dataset"))
             handles.append(ring(ax, points[np.asarray(mark.values, dtype=bool)]))
         if images:
             lay_thumbnails(ax, ds, points)
