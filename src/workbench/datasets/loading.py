@@ -7,7 +7,9 @@ from pathlib import Path
 
 import xarray as xr
 
+from workbench._chips import holds_chips, load_chips
 from workbench.datasets import folder, shards, table
+from workbench.datasets.dataset import subset
 from workbench.datasets.errors import BadDataError, DataNotFoundError, warn
 from workbench.datasets.images import Fit, Mode, Size
 from workbench.datasets.listing import OnBad, Options, Range, collect, of_split, split_order
@@ -40,13 +42,13 @@ def load(
     ----------
     name
         One of ``NAMES``; a folder; a store (:mod:`workbench.store`); a ``.csv``, ``.tsv``,
-        ``.jsonl`` or ``.parquet`` table. A name wins over a folder of that name in the working
-        directory, with a warning: write ``"./mnist"`` for it. A folder is
-        ``class_name/**/file.jpg``, or files of no class. Above the classes, folders that are
-        called after a split (train, training; val, valid, validation, dev; test, testing, eval,
-        evaluation; in any case, alone or beside a separator) divide it; a folder alone around
-        them is skipped. Hugging Face's ``metadata.csv`` or ``.jsonl`` beside the images is read
-        in the place of class folders, and so are its Parquet files where there is no image.
+        ``.jsonl`` or ``.parquet`` table; chips that :mod:`workbench.rasters` wrote. A name wins
+        over a folder of that name here, with a warning: write ``"./mnist"`` for it. A folder is
+        ``class_name/**/file.jpg``, or files of no class. Above the classes, folders that are called
+        after a split (train, training; val, valid, validation, dev; test, testing, eval,
+        evaluation; in any case, alone or beside a separator) divide it; a folder alone around them
+        is skipped. Hugging Face's ``metadata.csv`` or ``.jsonl`` beside the images is read in the
+        place of class folders, and so are its Parquet files where there is no image.
     split
         "train", "test" or "all"; also "val" where the reader's own data have it.
     n
@@ -139,6 +141,10 @@ def load(
         _refuse([*options.changed(), *given], f'the named dataset "{name}"')
         return load_named(name, split, n, seed, fallback)
     path = _existing(name)
+    if holds_chips(path):
+        _refuse([*{*options.changed(), *given} - {"lazy"}], f"chips: {path}")
+        ds = load_chips(path, lazy)
+        return ds if n is None else subset(ds, n, seed)
     if path.is_dir():
         _refuse(given, f"the folder {path}")
         listing = (shards if shards.is_store(path) else folder).listing(path)
@@ -191,7 +197,7 @@ def _refuse(given: Sequence[str], what: str) -> None:
 def _existing(name: str | os.PathLike[str]) -> Path:
     """Return the folder or table of that name; raise ``DataNotFoundError`` where there is none."""
     path = Path(name).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix.lower() in table.SUFFIXES):
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in (*table.SUFFIXES, ".tar")):
         return path
     kinds = ", ".join(table.SUFFIXES)
     names = f"Names are {', '.join(NAMES)}; a path must lead to a folder or a table ({kinds})"

@@ -83,9 +83,7 @@ def described(plan: PlanData, regions: Ints) -> xr.Dataset:
     """What the table and the raster say of chips, without their pixels and geotransforms."""
     table = plan.table.iloc[regions]
     data: dict[str, Any] = {name: ("sample", table[name].to_numpy(np.int64)) for name in _BOX}
-    names = [plan.raster.bands[band - 1].description or str(band) for band in plan.bands]
-    coords: dict[str, Any] = {"sample": ids(table.index)}
-    coords["channel"] = names if len(set(names)) == len(names) else [str(b) for b in plan.bands]
+    coords: dict[str, Any] = {"sample": ids(table.index), "channel": channels(plan)}
     label, classes = labels(plan)
     if label is not None:
         data["label"] = ("sample", label[regions])
@@ -93,6 +91,12 @@ def described(plan: PlanData, regions: Ints) -> xr.Dataset:
     for name in table.columns.difference(["label", "polygon", *_BOX], sort=False):
         data[f"{name}_" if name in _RESERVED else str(name)] = ("sample", _plain(table[name]))
     return xr.Dataset(data, coords, attributes(plan))
+
+
+def channels(plan: PlanData) -> list[str]:
+    """The bands' descriptions where they have any and differ, else their numbers."""
+    names = [plan.raster.bands[band - 1].description or str(band) for band in plan.bands]
+    return names if len(set(names)) == len(names) else [str(band) for band in plan.bands]
 
 
 def labels(plan: PlanData) -> tuple[NDArray[np.int64] | None, list[str]]:

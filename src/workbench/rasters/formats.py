@@ -274,7 +274,9 @@ class WebDatasetWriter(FileWriter):
                 else:
                     _add(tar, f"{key}.npy", _as_npy(pixels))
                 identity, row = next(rows)
-                facts = {"sample": identity} | {str(key): _plain(row[key]) for key in row}
+                facts = {"sample": identity, "position": region} | {
+                    str(key): _plain(row[key]) for key in row
+                }
                 if label is not None:
                     _add(tar, f"{key}.cls", str(label[region]).encode())
                     facts["label"] = names[label[region]] if label[region] >= 0 else None

@@ -30,6 +30,7 @@ import pyarrow
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
+from workbench._chips import MANIFEST, PLAN
 from workbench.rasters import chips, crop
 from workbench.rasters.crop import Cells, Failures, Job
 from workbench.rasters.dask_tasks import on_client
@@ -46,7 +47,7 @@ from workbench.rasters.schedule import Ints
 
 #: What a run finds out about each region.
 FACTS = ["path", "error", "block_row", "block_column"]
-_OWN = {"sample", "position", "stored", *FACTS}
+_OWN = {"sample", "position", "stored", "geotransform", *FACTS}
 #: Rows to put together at a time.
 _ROWS = 2**16
 
@@ -66,6 +67,7 @@ def write_manifest(plan: PlanData, parts: Sequence[Path], target: Path) -> None:
         part.insert(1, "position", position)
         part.insert(2, "stored", stored[position])
         part.insert(3, "path", paths.take(stored[position]).to_pylist())
+        part["geotransform"] = list(chips.geotransforms(plan, position))
         part["error"] = known["error"].fillna("").to_numpy()
         for name in ("block_row", "block_column"):
             part[name] = known[name].fillna(-1).to_numpy(np.int64)
@@ -114,8 +116,6 @@ def _facts(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
 #: Seconds between signs of life of a folder's owner, and after which it counts as dead.
 _HEARTBEAT = 5
 _FORGOTTEN = 60
-PLAN = "plan.json"
-MANIFEST = "manifest.parquet"
 PARTS = "manifest"
 
 
@@ -148,8 +148,11 @@ class OutputFolder:
             "made_by": "workbench.rasters",
             "format": self.format,
             "raster": plan.raster.path,
+            "raster_size": [plan.raster.height, plan.raster.width],
             "raster_state": plan.raster.state_digest,
             "attributes": chips.attributes(plan),
+            "channels": chips.channels(plan),
+            "classes": chips.labels(plan)[1],
             "regions": len(plan.table),
             "memory": plan.layout_memory or plan.memory,
             "rows": plan.chip_format.rows,
