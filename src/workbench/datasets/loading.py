@@ -56,9 +56,9 @@ def load(
     seed
         Seed of that draw.
     fallback
-        Load a bundled stand-in for "mnist" and "cifar10" where they can be had from neither
-        ``$WORKBENCH_DATA`` nor the cache nor the network, with a ``StandInWarning``; it has fewer
-        images, so that ``n`` is then the most that is returned. False raises instead.
+        Load a bundled stand-in for "mnist" and "cifar10" where neither ``$WORKBENCH_DATA``, the
+        cache nor the network has them, with a ``StandInWarning``; ``n`` is then the most that is
+        returned, for it has fewer images. False raises instead.
     size
         Folders and tables only, as is all that follows. Pixels a side, or (height, width). Left
         out: the images' own size if a hundred of them agree on it and no side is above 256, else
@@ -72,8 +72,8 @@ def load(
         images.
     on_bad
         "skip" drops an image that cannot be read, with a warning and the count in
-        ``attrs["skipped"]``; a lazy one is found out too late to be dropped, and comes back black
-        with a warning when it is computed. "raise" raises, for a lazy one when it is computed.
+        ``attrs["skipped"]``; a lazy one comes back black, with a warning when it is computed.
+        "raise" raises, for a lazy one when it is computed.
     range
         Which values become 0 and 255 in images of more than 8 bits, for the whole dataset.
         "dtype": 0 to 65,535 for 16 bits; for 32 bits and floats, which have no range of their own,
