@@ -54,7 +54,7 @@ def load(
     n
         Keep so many images, each class in its proportion, in the official order. See ``subset``.
     seed
-        Seed of that draw.
+        Of that draw.
     fallback
         Load a bundled stand-in for "mnist" and "cifar10" where neither ``$WORKBENCH_DATA``, the
         cache nor the network has them, with a ``StandInWarning``; ``n`` is then the most that is
@@ -199,12 +199,12 @@ def _existing(name: str | os.PathLike[str]) -> Path:
     path = Path(name).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix.lower() in (*table.SUFFIXES, ".tar")):
         return path
-    kinds = ", ".join(table.SUFFIXES)
-    names = f"Names are {', '.join(NAMES)}; a path must lead to a folder or a table ({kinds})"
+    kinds = f"a folder, a table ({', '.join(table.SUFFIXES)}) or chips"
+    names = f"Names are {', '.join(NAMES)}; a path must lead to {kinds}"
     if path.is_file():
         hint = " workbench.boxes.load(path) reads images with boxes from COCO's JSON."
-        json = path.suffix.lower() == ".json"
-        raise BadDataError(f"{path} is a file of another kind. {names}.{hint * json}")
+        hint *= path.suffix.lower() == ".json"
+        raise BadDataError(f"{path} is a file of another kind. {names}.{hint}")
     close = difflib.get_close_matches(str(name).lower(), NAMES, 1)
     hint = f' Did you mean "{close[0]}"?' if close else ""
     raise DataNotFoundError(
