@@ -143,8 +143,7 @@ def load(
     path = _existing(name)
     if holds_chips(path):
         _refuse([*{*options.changed(), *given} - {"lazy"}], f"chips: {path}")
-        ds = load_chips(path, lazy)
-        return ds if n is None else subset(ds, n, seed)
+        return load_chips(path, lazy) if n is None else subset(load_chips(path, lazy), n, seed)
     if path.is_dir():
         _refuse(given, f"the folder {path}")
         listing = (shards if shards.is_store(path) else folder).listing(path)
