@@ -13,6 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# An example that takes long on a busy machine is not wrong.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 # Two workers with two threads each would wait for each other's; notebooks' kernels inherit this.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):

@@ -61,7 +61,7 @@ def same(one, other, by_image=False, without=()):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(rows(["box", "polygon", "point"]), max_size=8))
 def test_coco_and_annotorious_give_everything_back(given_rows):
     ds, table = images(), boxes.as_table(given_rows, images())
@@ -70,7 +70,7 @@ def test_coco_and_annotorious_give_everything_back(given_rows):
     same(boxes.from_annotorious(content, ds), table)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(rows(["box", "polygon"]), max_size=8))
 def test_yolo_gives_back_all_but_the_source(tmp_path_factory, given_rows):
     ds, table = images(), boxes.as_table(given_rows, images())
@@ -78,7 +78,7 @@ def test_yolo_gives_back_all_but_the_source(tmp_path_factory, given_rows):
     same(boxes.from_yolo(folder, ds), table, by_image=True, without=["source"])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(rows(["box"]), max_size=8))
 def test_voc_gives_back_boxes(tmp_path_factory, given_rows):
     ds, table = images(), boxes.as_table(given_rows, images())

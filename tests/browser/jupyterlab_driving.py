@@ -129,10 +129,22 @@ def open_notebook(tab, lab, name):
 
 
 def menu(tab, *labels):
-    """Click through the menus at the top."""
-    tab.locator("#jp-MainMenu .lm-MenuBar-item", has_text=labels[0]).click()
+    """Click through the menus at the top.
+
+    A menu that is opened before JupyterLab knows which notebook is in front has other entries, all
+    disabled, and keeps them until it is opened again.
+    """
+    top = tab.locator("#jp-MainMenu .lm-MenuBar-item", has_text=labels[0])
+    entries = tab.locator(".lm-Menu-item:not(.lm-mod-hidden):not(.lm-mod-disabled)")
+    until = time.monotonic() + PATIENCE
+    top.click()
+    while not entries.get_by_text(labels[1], exact=True).is_visible():
+        assert time.monotonic() < until, f"{labels[0]} has no {labels[1]}"
+        tab.keyboard.press("Escape")
+        tab.wait_for_timeout(200)
+        top.click()
     for label in labels[1:]:
-        tab.locator(".lm-Menu-item:not(.lm-mod-hidden)").get_by_text(label, exact=True).click()
+        entries.get_by_text(label, exact=True).click()
 
 
 def run_all(tab, patience=PATIENCE):

@@ -1,5 +1,7 @@
 """Training of any network on any data, and what is exact about it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from workbench.datasets.boxes import CORNERS, as_table
 from workbench.datasets.dataset import build
 from workbench.datasets.detections import average_precision
 from workbench.models.augmentation import Recipe, augment, jitter, mixup, warp
-from workbench.models.fcn import FCN, moved, targets
+from workbench.models.fcn import FCN, moved, objects_of, targets
 
 QUICK = Recipe(epochs=2, batch_size=20, peak_rate=0.05, shift=1, cutout=2, bfloat16=False)
 
@@ -153,8 +155,8 @@ class TestAnyData:
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
     def test_bad_input_is_named(self, digits):
-        with pytest.raises(ValueError, match="learns from boxes"):
-            models.train("fcn", digits.drop_vars("class").assign_coords({"class": []}))
+        with pytest.raises(ValueError, match="no boxes to learn from"):
+            models.train("fcn", digits.drop_vars(["class", "label"]))
         with pytest.raises(ValueError, match="no boxes to learn from"):
             models.train(FCN(["a"]), digits)
         with pytest.raises(ValueError, match=r"validate=1\.5"):
@@ -239,6 +241,39 @@ class TestDetection:
             model, log = models.train("fcn", data, recipe, progress=False)
             assert model.classes == ["square", "bar"]
             assert log["loss"].iloc[1] < log["loss"].iloc[0]
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_from_masks(self, named):
+        """Connected parts of a class are objects; of a shrunken image, at full size."""
+        ds, boxes = scenes(4)
+        mask = np.full((4, 48, 64), -1, np.int16)
+        for at, *corners, label in boxes[["sample", *CORNERS, "label"]].itertuples(index=False):
+            x0, y0, x1, y1 = map(int, corners)
+            mask[int(at[1:]), y0:y1, x0:x1] = ["square", "bar"].index(label)
+        ds = ds.drop_vars([] if named else ["class"])
+        ds["mask"] = ("sample", "y", "x"), mask
+        names = np.array(["square", "bar"] if named else ["0", "1"])
+        found = objects_of(ds.assign(height=("sample", [96] * 4), width=("sample", [128] * 4)))
+        assert set(found["label"]) == set(names)
+        np.testing.assert_array_equal(found[CORNERS].to_numpy(), 2 * boxes[CORNERS].to_numpy())
+        recipe = replace(models.recipe_of("fcn"), epochs=2, shift=2)
+        model, log = models.train("fcn", ds, recipe, validate=0.25, size=64, progress=False)
+        assert model.classes == list(names)
+        assert log["loss"].iloc[1] < log["loss"].iloc[0]
+        assert log["average_precision"].between(0, 1).all()
+
+    def test_a_stream_names_its_classes_whatever_the_first_batch_holds(self, tmp_path):
+        ds, boxes = scenes(4)
+        last = boxes[boxes["sample"] == "s3"].assign(label="rare")
+        table = pd.concat([boxes[boxes["label"] == "bar"], last]).drop_duplicates(
+            "sample", keep="last"
+        )
+        path = store.write(ds.drop_vars("class"), tmp_path / "store", table, progress=False)
+        data = store.stream(path, 2, shuffle=False)
+        recipe = replace(models.recipe_of("fcn"), epochs=1, shift=2)
+        model, log = models.train("fcn", data, recipe, validate=data, size=64, progress=False)
+        assert model.classes == ["bar", "rare"]
+        assert "average_precision" in log
 
 
 class TestAveragePrecision:

@@ -52,7 +52,7 @@ boxes_in_photo = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(rows=boxes_in_photo, patch=st.integers(8, 60), cover=st.sampled_from(["objects", "grid"]))
 def test_patches_are_the_image_and_annotations_mark_the_same_pixels(photo, ds, rows, patch, cover):
     boxes = table(*rows)

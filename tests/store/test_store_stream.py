@@ -81,7 +81,7 @@ def test_a_batch_is_an_image_dataset_with_its_boxes(written):
         np.testing.assert_array_equal(marked, np.isin(batch["sample"], table["sample"]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     at=st.tuples(st.integers(8, 40), st.integers(8, 40), st.integers(6, 16), st.integers(6, 16)),

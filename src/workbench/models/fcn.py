@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from workbench._extras import need
 from workbench._samples import unit_range
-from workbench.datasets.boxes import CORNERS, as_table, image_of, image_sizes
+from workbench.datasets.boxes import CORNERS, as_table, boxes_of, image_of, image_sizes
 from workbench.datasets.detections import merge_detections
 from workbench.models.augmentation import Recipe, jitter, warp
 from workbench.models.resnet import Block
@@ -232,6 +233,32 @@ def detect(
 def _listed(one: dict[str, Tensor], threshold: float) -> NDArray[np.float64]:
     values = torch.cat([one["boxes"], one["scores"][:, None], one["labels"][:, None]], 1)
     return values[one["scores"] >= threshold].double().cpu().numpy()
+
+
+def objects_of(ds: xr.Dataset, boxes: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The boxes of a dataset's samples: those given, else its own, else those around its masks.
+
+    An object of a ``mask`` (sample, y, x), -1 for background, is a connected part of one class.
+    """
+    table = boxes_of(ds) if boxes is None else boxes
+    if boxes is None and table.empty and "mask" in ds:
+        table = _around_masks(ds)
+    own: pd.DataFrame = table[table["sample"].isin(ds["sample"].values)]
+    return own
+
+
+def _around_masks(ds: xr.Dataset) -> pd.DataFrame:
+    ndimage = need("scipy.ndimage", extra="images")
+    masks = ds["mask"].transpose("sample", "y", "x").values
+    scales = np.tile((image_sizes(ds) / masks.shape[1:])[:, ::-1], 2)
+    names = np.asarray(ds.coords.get("class", range(int(masks.max()) + 1)), dtype=np.str_)
+    rows = []
+    for sample, mask, scale in zip(ds["sample"].values, masks, scales, strict=True):
+        for number in np.unique(mask[mask >= 0]):
+            for y, x in ndimage.find_objects(ndimage.label(mask == number)[0]):
+                corners = scale * (x.start, y.start, x.stop, y.stop)
+                rows.append([sample, *corners, str(names[number])])
+    return as_table(pd.DataFrame(rows, columns=["sample", *CORNERS, "label"]), ds)
 
 
 class Scenes:

@@ -20,11 +20,10 @@ from tqdm import tqdm
 from workbench import datasets
 from workbench._extras import need
 from workbench._samples import unit_range
-from workbench.datasets.boxes import boxes_of
 from workbench.datasets.detections import average_precision
 from workbench.datasets.shards import is_store, read_boxes
 from workbench.models.augmentation import Recipe, augment
-from workbench.models.fcn import FCN, detect
+from workbench.models.fcn import FCN, detect, objects_of
 from workbench.models.inference import channels_of, evaluate, evaluating
 from workbench.models.loading import find, pretrained
 from workbench.models.resnet import SmallResNet
@@ -88,7 +87,8 @@ def train(
     recipe
         How to train; by default what suits the network.
     boxes
-        For an ``"fcn"``: the table of boxes; a store and a stream have their own.
+        For an ``"fcn"``: the table of boxes. A store, a stream and a dataset with boxes have their
+        own; else the connected parts of ``mask`` (sample, y, x), -1 for background, are objects.
     out
         A folder for ``model.safetensors``, ``log.csv``, ``log.png`` and the ``snapshots`` of the
         last epochs. Where there are snapshots, training goes on from the newest.
@@ -211,7 +211,7 @@ def build(
 ) -> nn.Module:
     """A new network for a dataset's channels and classes, on the GPU where there is one."""
     part = ds if isinstance(ds, xr.Dataset) else next(iter(ds))
-    classes = [str(each) for each in part["class"].values]
+    classes = np.asarray(part.coords.get("class", []), dtype=np.str_).tolist()
     if name in RECIPES:
         pixels = unit_range(part["image"].values)
         for key, moment in (("mean", np.mean), ("std", np.std)):
@@ -219,11 +219,9 @@ def build(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         if name == "fcn":
-            found = boxes if boxes is not None else boxes_of(part)
-            named = set(found["label"]) - {""}
+            table = objects_of(ds, boxes) if part is ds else ds.boxes
+            named = set(table["label"]) - {""}
             names = classes if classes and named <= set(classes) else sorted(named)
-            if not names:
-                raise ValueError('"fcn" learns from boxes with a label: give boxes=, or a store')
             model: nn.Module = FCN(names, part.sizes["channel"], **options)
         elif name == "small-resnet":
             model = SmallResNet(part.sizes["channel"], len(classes), **options)
@@ -284,17 +282,12 @@ class _State:
         ]
         on_gpu = next(model.parameters()).device.type == "cuda"
         self._graph: tuple[torch.Size, nn.Module] | None = None
-        self.optimizer: torch.optim.Optimizer
-        if recipe.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate, fused=on_gpu)
-        else:
-            self.optimizer = torch.optim.SGD(
-                groups,
-                lr=recipe.peak_rate,
-                momentum=recipe.momentum,
-                nesterov=recipe.momentum > 0,
-                fused=on_gpu,
-            )
+        kind: Any = torch.optim.AdamW
+        options: dict[str, Any] = {}
+        if recipe.optimizer == "sgd":
+            kind = torch.optim.SGD
+            options = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+        self.optimizer = kind(groups, lr=recipe.peak_rate, fused=on_gpu, **options)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             recipe.peak_rate,
@@ -442,20 +435,17 @@ def _step(
 def _measured(model: nn.Module, ds: Any, boxes: pd.DataFrame | None) -> dict[str, float]:
     """What the network is worth on data that it is not trained on."""
     parts: Iterable[xr.Dataset] = [ds] if isinstance(ds, xr.Dataset) else ds
-    found: list[tuple[int, float]] = []
-    for part in parts:
-        n = part.sizes["sample"]
-        if isinstance(model, FCN):
-            truth = boxes if boxes is not None else boxes_of(part)
-            truth = truth[truth["sample"].isin(part["sample"].values)]
-            with evaluating(model):
-                boxed = detect(model, part, model.classes, model.size, progress=False)
-            found.append((n, float(average_precision(truth, boxed)["mean"])))
-        else:
-            found.append((n, float(evaluate(model, part, progress=False)["accuracy"])))
-    name = "average_precision" if isinstance(model, FCN) else "accuracy"
-    weights, values = zip(*found, strict=True)
-    return {name: round(float(np.average(values, weights=weights)), 4)}
+    if not isinstance(model, FCN):
+        found = [(p.sizes["sample"], evaluate(model, p, progress=False)) for p in parts]
+        counts, values = zip(*((n, worth["accuracy"]) for n, worth in found), strict=True)
+        return {"accuracy": round(float(np.average(values, weights=counts)), 4)}
+    with evaluating(model):
+        tables = [
+            (objects_of(p, boxes), detect(model, p, model.classes, model.size, progress=False))
+            for p in parts
+        ]
+    precision = average_precision(*map(pd.concat, zip(*tables, strict=True)))
+    return {"average_precision": round(float(precision["mean"]), 4)}
 
 
 def calibrate(model: SmallResNet, ds: xr.Dataset, recipe: Recipe, n: int = 10_000) -> float:
@@ -463,23 +453,8 @@ def calibrate(model: SmallResNet, ds: xr.Dataset, recipe: Recipe, n: int = 10_00
 
     The temperature is that of the smallest cross-entropy (Guo et al. 2017, section 4.2) on `n` of
     the training images, changed as the recipe says: the network has seen them, but a shift and a
-    hidden square make them about as hard as images that it has not. No test image is used.
-
-    Parameters
-    ----------
-    model
-        Its last layer is changed in place; what it predicts stays the same.
-    ds
-        The training images, with ``label``.
-    recipe
-        How they are changed.
-    n
-        How many of them.
-
-    Returns
-    -------
-    float
-        The temperature, to 0.01; above 1 the network was too sure of itself.
+    hidden square make them about as hard as images that it has not. No test image is used. The
+    temperature, which is returned, is above 1 where the network was too sure of itself.
     """
     rng = torch.Generator().manual_seed(recipe.seed)
     chosen = torch.randperm(ds.sizes["sample"], generator=rng)[:n].numpy()

@@ -11,9 +11,8 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.datasets.boxes import boxes_of
 from workbench.models.augmentation import Recipe, augment, cutmix, mixup
-from workbench.models.fcn import FCN, Scenes
+from workbench.models.fcn import FCN, Scenes, objects_of
 
 
 class TrainingData:
@@ -34,9 +33,12 @@ class TrainingData:
 
     def _batches(self, ds: xr.Dataset, boxes: pd.DataFrame | None) -> Any:
         if isinstance(self._model, FCN):
-            if boxes is None or boxes.empty:
-                raise ValueError("there are no boxes to learn from: give boxes=, or a store")
-            return Scenes(self._model, ds, boxes, self._recipe)
+            table = objects_of(ds, boxes)
+            if table.empty and self._stream is None:
+                raise ValueError(
+                    "there are no boxes to learn from: give boxes=, a store, or data with a mask"
+                )
+            return Scenes(self._model, ds, table, self._recipe)
         return Labelled(ds, self._recipe, next(self._model.parameters()).device)
 
     def epoch(
@@ -46,7 +48,7 @@ class TrainingData:
         if self._stream is None:
             held = iter([self._held])
         else:
-            held = (self._batches(part, boxes_of(part)) for part in self._stream.epoch(number))
+            held = (self._batches(part, None) for part in self._stream.epoch(number))
         for each in held:
             for images, wanted in each.epoch(rng, mix):
                 yield images, wanted, each.loss

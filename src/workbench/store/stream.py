@@ -77,6 +77,10 @@ class Stream:
         groups = self.boxes.groupby("sample", sort=False).indices
         return {sample: self.boxes.iloc[at] for sample, at in groups.items()}
 
+    @cached_property
+    def _no_boxes(self) -> pd.DataFrame:
+        return self.boxes.iloc[:0]
+
     def __len__(self) -> int:
         """Batches in one pass."""
         return -(-len(self.rows) // self.batch)
@@ -125,7 +129,7 @@ class Stream:
 
     def boxes_at(self, row: int) -> pd.DataFrame:
         """The boxes of one sample, by its position in the store."""
-        return self._by_sample.get(self.listing.sample[row], self.boxes.iloc[:0])
+        return self._by_sample.get(self.listing.sample[row], self._no_boxes)
 
     def draw(self, row: int, epoch: int) -> Drawn:
         """Decode one image; perturb it as in that pass, and its boxes with it."""
@@ -134,9 +138,9 @@ class Stream:
         boxes = self.boxes_at(row)
         shape, perturb = image.shape[:2], self.perturb
         height, width = self.size or shape
-        matrix = _fitted(shape, (height, width))
         if perturb is None and (height, width) == shape:
-            return Drawn(image, np.ones(shape, np.bool_), boxes)
+            return Drawn(image, np.broadcast_to(np.True_, shape), boxes)
+        matrix = _fitted(shape, (height, width))
         if perturb is not None:
             rng = np.random.default_rng([self.seed, epoch, row])
             matrix = matrix @ perturb.matrix(shape[0], shape[1], rng)
@@ -149,10 +153,12 @@ class Stream:
         """Pad the images of a batch, right and below, to one size, and make a dataset of them."""
         drawn = [future.result() for future in futures]
         height, width = np.max([one.valid.shape for one in drawn], axis=0)
-        image = np.zeros((len(drawn), height, width, drawn[0].image.shape[2]), np.uint8)
-        valid = np.zeros(image.shape[:3], np.bool_)
+        image = np.empty((len(drawn), height, width, drawn[0].image.shape[2]), np.uint8)
+        valid = np.empty(image.shape[:3], np.bool_)
         for i, one in enumerate(drawn):
             h, w = one.valid.shape
+            if (h, w) != (height, width):
+                image[i], valid[i] = 0, False
             image[i, :h, :w], valid[i, :h, :w] = one.image, one.valid
         known, keep = self.listing, ("label", "labels", "split")
         there = {name: getattr(known, name) for name in keep if getattr(known, name) is not None}
@@ -163,12 +169,14 @@ class Stream:
             attrs=known.attrs,
             **{name: values[rows] for name, values in there.items()},
         )
-        ds["valid"] = ("sample", "y", "x"), valid
-        boxes = pd.concat([one.boxes for one in drawn], ignore_index=True)
+        dims = ("sample", "y", "x")
+        more = {"valid": (dims, valid)}
         if self.masks:
             masks = [_mask(one.boxes, known.classes, height, width) for one in drawn]
-            ds["mask"] = ("sample", "y", "x"), np.stack(masks)
-        return with_boxes(ds, boxes)
+            more["mask"] = dims, np.stack(masks)
+        tables = [one.boxes for one in drawn if len(one.boxes)] or [self._no_boxes]
+        ds = ds.assign(more)
+        return with_boxes(ds, pd.concat(tables, ignore_index=True)) if len(self.boxes) else ds
 
 
 def stream(
@@ -229,9 +237,9 @@ def stream(
     -------
     Stream
         To iterate over. Each batch is an image dataset with ``valid`` (sample, y, x), false where
-        a pixel is padding, and the boxes in pixels of the batch's images along ``box``, which
-        :func:`boxes_of` gives as a table. Boxes are cut to the image; those that a perturbation
-        has moved out of it are not in the batch. ``len`` is the batches of a pass,
+        a pixel is padding, and, of a store with boxes, these in pixels of the batch's images along
+        ``box``, which :func:`boxes_of` gives as a table. Boxes are cut to the image; those that a
+        perturbation has moved out of it are not in the batch. ``len`` is the batches of a pass,
         ``.epoch(k)`` pass k, ``.torch()`` an ``IterableDataset``.
 
     Raises
