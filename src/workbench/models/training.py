@@ -228,7 +228,7 @@ def build(
         else:
             model = _with_a_new_head(name, len(classes), recipe.pretrained)
     if name != "fcn":
-        model.classes = classes  # type: ignore[assignment]
+        model.classes = classes
     model.template = name  # type: ignore[assignment]
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
