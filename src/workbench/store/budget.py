@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def budget(
     path
         What :func:`workbench.store.write` made; its images of one size.
     model
-        A torch module, where it lies; None leaves the network out. Its weights are not changed.
+        A torch module, of which a copy works where it lies; None leaves the network out.
     n
         Images that are measured on.
     batch
@@ -104,11 +105,10 @@ def _forget(shard: str) -> None:
 def _network(model: Any, batches: Stream) -> dict[str, float]:
     """Rates of predicting and of learning, the second time that each is done."""
     torch = need("torch", extra="networks")
+    model = deepcopy(model)
     device = next(model.parameters()).device
     values = np.moveaxis(next(iter(batches))["image"].values, -1, 1)
     images = torch.from_numpy(unit_range(values)).to(device)
-    training, gradients = model.training, [p.grad for p in model.parameters()]
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
 
     def wait() -> None:
         if device.type == "cuda":
@@ -123,15 +123,8 @@ def _network(model: Any, batches: Stream) -> dict[str, float]:
         model.train()(images).float().square().mean().backward()
         wait()
 
-    try:
-        found = {}
-        for name, work in (("network predicts", predict), ("network learns", learn)):
-            work()
-            found[name] = _rate(len(images), work)
-        return found
-    finally:
-        model.train(training)
-        for name, value in model.named_buffers():
-            value.copy_(buffers[name])
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+    found = {}
+    for name, work in (("network predicts", predict), ("network learns", learn)):
+        work()
+        found[name] = _rate(len(images), work)
+    return found
