@@ -1,5 +1,7 @@
 """What `write` leaves is a dataset, in every format."""
 
+import tarfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,10 +83,21 @@ def test_unfinished_and_foreign_files_are_named(tmp_path):
     (there / "manifest.parquet").unlink()
     with pytest.raises(ValueError, match=r"not written to its end"):
         datasets.load(there)
-    import tarfile
-
     pd.Series([1]).to_csv(tmp_path / "a.csv")
     with tarfile.open(tmp_path / "b.tar", "w") as tar:
         tar.add(tmp_path / "a.csv", "a.csv")
     with pytest.raises(ValueError, match=r"a has no \.json"):
         datasets.load(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize(
+    "named", ["../secret.png", "{tmp}/secret.png", "/vsicurl/http://127.0.0.1:9/a.png"]
+)
+def test_a_manifest_names_no_file_outside_its_folder(tmp_path, named):
+    path = write_raster(tmp_path / "a.tif", noise((3, 96, 96)), block=32)
+    there = _written(rasters.plan(path, rasters.grid(path, 32)), tmp_path, "png")
+    table = pd.read_parquet(there / "manifest.parquet")
+    table.loc[table.index[3], "path"] = named.format(tmp=tmp_path)
+    table.to_parquet(there / "manifest.parquet")
+    with pytest.raises(ValueError, match="lies outside the folder"):
+        datasets.load(there)
