@@ -64,11 +64,15 @@ def test_every_notebook_has_its_badge_in_the_readme_and_its_page(path):
 
 
 def runs():
-    """Every `workbench run NOTEBOOK` of the documentation, as words."""
+    """Every `workbench run` or `open NOTEBOOK` of the documentation, as words."""
     for page in PAGES:
         for line in "".join(blocks(page, "console")).splitlines():
             words = shlex.split(line.removeprefix("$ ")) if line.startswith("$ ") else []
-            if words[:1] and Path(words[0]).name == "workbench" and words[1:2] == ["run"]:
+            if (
+                words[:1]
+                and Path(words[0]).name == "workbench"
+                and words[1:2] in (["run"], ["open"])
+            ):
                 yield pytest.param(words[2:], id=f"{name(page)}: {line[:60]}")
 
 

@@ -81,7 +81,7 @@ def loaded_by(statement):
 HEAVY = {"numpy", "pandas", "xarray", "matplotlib", "sklearn", "torch", "fiftyone", "umap"}
 
 
-@pytest.mark.parametrize("statement", ["import workbench", "import workbench.batch.cli"])
+@pytest.mark.parametrize("statement", ["import workbench", "import workbench.commands"])
 def test_importing_the_package_loads_nothing_heavy(statement):
     assert not HEAVY & loaded_by(statement)
 
@@ -147,7 +147,7 @@ def test_a_source_tree_without_metadata_can_be_imported(tmp_path):
         "from importlib import metadata\n"
         "def missing(name): raise metadata.PackageNotFoundError(name)\n"
         "metadata.distribution = metadata.version = metadata.metadata = missing\n"
-        "import workbench, workbench.batch, workbench.batch.cli\n"
+        "import workbench, workbench.batch, workbench.commands\n"
         "print(workbench.__version__, workbench.__file__)"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
@@ -176,7 +176,7 @@ def test_a_library_that_breaks_while_importing_raises_its_own_error(tmp_path, mo
 
 
 def test_the_command_names_a_missing_extra_and_nothing_else(tmp_path):
-    code = "import sys; sys.modules['papermill'] = None; import workbench.batch.cli as c; c.main()"
+    code = "import sys; sys.modules['papermill'] = None; import workbench.commands as c; c.main()"
     command = [sys.executable, "-c", code, "run", str(ROOT / "notebooks/01_mnist_embeddings.ipynb")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2

@@ -12,6 +12,8 @@ HARMLESS = [
     # What a machine without the internet does not get: fonts of FiftyOne's App, Colab's badge.
     (r"^https://fonts\.googleapis\.com/", r"net::ERR_"),
     (r"^https://colab\.research\.google\.com/assets/colab-badge\.svg$", r"net::ERR_"),
+    # Voilà's template asks for icons from elsewhere, which the page's policy keeps it from.
+    (r"^http://127\.0\.0\.1:", r"cdn\.jsdelivr\.net.* Content Security Policy"),
     # anywidget says this after two seconds, and goes on; a busy machine takes longer.
     (r"^$", r"^\[anywidget\] Failed to initialize model\.$"),
 ]

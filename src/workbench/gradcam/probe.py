@@ -72,7 +72,8 @@ class ProbeResult:
         found = self.probabilities.topk(min(k, self.probabilities.shape[1]))
         return [
             " · ".join(
-                f"{classes[c] if classes else c} {p:.0%}" for c, p in zip(cs, ps, strict=True)
+                f"{classes[c] if classes is not None else c} {p:.0%}"
+                for c, p in zip(cs, ps, strict=True)
             )
             for cs, ps in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
