@@ -1,5 +1,7 @@
 """Votes, label accuracy and outliers."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from workbench.embeddings import label_accuracy, neighbor_votes, neighbors, outliers
+from workbench.embeddings import label_accuracy, mixing, neighbor_votes, neighbors, outliers
 
 
 def graph(index, distance=None):
@@ -80,3 +82,25 @@ def test_duplicates_have_isolation_one_and_density_does_not_matter():
     points = xr.DataArray(rng.normal(size=(200, 2)), dims=("sample", "axis"))
     small, large = (outliers(neighbors(points * scale, k=5)).isolation for scale in (1, 1000))
     np.testing.assert_allclose(small, large, rtol=1e-4)
+
+
+def test_twenty_thousand_classes_take_no_more_memory_than_two():
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 20_000, (20_000, 15))
+    own = rng.permutation(20_000)
+    tracemalloc.start()
+    vote = neighbor_votes(graph(index), labels(own)).vote.values
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # one column a class and block would take 650 MB
+    # Each label is there once, so that the nearest of the most frequent neighbours has it.
+    expected = [max(row, key=lambda one: (list(row).count(one), -list(row).index(one)))
+                for row in index[:500].tolist()]  # fmt: skip
+    once = np.array([len(set(row)) == 15 for row in index[:500].tolist()])
+    np.testing.assert_array_equal(vote[:500][once], own[np.array(expected)][once])
+
+
+@pytest.mark.parametrize("take", [neighbor_votes, mixing, outliers])
+def test_a_graph_with_a_missing_neighbour_is_refused(take):
+    with pytest.raises(ValueError, match="holds -1, which is none of 3 samples"):
+        take(graph([[1], [2], [-1]]), labels([0, 0, 1]))

@@ -7,6 +7,7 @@ import xarray as xr
 
 from workbench._extras import need
 from workbench._samples import same_samples
+from workbench.embeddings.neighbors import check_index
 
 #: From so many neighbours on, the farther ones tell what distances chance gives.
 _LEAST_NEIGHBORS = 4
@@ -45,7 +46,7 @@ def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.Data
     """
     sparse = need("scipy.sparse", extra="embeddings")
     csgraph = need("scipy.sparse.csgraph", extra="embeddings")
-    index, distance = neighbors["index"].values, neighbors["distance"].values
+    index, distance = _index(neighbors), neighbors["distance"].values
     if threshold is None:
         threshold = _beyond_chance(distance)
     if not threshold >= 0:
@@ -120,7 +121,7 @@ def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     >>> mixing(graph, xr.DataArray([7, 7, 3], dims="sample")).sel(label=3).values
     array([0., 1.])
     """
-    index = neighbors["index"].values
+    index = _index(neighbors)
     labels = _labels_of(neighbors, labels)
     numbers, own = np.unique(labels.values, return_inverse=True)
     counts = np.zeros((len(numbers), len(numbers)))
@@ -159,7 +160,7 @@ def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
     """
     labels = _labels_of(graph, labels)
     own = np.asarray(labels.values)
-    index = graph["index"].values
+    index = _index(graph)
     if own.size and own.min() < -1:
         raise ValueError(f"labels must be class numbers or -1 for none, found {own.min()}")
     theirs = own[index]
@@ -181,12 +182,18 @@ def _labels_of(graph: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     return same_samples(labels, graph["index"], ("the labels", "the graph"))
 
 
+def _index(graph: xr.Dataset) -> np.ndarray:
+    index: np.ndarray = graph["index"].values
+    check_index(index, len(index))
+    return index
+
+
 def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The majority label around each row of `index`; `own` are the labels of all samples."""
-    classes = int(own.max(initial=0)) + 1
-    step = max(1, min(4096, 2**22 // classes))
-    parts = row_blocks(len(index), step)
-    return np.concatenate([_majority(own[index[part]], classes) for part in parts])
+    # A block compares every neighbour with every other: memory does not grow with the classes.
+    step = max(1, 2**20 // index.shape[1] ** 2)
+    blocks = row_blocks(len(index), step)
+    return np.concatenate([_majority(own[index[part]]) for part in blocks])
 
 
 def row_blocks(n: int, step: int = 4096) -> Iterator[slice]:
@@ -194,19 +201,17 @@ def row_blocks(n: int, step: int = 4096) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, max(n, 1), step))
 
 
-def _majority(theirs: np.ndarray, n_classes: int) -> np.ndarray:
+def _majority(theirs: np.ndarray) -> np.ndarray:
     """The most frequent non-negative value of each row, -1 where there is none."""
-    rows, k = theirs.shape
+    k = theirs.shape[1]
     # A nearer vote weighs a little more: too little to outvote anyone, enough to break a tie.
-    nearer = 1 - (np.arange(k) + 1) / (k + 1) ** 2
-    # One bin a row and class, and one before the row's classes for neighbours without a label.
-    bins = theirs + (np.arange(rows) * (n_classes + 1) + 1)[:, None]
-    weights = np.broadcast_to(nearer, theirs.shape).ravel()
-    counts = np.bincount(bins.ravel(), weights, rows * (n_classes + 1))
-    counts = counts.reshape(rows, n_classes + 1)[:, 1:]
-    vote: np.ndarray = counts.argmax(axis=1).astype(np.int64)
-    vote[counts[np.arange(rows), vote] == 0] = -1
-    return vote
+    nearer = (k + 1) ** 2 - np.arange(1, k + 1, dtype=np.float64)
+    votes = (theirs[:, :, None] == theirs[:, None, :]) @ nearer
+    votes[theirs < 0] = 0
+    most = votes == votes.max(axis=1, keepdims=True)
+    # Should even the ranks add up alike, the lowest class number has it.
+    vote: np.ndarray = np.where(most & (theirs >= 0), theirs, np.iinfo(np.int64).max).min(axis=1)
+    return np.where(votes.any(axis=1), vote, -1)
 
 
 def label_accuracy(graph: xr.Dataset, labels: xr.DataArray) -> float:
@@ -272,7 +277,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     >>> outliers(graph).isolation.values
     array([1., 1., 9.], dtype=float32)
     """
-    index = neighbors["index"].values
+    index = _index(neighbors)
     mean = neighbors["distance"].values.mean(axis=1, dtype=np.float64)
     around = np.concatenate([_medians(mean[index[part]]) for part in row_blocks(len(index))])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -4,7 +4,7 @@ Exactly, with one matrix product a block, or approximately, through clusters of 
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -14,22 +14,22 @@ import xarray as xr
 
 from workbench._extras import need
 
-Place = Callable[[np.ndarray], np.ndarray]
-Layout = tuple[np.ndarray, Place | None]
-
 
 def arrays(graph: xr.Dataset, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The nearest `k` of each sample as two arrays, or an error where they are no graph."""
     index = graph["index"].values[:, :k]
     distance = graph["distance"].values[:, :k]
-    wrong = (index < 0) | (index >= len(index))
-    if wrong.any():
-        raise ValueError(
-            f"the graph's index holds {index[wrong][0]}, which is none of {len(index)} samples"
-        )
-    if not (np.diff(distance, axis=1) >= 0).all():
+    check_index(index, len(index))
+    if index.shape != distance.shape or not (np.diff(distance, axis=1) >= 0).all():
         raise ValueError("the graph's distances must be numbers, nearest first in every row")
     return index, distance
+
+
+def check_index(index: np.ndarray, n: int) -> None:
+    """Raise ValueError where a graph names a neighbour that is none of `n` samples."""
+    wrong = (index < 0) | (index >= n)
+    if wrong.any():
+        raise ValueError(f"the graph's index holds {index[wrong][0]}, which is none of {n} samples")
 
 
 CLUSTERED = "pca + ivf"
@@ -49,7 +49,9 @@ _ROW_COST = 1.3e6
 _FEATURE_COST = 1e4
 
 
-def exact_rows(reference: np.ndarray, queries: np.ndarray, k: int, metric: str) -> Any:
+def exact_rows(
+    reference: np.ndarray, queries: np.ndarray, k: int, metric: str, own: np.ndarray | None = None
+) -> Any:
     """The `k` nearest rows of `reference` for each of `queries`, as (index, distance).
 
     Memory is that of the two matrices and ``queries * k``. The candidates come from
@@ -62,7 +64,25 @@ def exact_rows(reference: np.ndarray, queries: np.ndarray, k: int, metric: str) 
     count = min(k + 9, len(reference))
     small, asked = _prepared(reference, queries)
     _, candidates = faiss.knn(asked, small, count)
-    return refine(reference, queries, candidates, k, metric)
+    return refine(reference, queries, candidates, k, metric, own)
+
+
+def nearest_of(parts: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` nearest of what several searches found for the same rows: exact where they were."""
+    index, distance = (np.hstack(part) for part in zip(*parts, strict=True))
+    order = np.lexsort((index, distance), axis=1)[:, :k]
+    return np.take_along_axis(index, order, axis=1), np.take_along_axis(distance, order, axis=1)
+
+
+def extended(
+    values: np.ndarray, graph: tuple[np.ndarray, np.ndarray], metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The graph of the first rows of `values`, extended to all of them by exact searches."""
+    n, k = graph[0].shape
+    found = exact_rows(values[n:], values[:n], min(k, len(values) - n), metric)
+    old = nearest_of([graph, (found[0] + n, found[1])], k)
+    new = exact_rows(values, values[n:], k, metric, own=np.arange(n, len(values)))
+    return np.vstack([old[0], new[0]]), np.vstack([old[1], new[1]])
 
 
 def exact_graph(values: np.ndarray, k: int, metric: str) -> Any:

@@ -1,6 +1,6 @@
 """Parametric UMAP: a network that learns UMAP's map, and so places what it has never seen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from workbench.embeddings import umap_layout
-from workbench.embeddings.neighbors import Layout, arrays, checked
+from workbench.embeddings.layout import Layout
+from workbench.embeddings.neighbors import arrays, checked
 from workbench.embeddings.umap_layout import umap_graph
 
 
@@ -21,6 +22,7 @@ def parametric_umap(
     graph: xr.Dataset | None,
     seed: int,
     *,
+    components: int = 2,
     n_neighbors: int | None = None,
     min_dist: float = 0.1,
     spread: float = 1.0,
@@ -46,7 +48,9 @@ def parametric_umap(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = _encoder(values, hidden).to(where)
+        encoder = _encoder(values.shape[1], hidden, components)
+        encoder[0].load_state_dict(_scale(values))
+        encoder.to(where)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     table, curve = torch.from_numpy(values).to(where), umap_layout.curve(min_dist, spread)
@@ -60,10 +64,18 @@ def parametric_umap(
         optimizer.step()
         decay.step()
 
-    def place(new: np.ndarray) -> np.ndarray:
-        return _encode(encoder, new, where)
+    weights = {name: weight.cpu().numpy() for name, weight in encoder.state_dict().items()}
+    settings = {"width": values.shape[1], "hidden": list(hidden), "components": components}
+    return Layout(_encode(encoder, values, where), weights, settings)
 
-    return place(values), place
+
+def parametric_umap_place(layout: Layout, new: np.ndarray) -> np.ndarray:
+    """What the network makes of other rows, on the processor."""
+    settings = layout.settings
+    encoder = _encoder(settings["width"], settings["hidden"], settings["components"])
+    weights = {name: torch.from_numpy(weight) for name, weight in layout.arrays.items()}
+    encoder.load_state_dict(weights)
+    return _encode(encoder, new, torch.device("cpu"))
 
 
 def _draws(
@@ -99,13 +111,13 @@ def _log_power(one: Tensor, other: Tensor, a: float, b: float) -> Tensor:
     return float(np.log(a)) + b * torch.log(squared + 1e-3)
 
 
-def _encoder(values: np.ndarray, hidden: tuple[int, ...]) -> nn.Sequential:
+def _encoder(width: int, hidden: Sequence[int], components: int) -> nn.Sequential:
     """Standardised input, then fully connected layers."""
-    widths = [values.shape[1], *hidden]
-    layers: list[nn.Module] = [_Standardize(values)]
+    widths = [width, *hidden]
+    layers: list[nn.Module] = [_Standardize(width)]
     for wide, narrow in pairwise(widths):
         layers += [nn.Linear(wide, narrow), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], 2))
+    return nn.Sequential(*layers, nn.Linear(widths[-1], components))
 
 
 class _Standardize(nn.Module):
@@ -114,14 +126,19 @@ class _Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        scale = float(values.std(axis=0).mean()) or 1.0
-        self.register_buffer("mean", torch.from_numpy(values.mean(axis=0)))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.scale
+
+
+def _scale(values: np.ndarray) -> dict[str, Tensor]:
+    """What :class:`_Standardize` takes from the rows."""
+    scale = float(values.std(axis=0).mean()) or 1.0
+    return {"mean": torch.from_numpy(values.mean(axis=0)), "scale": torch.tensor(scale)}
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """t-SNE on a given neighbour graph, through openTSNE."""
 
+import logging
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from workbench._extras import need
-from workbench.embeddings.neighbors import Layout, arrays, checked, exact_rows
+from workbench.embeddings.layout import Layout
+from workbench.embeddings.neighbors import arrays, checked, exact_rows
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 from workbench.embeddings.umap_layout import principal_components
 
@@ -18,20 +20,15 @@ def tsne(
     graph: xr.Dataset | None,
     seed: int,
     *,
+    components: int = 2,
     perplexity: float = 30.0,
     initialization: Initialization | np.ndarray = "pca",
     n_jobs: int | None = None,
     **options: Any,
 ) -> Layout:
     """t-SNE whose affinities come from the graph's nearest ``3 * perplexity`` neighbours."""
-    library = need("openTSNE", extra="embeddings")
-    affinity = need("openTSNE.affinity", extra="embeddings")
     values = checked(features)
     wanted = _wanted(perplexity, len(values))
-    if n_jobs is None:
-        # The map is the same for any number of threads; below, handing out work costs more than
-        # the work, five times as much where other programs want the cores too.
-        n_jobs = -1 if len(values) >= 10_000 else 1
     if graph is None:
         graph = find_neighbors(features, k=wanted)
     if graph.sizes["neighbor"] < wanted:
@@ -40,22 +37,63 @@ def tsne(
             f"graph holds {graph.sizes['neighbor']}: use neighbors(features, k={wanted}), or "
             f"perplexity={graph.sizes['neighbor'] // 3} or less"
         )
-    affinities = affinity.PerplexityBasedNN(
-        perplexity=perplexity, knn_index=_index(values, graph, wanted), n_jobs=n_jobs
-    )
-    model = library.TSNE(perplexity=perplexity, random_state=seed, n_jobs=n_jobs, **options)
-    start = _start(values, initialization, seed)
+    index, distance = arrays(graph, wanted)
+    kept = {"values": values, "index": index, "distance": distance}
+    if components > 2:  # interpolation on a grid serves two axes at most
+        options = {"negative_gradient_method": "bh", **options}
+    known = {"n_components": components, "perplexity": perplexity, "random_state": seed, **options}
+    settings = {
+        "options": {key: value for key, value in known.items() if not callable(value)},
+        "metric": graph.attrs.get("metric", "euclidean"),
+    }
+    start = _start(values, initialization, seed, components)
+    model = _model(len(values), {**known, "n_jobs": n_jobs})
+    affinities = _affinities(kept, settings, model.n_jobs)
     embedding = model.fit(affinities=affinities, initialization=start)
+    return Layout(np.array(embedding), kept, settings)
 
-    points = np.array(embedding)
 
-    def place(new: np.ndarray) -> np.ndarray:
-        placed = np.asarray(embedding.transform(new))
-        # To place samples, openTSNE centres its map anew: back into the frame that was drawn.
-        moved = (np.asarray(embedding) - points).mean(axis=0)
-        return np.asarray(placed - moved)
+def tsne_place(layout: Layout, new: np.ndarray) -> np.ndarray:
+    """Where the neighbours' medians are, then optimised one by one by openTSNE."""
+    embedding = _embedding(layout)
+    placed = np.asarray(embedding.transform(new))
+    # To place samples, openTSNE centres its map anew: back into the frame that was drawn.
+    return np.asarray(placed - (np.asarray(embedding) - layout.points).mean(axis=0))
 
-    return points, place
+
+def tsne_settle(layout: Layout) -> np.ndarray:
+    """The points of a map that others have joined, after some more iterations."""
+    embedding = _embedding(layout)
+    return np.array(embedding.optimize(n_iter=SETTLE, momentum=0.5))
+
+
+#: Iterations after samples were added: more move the old ones by over a hundredth of the width.
+SETTLE = 50
+
+
+def _embedding(layout: Layout) -> Any:
+    """The library's own object for a map that is there."""
+    model = _model(len(layout.points), layout.settings["options"])
+    affinities = _affinities(layout.arrays, layout.settings, model.n_jobs)
+    # It warns that the points are wider than a start should be.
+    logging.getLogger("openTSNE.tsne").setLevel(logging.ERROR)
+    points = np.asarray(layout.points, dtype=np.float64)
+    return model.prepare_initial(affinities=affinities, initialization=points)
+
+
+def _model(n: int, options: dict[str, Any]) -> Any:
+    if options.get("n_jobs") is None:
+        # The map is the same for any number of threads; below, handing out work costs more than
+        # the work, five times as much where other programs want the cores too.
+        options = {**options, "n_jobs": -1 if n >= 10_000 else 1}
+    return need("openTSNE", extra="embeddings").TSNE(**options)
+
+
+def _affinities(kept: dict[str, np.ndarray], settings: dict[str, Any], n_jobs: int) -> Any:
+    affinity = need("openTSNE.affinity", extra="embeddings")
+    perplexity = settings["options"]["perplexity"]
+    index = _index(kept, settings["metric"])
+    return affinity.PerplexityBasedNN(perplexity=perplexity, knn_index=index, n_jobs=n_jobs)
 
 
 def _wanted(perplexity: float, n: int) -> int:
@@ -71,7 +109,7 @@ def _wanted(perplexity: float, n: int) -> int:
     return wanted
 
 
-def _start(values: np.ndarray, initialization: Any, seed: int) -> np.ndarray:
+def _start(values: np.ndarray, initialization: Any, seed: int, count: int) -> np.ndarray:
     """The first positions.
 
     t-SNE's forces vanish with distance, so a start that is wide stays as it is: a lump. Principal
@@ -80,7 +118,7 @@ def _start(values: np.ndarray, initialization: Any, seed: int) -> np.ndarray:
     """
     if not isinstance(initialization, str):
         return np.asarray(initialization, dtype=np.float64)
-    noise = np.random.default_rng(seed).normal(scale=1e-4, size=(len(values), 2))
+    noise = np.random.default_rng(seed).normal(scale=1e-4, size=(len(values), count))
     if initialization == "random":
         return noise
     if initialization not in ("pca", "pca-unscaled"):
@@ -88,7 +126,7 @@ def _start(values: np.ndarray, initialization: Any, seed: int) -> np.ndarray:
             f"initialization={initialization!r} is not known; it can be 'pca', 'pca-unscaled', "
             "'random' or an array"
         )
-    start = principal_components(values, seed).astype(np.float64)
+    start = principal_components(values, seed, count).astype(np.float64)
     if initialization == "pca-unscaled":
         return start
     width = start[:, 0].std()
@@ -96,19 +134,19 @@ def _start(values: np.ndarray, initialization: Any, seed: int) -> np.ndarray:
     return start / width * 1e-4 + noise * 1e-2 if width > 0 else noise
 
 
-def _index(values: np.ndarray, graph: xr.Dataset, k: int) -> Any:
+def _index(kept: dict[str, np.ndarray], metric: str) -> Any:
     """Dress the graph as openTSNE's search index; unseen samples are searched for exactly."""
     base = need("openTSNE.nearest_neighbors", extra="embeddings").KNNIndex
-    metric = graph.attrs.get("metric", "euclidean")
+    values = kept["values"]
 
     class Graph(base):  # type: ignore[misc,valid-type]
-        VALID_METRICS = ("euclidean", "cosine")
+        VALID_METRICS = (metric,)
 
         def build(self) -> tuple[np.ndarray, np.ndarray]:
-            return arrays(graph, k)
+            return kept["index"], kept["distance"]
 
         def query(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             index, distance = exact_rows(values, query, min(k, len(values)), metric)
             return index, distance.astype(np.float64)
 
-    return Graph(values, k, metric=metric)
+    return Graph(values, kept["index"].shape[1], metric=metric)

@@ -74,6 +74,7 @@ def _sweep(
     seed: Any,
     both: Any,
     turned: Any,
+    deep: Any,
 ) -> None:
     """Move the samples from `first` to `last` through one epoch, from `before` to `after`.
 
@@ -83,13 +84,16 @@ def _sweep(
     took the end. All others are seen where they were `before`, and the random numbers count
     samples and epochs, so that a sample's move depends on no other's of the epoch. If `turned`,
     each sample begins at a random one of its edges: what moves a sample last weighs most in what
-    the others see, and the same edge each time would tear groups apart.
+    the others see, and the same edge each time would tear groups apart. `deep` is None on a plane
+    (the compiler then leaves the third axis out), and True in space.
     """
     limit = np.float32(4)
     rows = np.uint64(len(reference))
     for i in range(first, last):
         x = before[i, 0]
         y = before[i, 1]
+        if deep is not None:
+            z = before[i, 2]
         state = _mixed(seed + np.uint64(epoch) * np.uint64(len(before)) + np.uint64(i))
         state |= np.uint64(1)
         count = edges[i + 1] - edges[i]
@@ -103,18 +107,29 @@ def _sweep(
             due[edge] += every[edge]
             u = reference[end[edge], 0]
             v = reference[end[edge], 1]
+            if deep is not None:
+                w = reference[end[edge], 2]
             for _ in range(2 if both else 1):
                 dx = x - u
                 dy = y - v
-                force = pull[_slot(dx * dx + dy * dy)]
+                squared = dx * dx + dy * dy
+                if deep is not None:
+                    dz = z - w
+                    squared += dz * dz
+                force = pull[_slot(squared)]
                 dx = alpha * min(limit, max(-limit, force * dx))
                 dy = alpha * min(limit, max(-limit, force * dy))
                 x += dx
                 y += dy
                 u -= dx
                 v -= dy
+                if deep is not None:
+                    dz = alpha * min(limit, max(-limit, force * dz))
+                    z += dz
+                    w -= dz
             away_x = np.float32(0)
             away_y = np.float32(0)
+            away_z = np.float32(0)
             for _ in range(negatives):
                 state ^= state << np.uint64(13)
                 state ^= state >> np.uint64(7)
@@ -124,13 +139,23 @@ def _sweep(
                     continue
                 dx = x - reference[other, 0]
                 dy = y - reference[other, 1]
-                force = push[_slot(dx * dx + dy * dy)]
+                squared = dx * dx + dy * dy
+                if deep is not None:
+                    dz = z - reference[other, 2]
+                    squared += dz * dz
+                force = push[_slot(squared)]
                 away_x += min(limit, max(-limit, force * dx))
                 away_y += min(limit, max(-limit, force * dy))
+                if deep is not None:
+                    away_z += min(limit, max(-limit, force * dz))
             x += alpha * away_x
             y += alpha * away_y
+            if deep is not None:
+                z += alpha * away_z
         after[i, 0] = x
         after[i, 1] = y
+        if deep is not None:
+            after[i, 2] = z
 
 
 # Without fastmath, which gains nothing here: the same bytes from every compiler and thread count.
@@ -154,10 +179,10 @@ def descend(
     Parameters
     ----------
     points
-        float (sample, 2): where to start; not changed.
+        float (sample, 2 or 3): where to start; not changed.
     reference
-        float (sample, 2): the fixed points of an earlier map that attract and repel, or None if
-        `points` attract and repel one another.
+        float (sample, 2 or 3): the fixed points of an earlier map, or None if `points` attract and
+        repel one another.
     edges
         scipy sparse (sample of `points`, sample of `reference`): membership strengths.
     curve
@@ -171,7 +196,7 @@ def descend(
     Returns
     -------
     numpy.ndarray
-        float32 (sample, 2).
+        float32, as `points`.
     """
     edges = edges.tocsr()
     strongest = edges.data.max(initial=0)
@@ -211,6 +236,7 @@ def descend(
                     state,
                     fixed is None,
                     epoch < 0.9 * epochs,
+                    True if before.shape[1] == 3 else None,
                 )
                 for span in spans
             ]

@@ -2,13 +2,16 @@
 
 import logging
 import warnings
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from workbench._extras import need
-from workbench.embeddings.neighbors import Layout, arrays, checked, exact_rows
+from workbench._samples import same_samples
+from workbench.embeddings.layout import Layout
+from workbench.embeddings.neighbors import arrays, checked, exact_rows
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 
 
@@ -90,8 +93,8 @@ def curve(min_dist: float, spread: float) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def spectral_start(graph: Any, seed: int) -> np.ndarray | None:
-    """The two slowest modes of the graph, or None where it falls into separate parts.
+def spectral_start(graph: Any, seed: int, count: int = 2) -> np.ndarray | None:
+    """The `count` slowest modes of the graph, or None where it falls into separate parts.
 
     Eigenvectors of ``D^-1/2 A D^-1/2`` behind the first, which are those of the normalised
     Laplacian (Belkin and Niyogi 2003).
@@ -99,7 +102,7 @@ def spectral_start(graph: Any, seed: int) -> np.ndarray | None:
     sparse = need("scipy.sparse", extra="embeddings")
     csgraph = need("scipy.sparse.csgraph", extra="embeddings")
     n = graph.shape[0]
-    if n < 4 or csgraph.connected_components(graph, directed=False)[0] > 1:
+    if n < count + 2 or csgraph.connected_components(graph, directed=False)[0] > 1:
         return None
     root = np.sqrt(np.asarray(graph.sum(axis=0)).ravel())
     scale = sparse.diags(1 / root)
@@ -109,42 +112,57 @@ def spectral_start(graph: Any, seed: int) -> np.ndarray | None:
     else:
         linalg = need("scipy.sparse.linalg", extra="embeddings")
         try:
-            _, vectors = linalg.eigsh(normal, 3, which="LA", ncv=20, tol=1e-4, v0=root)
+            _, vectors = linalg.eigsh(normal, count + 1, which="LA", ncv=20, tol=1e-4, v0=root)
         except linalg.ArpackNoConvergence:
             return None
-    modes: np.ndarray = vectors[:, [-2, -3]]
+    modes: np.ndarray = vectors[:, -2 : -2 - count : -1]
     # The sign of an eigenvector is arbitrary; this makes it the same on every machine.
-    modes = modes * np.where(modes[np.abs(modes).argmax(axis=0), [0, 1]] < 0, -1, 1)
-    return np.asarray(modes + np.abs(modes).max() * 1e-5 * _noise(n, seed))
+    modes = modes * np.where(modes[np.abs(modes).argmax(axis=0), range(count)] < 0, -1, 1)
+    return np.asarray(modes + np.abs(modes).max() * 1e-5 * _noise(modes.shape, seed))
 
 
-def principal_start(values: np.ndarray, seed: int) -> np.ndarray:
-    """Two principal components with a little noise, so that duplicates start apart."""
-    points = principal_components(values, seed)
-    return np.asarray(points + (np.abs(points).max() or 1.0) * 1e-5 * _noise(len(points), seed))
+def principal_start(values: np.ndarray, seed: int, count: int = 2) -> np.ndarray:
+    """Principal components with a little noise, so that duplicates start apart."""
+    points = principal_components(values, seed, count)
+    return np.asarray(points + (np.abs(points).max() or 1.0) * 1e-5 * _noise(points.shape, seed))
 
 
-def principal_components(values: np.ndarray, seed: int, **options: Any) -> np.ndarray:
-    """The first two principal components, float (sample, 2); zeros where there is but one."""
+def principal_components(values: np.ndarray, seed: int, count: int = 2) -> np.ndarray:
+    """The first principal components, float (sample, `count`); zeros where there are fewer."""
     decomposition = need("sklearn.decomposition", extra="embeddings")
-    count = min(2, *values.shape)
-    pca = decomposition.PCA(n_components=count, random_state=seed, **options)
+    there = min(count, *values.shape)
+    pca = decomposition.PCA(n_components=there, random_state=seed)
     if not np.ptp(values, axis=0).any():
-        return np.zeros((len(values), 2))
+        return np.zeros((len(values), count))
     scores = pca.fit_transform(values)
-    return np.pad(scores, ((0, 0), (0, 2 - count)))
+    return np.pad(scores, ((0, 0), (0, count - there)))
 
 
-def _noise(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, 2))
+def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
 
 
-def pca(features: xr.DataArray, _: xr.Dataset | None, seed: int, **options: Any) -> Layout:
+def pca(
+    features: xr.DataArray,
+    _: xr.Dataset | None,
+    seed: int,
+    *,
+    components: int = 2,
+    **options: Any,
+) -> Layout:
     """Principal components: exact, linear, and the same for unseen samples."""
     decomposition = need("sklearn.decomposition", extra="embeddings")
     values = checked(features)
-    model = decomposition.PCA(**{"n_components": 2, "random_state": seed, **options}).fit(values)
-    return model.transform(values), model.transform
+    model = decomposition.PCA(**{"n_components": components, "random_state": seed, **options})
+    model.fit(values)
+    scale = np.sqrt(model.explained_variance_) if model.whiten else 1.0
+    layout = Layout(values, {"mean": model.mean_, "axes": model.components_.T / scale})
+    return replace(layout, points=pca_place(layout, values))
+
+
+def pca_place(layout: Layout, values: np.ndarray) -> np.ndarray:
+    """The components of other rows."""
+    return np.asarray((values - layout.arrays["mean"]) @ layout.arrays["axes"])
 
 
 def umap(
@@ -152,6 +170,7 @@ def umap(
     graph: xr.Dataset | None,
     seed: int,
     *,
+    components: int = 2,
     n_neighbors: int | None = None,
     min_dist: float = 0.1,
     spread: float = 1.0,
@@ -161,14 +180,21 @@ def umap(
     negative_sample_rate: int = 5,
     repulsion_strength: float = 1.0,
     set_op_mix_ratio: float = 1.0,
+    labels: xr.DataArray | None = None,
+    target_weight: float = 0.5,
 ) -> Layout:
     """UMAP on the given graph: umap-learn's objective, order of moves and defaults, but epochs."""
     from workbench.embeddings import umap_descent
 
+    if components not in (2, 3):
+        raise ValueError(f"components={components}: a map has 2 or 3 axes")
     values = checked(features)
     graph, used = umap_graph(features, graph, n_neighbors)
-    edges = fuzzy_graph(*arrays(graph, used), mix=set_op_mix_ratio)
-    settings: dict[str, Any] = {
+    index, distance = arrays(graph, used)
+    kept = {"values": values, "index": index, "distance": distance}
+    if labels is not None:
+        kept["labels"] = _classes(labels, features)
+    descent: dict[str, Any] = {
         "curve": curve(min_dist, spread),
         "seed": seed,
         "negatives": negative_sample_rate,
@@ -176,34 +202,122 @@ def umap(
     }
     # Twice umap-learn's: the descent is quick, and neighbour recall gains a hundredth.
     epochs = n_epochs or (1000 if len(values) <= 10_000 else 400)
-    start = _umap_start(values, edges, init, seed)
-    points = umap_descent.descend(start, None, edges, epochs=epochs, rate=learning_rate, **settings)
+    settings = {
+        "descent": descent,
+        "epochs": epochs,
+        "rate": learning_rate,
+        "mix": set_op_mix_ratio,
+        "weight": target_weight,
+        "metric": graph.attrs.get("metric", "euclidean"),
+    }
+    edges = _edges(kept, settings)
+    start = _umap_start(values, edges, init, seed, components)
+    points = umap_descent.descend(start, None, edges, epochs=epochs, rate=learning_rate, **descent)
+    return Layout(points, kept, settings)
 
-    def place(new: np.ndarray) -> np.ndarray:
-        """At the mean of the neighbours, then a few epochs at a quarter of the rate."""
-        index, distance = exact_rows(values, new, used, graph.attrs.get("metric", "euclidean"))
-        links = _links(index, memberships(distance), len(values))
-        start = links.multiply(1 / links.sum(axis=1)).tocsr() @ points
-        placed: np.ndarray = umap_descent.descend(
-            start, points, links, epochs=max(epochs // 6, 1), rate=learning_rate / 4, **settings
+
+def umap_place(layout: Layout, new: np.ndarray) -> np.ndarray:
+    """At the mean of the neighbours, then a few epochs at a quarter of the rate."""
+    from workbench.embeddings import umap_descent
+
+    kept, settings = layout.arrays, layout.settings
+    k = kept["index"].shape[1]
+    index, distance = exact_rows(kept["values"], new, k, settings["metric"])
+    links = _links(index, memberships(distance), len(kept["values"]))
+    start = links.multiply(1 / links.sum(axis=1)).tocsr() @ layout.points
+    epochs, rate = max(settings["epochs"] // 6, 1), settings["rate"] / 4
+    placed: np.ndarray = umap_descent.descend(
+        start, layout.points, links, epochs=epochs, rate=rate, **settings["descent"]
+    )
+    return placed
+
+
+def umap_settle(layout: Layout) -> np.ndarray:
+    """The points of a map that others have joined, after a short and slow descent."""
+    from workbench.embeddings import umap_descent
+
+    settings = layout.settings
+    epochs, rate = max(int(settings["epochs"] * SETTLE[0]), 1), settings["rate"] * SETTLE[1]
+    settled: np.ndarray = umap_descent.descend(
+        layout.points,
+        None,
+        _edges(layout.arrays, settings),
+        epochs=epochs,
+        rate=rate,
+        **settings["descent"],
+    )
+    return settled
+
+
+#: Shares of the epochs and of the rate that a map settles with: more let all samples drift.
+SETTLE = (0.05, 0.02)
+
+
+def _edges(kept: dict[str, np.ndarray], settings: dict[str, Any]) -> Any:
+    """The fuzzy graph, sharpened by the labels where there are any."""
+    edges = fuzzy_graph(kept["index"], kept["distance"], mix=settings["mix"])
+    if "labels" in kept:
+        return supervised(edges, kept["labels"], settings["weight"])
+    return edges
+
+
+def supervised(graph: Any, labels: np.ndarray, weight: float) -> Any:
+    """Weaken the edges between classes: the graph's intersection with that of the labels.
+
+    McInnes, Healy and Melville 2018, section 5 of umap-learn's documentation on supervised
+    reduction: an edge between two classes is multiplied by ``exp(-far)``, one to a sample
+    without a label (-1) by ``exp(-1)``; then each sample's strongest edge is made 1 again.
+
+    Parameters
+    ----------
+    graph
+        scipy sparse (sample, sample), as :func:`fuzzy_graph` returns it.
+    labels
+        int (sample,), -1 for none.
+    weight
+        From 0 (the labels count for nothing beyond that) to 1 (they decide).
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"target_weight={weight} must lie between 0 and 1")
+    sparse = need("scipy.sparse", extra="embeddings")
+    edges = graph.tocoo()
+    far = 2.5 / (1 - weight) if weight < 1 else 1e12
+    one, other = labels[edges.row], labels[edges.col]
+    strength = edges.data * np.exp(-far * (one != other))
+    unknown = (one < 0) | (other < 0)
+    strength[unknown] = edges.data[unknown] * np.exp(-1.0)
+    joined = sparse.csr_matrix((strength, (edges.row, edges.col)), shape=graph.shape)
+    joined.eliminate_zeros()
+    strongest = joined.max(axis=1).toarray().ravel()
+    joined = sparse.diags(1 / np.where(strongest > 0, strongest, 1)) @ joined
+    joined = (joined + joined.T - joined.multiply(joined.T)).tocsr()
+    joined.eliminate_zeros()
+    return joined
+
+
+def _classes(labels: xr.DataArray, features: xr.DataArray) -> np.ndarray:
+    """Class numbers of the samples, in the order of the features."""
+    classes = np.asarray(same_samples(labels, features, ("labels", "the features")))
+    if classes.ndim != 1 or classes.dtype.kind not in "iu" or classes.min(initial=0) < -1:
+        raise ValueError(
+            f"labels must be whole numbers (sample,), -1 for none, not {classes.dtype} of shape "
+            f"{classes.shape}"
         )
-        return placed
-
-    return points, place
+    return classes.astype(np.int64)
 
 
-def _umap_start(values: np.ndarray, edges: Any, init: Any, seed: int) -> np.ndarray:
-    """Where the descent starts, stretched to [0, 10] along both axes as umap-learn does."""
+def _umap_start(values: np.ndarray, edges: Any, init: Any, seed: int, count: int) -> np.ndarray:
+    """Where the descent starts, stretched to [0, 10] along all axes as umap-learn does."""
     if isinstance(init, str) and init not in ("spectral", "pca"):
         raise ValueError(f"init={init!r} is not known; it can be 'spectral', 'pca' or an array")
     start = None if isinstance(init, str) else np.asarray(init, dtype=np.float64)
     if isinstance(init, str) and init == "spectral":
-        start = spectral_start(edges, seed)
+        start = spectral_start(edges, seed, count)
     if start is None:
         # A graph in separate parts has no slow modes that order them; components of the data do.
-        start = principal_start(values, seed)
-    if start.shape != (len(values), 2):
-        raise ValueError(f"init must have shape {(len(values), 2)}, not {start.shape}")
+        start = principal_start(values, seed, count)
+    if start.shape != (len(values), count):
+        raise ValueError(f"init must have shape {(len(values), count)}, not {start.shape}")
     extent = np.ptp(start, axis=0)
     return np.asarray(10 * (start - start.min(axis=0)) / np.where(extent > 0, extent, 1))
 
@@ -243,7 +357,12 @@ def _links(index: np.ndarray, strength: np.ndarray, n: int) -> Any:
 
 
 def umap_learn(
-    features: xr.DataArray, graph: xr.Dataset | None, seed: int, **options: Any
+    features: xr.DataArray,
+    graph: xr.Dataset | None,
+    seed: int,
+    *,
+    components: int = 2,
+    **options: Any,
 ) -> Layout:
     """umap-learn itself, with everything that it can do, on the given graph."""
     library = need("umap", extra="embeddings")
@@ -252,7 +371,7 @@ def umap_learn(
     index, distance = arrays(graph, used)
     own = np.arange(len(values))
     model = library.UMAP(
-        **{**options, "n_neighbors": used + 1},
+        **{"n_components": components, **options, "n_neighbors": used + 1},
         random_state=seed,
         n_jobs=1,
         precomputed_knn=(
@@ -264,7 +383,7 @@ def umap_learn(
         # Both restate what a seed and a precomputed graph mean.
         warnings.filterwarnings("ignore", message="n_jobs value")
         warnings.filterwarnings("ignore", message="precomputed_knn")
-        return model.fit_transform(values), None
+        return Layout(model.fit_transform(values))
 
 
 def pacmap(
@@ -272,6 +391,7 @@ def pacmap(
     graph: xr.Dataset | None,
     seed: int,
     *,
+    components: int = 2,
     n_neighbors: int = 10,
     init: Literal["pca", "random"] = "pca",
     **options: Any,
@@ -302,6 +422,7 @@ def pacmap(
     # It warns that it was given a seed.
     logging.getLogger("pacmap.pacmap").setLevel(logging.ERROR)
     model = library.PaCMAP(
+        n_components=components,
         n_neighbors=n_neighbors,
         pair_neighbors=pairs,
         distance=distance,
@@ -313,7 +434,7 @@ def pacmap(
     # As for t-SNE: on few samples, handing out work to threads costs more than the work.
     numba.set_num_threads(threads if len(values) >= 10_000 else 1)
     try:
-        return model.fit_transform(values, init=init), None
+        return Layout(model.fit_transform(values, init=init))
     finally:
         numba.set_num_threads(threads)
 
