@@ -83,6 +83,7 @@ def _files(folder: Path, about: dict[str, Any]) -> Iterator[Chip]:
     """The files that the manifest lists; of a region that could not be read there is none."""
     rasterio = need("rasterio", extra="rasters")
     height, width = about["raster_size"]
+    driver = "PNG" if about["format"] == "png" else "GTiff"
     table: Any = pd.read_parquet(folder / MANIFEST)
     for facts in table.to_dict("records"):
         if not facts["path"]:
@@ -93,7 +94,7 @@ def _files(folder: Path, about: dict[str, Any]) -> Iterator[Chip]:
             file = (folder / facts["path"]).resolve()
             if not file.is_relative_to(folder.resolve()):
                 raise ValueError(f"{folder / MANIFEST}: {facts['path']!r} lies outside the folder")
-            with rasterio.open(file, driver=["PNG", "GTiff"]) as source:
+            with rasterio.open(file, driver=driver) as source:
                 image = source.read().transpose(1, 2, 0)
                 tiff = about["format"] == "geotiff"
                 masks = {"mask": source.dataset_mask() > 0} if tiff else {}
