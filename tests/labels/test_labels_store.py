@@ -7,14 +7,17 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import warnings
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 from toys import toys
 
+from workbench import datasets
 from workbench.labels.store import Decision, Store, StoreError, dataset_hash, opened
 
 
@@ -125,6 +128,28 @@ def test_a_store_of_another_dataset_is_refused(ds, tmp_path):
     relabelled = ds.assign(label=("sample", np.zeros(30, dtype=int)))
     with pytest.raises(StoreError, match="or the same with other labels"):
         Store(tmp_path / "a.db", relabelled)
+
+
+@pytest.mark.parametrize("lazy_first", [True, False])
+def test_a_folder_is_the_same_lazy_or_not_and_another_one_is_refused(tmp_path, lazy_first):
+    for at in range(3):
+        Image.new("L", (8, 8), at).save(tmp_path / f"{at}.bmp")
+    first, second = (
+        datasets.load(tmp_path, lazy=lazy, progress=False) for lazy in (lazy_first, not lazy_first)
+    )
+    Store(tmp_path / "a.db", first).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Store(tmp_path / "a.db", second).close()
+    Image.new("L", (8, 8), 9).save(tmp_path / "1.bmp")  # of the same size in bytes
+    eager = datasets.load(tmp_path, lazy=False, progress=False)
+    if not lazy_first:
+        with pytest.raises(StoreError, match="holds decisions on other data"):
+            Store(tmp_path / "a.db", eager)
+    Image.new("L", (9, 8), 9).save(tmp_path / "1.bmp")
+    for lazy in (True, False):
+        with pytest.raises(StoreError, match="holds decisions on other data"):
+            Store(tmp_path / "a.db", datasets.load(tmp_path, lazy=lazy, progress=False))
 
 
 def test_the_hash_is_of_images_ids_labels_and_classes(ds):

@@ -178,8 +178,7 @@ def clip(boxes: pd.DataFrame, ds: xr.Dataset, where: str = "the table") -> pd.Da
 
 def with_boxes(ds: xr.Dataset, boxes: pd.DataFrame) -> xr.Dataset:
     """A dataset that carries its table of boxes along the dimension ``box``."""
-    columns = {f"box_{name}": ("box", boxes[name].to_numpy()) for name in boxes}
-    return ds.assign(columns)
+    return ds.assign({f"box_{name}": ("box", boxes[name].to_numpy()) for name in boxes})
 
 
 def boxes_of(batch: xr.Dataset) -> pd.DataFrame:

@@ -151,9 +151,11 @@ def collect(listing: Listing, options: Options, n: int | None, seed: int) -> xr.
     pictures = Pictures(
         listing.items, listing.names, size, options.fit, mode, options.on_bad, values
     )
+    sizes = [b"%d" % encoded_size(item) for item in listing.items]
+    attrs["listing_sha256"] = _joined_sha(listing.sample, sizes)
     eager = np.prod(pictures.shape) <= EAGER_BYTES and len(listing.items) <= EAGER_IMAGES
     if options.lazy or (options.lazy is None and not eager):
-        attrs |= {"sha256": _listed_sha(listing), "sha256_of": "sample ids and file sizes"}
+        attrs |= {"sha256": attrs["listing_sha256"], "sha256_of": "sample ids and file sizes"}
         token = hashlib.sha256(repr((attrs, options, listing.path)).encode()).hexdigest()
         from workbench.datasets.lazy import lazy
 
@@ -301,7 +303,3 @@ def _joined_sha(sample: NDArray[Any], digests: Sequence[bytes]) -> str:
     for name, digest in zip(sample.tolist(), digests, strict=True):
         sha.update(os.fsencode(str(name)) + b"\0" + digest + b"\n")
     return sha.hexdigest()
-
-
-def _listed_sha(listing: Listing) -> str:
-    return _joined_sha(listing.sample, [b"%d" % encoded_size(item) for item in listing.items])

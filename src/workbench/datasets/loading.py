@@ -110,9 +110,10 @@ def load(
         official index within its split, those of the test images beginning after the training
         images' with ``split="all"``; for a folder, the path below it; for a table, its unique
         column "sample" or "id", else the row. ``attrs``: ``name``, ``source``, ``sha256`` of what
-        ``sha256_of`` says, ``stand_in_for``, and where they apply ``seed``, ``n_available``,
-        ``resized_to``, ``fit``, ``skipped``, ``skipped_paths``, ``ignored_files``,
-        ``ignored_kinds``; those of ``path`` hold its ``root``.
+        ``sha256_of`` says, ``stand_in_for``, and where they apply ``listing_sha256`` (of ids and
+        file sizes, the same for lazy and eager), ``seed``, ``n_available``, ``resized_to``,
+        ``fit``, ``skipped``, ``skipped_paths``, ``ignored_files``, ``ignored_kinds``; those of
+        ``path`` hold its ``root``.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from workbench._samples import same_samples
 from workbench.datasets.dataset import choose
 from workbench.labels.probabilities import Factory, class_numbers, learner
 
-DRAWS, LEVEL, HELD_OUT = 500, 0.9, 0.25
+DRAWS, TAILS, HELD_OUT = 500, (0.05, 0.95), 0.25
 #: Exponents that are tried.
 _BETAS = -np.geomspace(0.02, 3, 60)
 
@@ -49,7 +49,7 @@ class LearningCurve:
 
     def predict(self, sizes: Sequence[int]) -> pd.DataFrame:
         """The expected error with so many labels: ``error``, and the 90 % interval around it."""
-        low, high = np.quantile(self._fit(self.draws, sizes, drawn=True)[0], _tails(), axis=0)
+        low, high = np.quantile(self._fit(self.draws, sizes, drawn=True)[0], TAILS, axis=0)
         mean = self._fit(self._mean[None], sizes)[0][0]
         index = pd.Index(sizes, name="labels")
         return pd.DataFrame({"error": mean, "low": low, "high": high}, index=index)
@@ -58,7 +58,7 @@ class LearningCurve:
         """What `more` labels are expected to gain, in words."""
         ahead = [self.labelled, self.labelled + more]
         now, then = self._fit(self.draws, ahead, drawn=True)[0].T
-        low, high = np.quantile(now - then, _tails())
+        low, high = np.quantile(now - then, TAILS)
         now, then = self._fit(self._mean[None], ahead)[0][0]
         text = (
             f"{more} more labels: expected gain {100 * (now - then):.1f} ± "
@@ -195,7 +195,3 @@ def _bootstrap(wrong: NDArray[np.float32]) -> NDArray[np.float64]:
     errors = counts / (drawn @ held.T)[:, :, None]
     weight = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS) / seeds
     return np.asarray(np.einsum("ds,dsj->dj", weight, errors))
-
-
-def _tails() -> tuple[float, float]:
-    return (1 - LEVEL) / 2, (1 + LEVEL) / 2

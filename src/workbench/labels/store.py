@@ -70,11 +70,11 @@ def image_hash(pixels: NDArray[Any]) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32]
 
 
-def dataset_hash(ds: xr.Dataset) -> str:
+def dataset_hash(ds: xr.Dataset, images: str = "sha256") -> str:
     """SHA-256 over the images, their ids, and the given labels and classes where there are any.
 
-    For the images stands ``attrs["sha256"]`` of what was read, where there is one; otherwise
-    their pixels are read. Corrections do not change the hash.
+    For the images stands that attribute of the dataset, where there is one; otherwise their
+    pixels are read. Corrections do not change the hash.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def dataset_hash(ds: xr.Dataset) -> str:
     _add(digest, [str(value) for value in ds["sample"].values])
     if labelled:
         digest.update(given_labels(ds).astype("<i8").tobytes())
-    if source := ds.attrs.get("sha256"):
+    if source := ds.attrs.get(images):
         digest.update(str(source).encode())
         return digest.hexdigest()
     for start in range(0, ds.sizes["sample"], _BLOCK):
@@ -211,6 +211,7 @@ def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
     about = {
         "format": FORMAT,
         "dataset": dataset_hash(ds),
+        "listing": dataset_hash(ds, "listing_sha256") if "listing_sha256" in ds.attrs else "",
         "name": str(ds.attrs.get("name", "unnamed data")),
         "samples": str(ds.sizes["sample"]),
         "classes": json.dumps([str(name) for name in ds.coords.get("class", [])]),
@@ -235,7 +236,10 @@ def carried(
     StoreError
         No decision can be carried over, or the classes are others.
     """
-    if about["dataset"] == dataset_hash(ds):
+    ours, listed = dataset_hash(ds), about.get("listing", "")
+    # The listing is all that is known where one of the two was loaded lazily.
+    is_lazy = listed in (ours, about["dataset"])
+    if about["dataset"] == ours or (is_lazy and listed == dataset_hash(ds, "listing_sha256")):
         return None
     own = {str(name): position for position, name in enumerate(ds["sample"].values)}
     rows = connection.execute("SELECT DISTINCT sample, object, data FROM decisions").fetchall()
