@@ -1,6 +1,7 @@
 """When to stop a label review: does the interval hold, and is stopping right?
 
     python tests/benchmarks/label_stopping.py --seeds 200
+    ... --data digits --rates 0.05 --mistakes 0 0.02 0.05 0.1 --by-class --page 24
 
 A scripted reviewer who knows the true labels goes through the queue page by page and looks at the
 interval after every page, which is what makes ordinary intervals fail. It stops when at most 1 %
@@ -9,8 +10,9 @@ the skill of the ranking, from blind (0) to one that misses little (4), the dist
 deviations between the scores' logits of right and wrong labels. With `--data digits` the labels,
 noise and scores are real: injected noise, out-of-fold probabilities, find_issues. With
 `--mistakes 0.05` the reviewer finds a right label wrong, or a wrong one right, in 5 % of the
-answers; he is asked again as `labels.review` asks. `uniform` are the decisions of a random audit
-of all samples that stops by the same interval.
+answers; he is asked again as `labels.review` asks. With `--by-class` all of that is also run with
+the mistakes on every second class alone, twice as often there. `uniform` are the decisions of a
+random audit of all samples that stops by the same interval.
 
 Columns: `fixed` is the coverage after 5, 10, 20 and 30 % of the samples, `every page` the share of
 runs whose interval held at every look until the stop, `right` the share of stops at which at most
@@ -23,6 +25,7 @@ stops of the hypergeometric (Clopper-Pearson) interval for one look, for compari
 import argparse
 import time
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy.stats import hypergeom
@@ -44,23 +47,29 @@ def population(n, rate, skill, rng):
     return wrong, 1 / (1 + np.exp(-logit))
 
 
-def simulate(n, rate, skill, seed, mistakes=0.0):
+def simulate(n, rate, skill, seed, mistakes=0.0, by_class=False, page=PAGE):
     """One run with made scores."""
     wrong, score = population(n, rate, skill, np.random.default_rng([1, seed]))
-    return both(wrong, score, score > 0.5, seed, mistakes)
+    erring = chances(mistakes, np.arange(n) if by_class else None, n)
+    return both(wrong, score, score > 0.5, seed, erring, page)
 
 
-def both(wrong, score, flagged, seed, mistakes):
+def chances(mistakes, given, n):
+    """How often the answer on each sample is wrong: the same, or for every second class alone."""
+    return np.full(n, mistakes) if given is None else 2 * mistakes * (given % 2)
+
+
+def both(wrong, score, flagged, seed, mistakes, page):
     """The review along the queue, and a random audit of all samples beside it."""
-    run = review(wrong, score, flagged, seed, mistakes)
+    run = review(wrong, score, flagged, seed, mistakes, page)
     n = len(wrong)
     rng = np.random.default_rng([2, seed])
     order = rng.permutation(n)
     audit = Audit(np.zeros(n, dtype=bool), np.arange(n), np.zeros(n, dtype=np.int64))
     reviewer = Reviewer(audit, wrong, mistakes, rng)
     run["uniform"] = None
-    for seen in range(0, n, PAGE):
-        for position in order[seen : seen + PAGE].tolist():
+    for seen in range(0, n, page):
+        for position in order[seen : seen + page].tolist():
             reviewer.look(position, True, True)
         if audit.left().share[2] <= TARGET:
             run["uniform"] = reviewer.answers / n
@@ -77,7 +86,7 @@ class Reviewer:
 
     def answer(self, position):
         self.answers += 1
-        return bool(self.wrong[position]) ^ (self.rng.random() < self.mistakes)
+        return bool(self.wrong[position]) ^ (self.rng.random() < self.mistakes[position])
 
     def look(self, position, drawn, rare):
         """Decide on a sample; `rare` where an error among the draws is a surprise."""
@@ -94,17 +103,17 @@ class Reviewer:
             self.audit.repeat(self.answer(again) != self.first.pop(again))
 
 
-def review(wrong, score, flagged, seed, mistakes=0.0):
+def review(wrong, score, flagged, seed, mistakes, size):
     """Go through the queue until 30 % are seen and the review may stop."""
     n = len(wrong)
     queue = make_queue(score, flagged, seed=seed)
     audit = Audit(queue.flagged, queue.rank)
     reviewer = Reviewer(audit, wrong, mistakes, np.random.default_rng([3, seed]))
-    marks = [max(int(share * n) // PAGE, 1) * PAGE for share in LOOKS]
+    marks = [max(int(share * n) // size, 1) * size for share in LOOKS]
     run = {"fixed": [], "error": [], "every": True, "stop": None, "single": None, "n": n}
     run |= {"expected": 0.0, "found": 0}
-    for seen in range(0, n, PAGE):
-        page = queue.order[seen : seen + PAGE]
+    for seen in range(0, n, size):
+        page = queue.order[seen : seen + size]
         if seen < marks[0]:
             before = queue.order[:seen]
             run["expected"] += expected_yield(score[before], wrong[before], score[page])
@@ -194,8 +203,16 @@ def digits_and_probabilities():
     return ds, labels.out_of_fold(ds, ds.label, progress=False)
 
 
-def digits(kind, rate, seed, mistakes=0.0):
+def digits(kind, rate, seed, mistakes=0.0, by_class=False, page=PAGE):
     """One run on scikit-learn's digits with noise, and our own queue."""
+    given, wrong, score, flagged = noisy_digits(kind, rate, seed)
+    erring = chances(mistakes, given if by_class else None, len(given))
+    return both(wrong, score, flagged, seed, erring, page)
+
+
+@lru_cache(maxsize=1000)
+def noisy_digits(kind, rate, seed):
+    """Given labels, which of them are wrong, their scores and flags."""
     from workbench import labels
 
     ds, clean = digits_and_probabilities()
@@ -203,7 +220,7 @@ def digits(kind, rate, seed, mistakes=0.0):
     probabilities = labels.out_of_fold(ds, noisy.label, seed=seed, progress=False)
     issues = labels.find_issues(noisy.label, probabilities).sort_index()
     score, flagged = issues["score"].to_numpy(), issues["is_issue"].to_numpy()
-    return both(noisy.is_wrong.values, score, flagged, seed, mistakes)
+    return noisy.label.values, noisy.is_wrong.values, score, flagged
 
 
 def report(name, runs, seconds):
@@ -229,7 +246,9 @@ def main():
     parser.add_argument("--skills", type=float, nargs="+", default=[4.0, 2.5, 0.0])
     kinds = ["uniform", "pair", "confusion", "annotator"]
     parser.add_argument("--kinds", nargs="+", default=kinds)
-    parser.add_argument("--mistakes", type=float, default=0.0)
+    parser.add_argument("--mistakes", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--by-class", action="store_true")
+    parser.add_argument("--page", type=int, default=PAGE, help="samples from one look to the next")
     parser.add_argument("--data", choices=["made", "digits"], default="made")
     options = parser.parse_args()
     if options.data == "digits":
@@ -245,10 +264,16 @@ def main():
             for rate in options.rates
             for skill in options.skills
         }
-    for name, (make, arguments) in cases.items():
+    reviewers = [(mistakes, False) for mistakes in options.mistakes]
+    reviewers += [(m, True) for m in options.mistakes if m and options.by_class]
+    for (name, (make, arguments)), (mistakes, by_class) in product(cases.items(), reviewers):
         started = time.perf_counter()
-        runs = [make(*arguments, seed, options.mistakes) for seed in range(options.seeds)]
-        report(name, runs, time.perf_counter() - started)
+        runs = [
+            make(*arguments, seed, mistakes, by_class, options.page)
+            for seed in range(options.seeds)
+        ]
+        title = f"{name}, {mistakes:.0%} mistaken{' by class' * by_class}"
+        report(title, runs, time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,14 +238,7 @@ class Audit:
         Two answers of which each is wrong with probability e differ with 2 e (1 - e) or more.
         Until enough was asked twice, :data:`ASSUMED_MISTAKES` holds.
         """
-        if not self._asked_twice:
-            return ASSUMED_MISTAKES
-        beta = need("scipy.stats", extra="labels").beta
-        right = self._asked_twice - self._differed
-        most = float(beta.ppf(0.95, self._differed + 1, right)) if right else 1.0
-        least = float(beta.ppf(0.05, self._differed, right + 1)) if self._differed else 0.0
-        bound, evident = ((1 - np.sqrt(1 - 2 * min(share, 0.5))) / 2 for share in (most, least))
-        return float(bound if evident > ASSUMED_MISTAKES else min(bound, ASSUMED_MISTAKES))
+        return _mistakes(self._asked_twice, self._differed)
 
     def left(self, level: float = 0.9) -> ErrorsLeft:
         """The errors left, with an interval that holds at every moment of the review at once."""
@@ -303,6 +297,19 @@ class Audit:
             own = error[stratum == k]
             total += part.unseen * float(own.mean() if len(own) else error.mean())
         return total, bool(error.sum() >= _CARRIED)
+
+
+@lru_cache(maxsize=4096)
+def _mistakes(asked: int, differed: int) -> float:
+    """The upper end of how often an answer is wrong, for so many asked twice."""
+    if not asked:
+        return ASSUMED_MISTAKES
+    beta = need("scipy.stats", extra="labels").beta
+    right = asked - differed
+    most = float(beta.ppf(0.95, differed + 1, right)) if right else 1.0
+    least = float(beta.ppf(0.05, differed, right + 1)) if differed else 0.0
+    bound, evident = ((1 - np.sqrt(1 - 2 * min(share, 0.5))) / 2 for share in (most, least))
+    return float(bound if evident > ASSUMED_MISTAKES else min(bound, ASSUMED_MISTAKES))
 
 
 def expected_yield(
