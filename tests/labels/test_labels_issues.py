@@ -9,7 +9,7 @@ from cleanlab.rank import get_normalized_margin_for_each_label, get_self_confide
 from sklearn.metrics import average_precision_score, f1_score
 
 from workbench import datasets, embeddings, labels
-from workbench.labels.noise_models import best_f1_cut, fit_class_model, fit_noise, smoothed
+from workbench.labels.noise_models import best_f1_cut, fit_class_model, fit_noise, smoothed, weighed
 
 
 def simulated(n, transition, sharpness=3.0, seed=0):
@@ -113,7 +113,8 @@ def test_heavy_pair_noise_that_the_model_learnt_is_seen_through():
 def test_a_known_transition_is_recovered():
     transition = np.array([[0.7, 0.3, 0.0], [0.0, 0.9, 0.1], [0.05, 0.05, 0.9]])
     _, given, p = simulated(20_000, transition, sharpness=4)
-    found = fit_class_model(smoothed(p), given, calibrated=1.0).transition
+    parts = weighed(smoothed(p), given)
+    found = fit_class_model(parts, given, 3, calibrated=1.0).transition
     np.testing.assert_allclose(found, transition, atol=0.02)
     issues = labels.find_issues(given, p)
     assert len(json.dumps(issues.attrs)) < 2_000  # nothing of classes times classes

@@ -162,7 +162,7 @@ def find_issues(
     if neighbors is not None:
         named = xr.DataArray(ids, coords={"sample": ids}, dims="sample")
         neighbors = same_samples(neighbors, named, ("the neighbours", "labels"))
-    need("cleanlab.rank", extra="labels")  # threads that import it together see half of it
+    need("cleanlab.filter", extra="labels")  # threads that import it together see half of it
     with ThreadPoolExecutor(1) as pool:
         # NumPy lets go of the interpreter's lock, so that the two share the cores. cleanlab
         # stays in this thread: its warnings can only be silenced for all threads at once.
@@ -253,19 +253,20 @@ def _block(
     given: NDArray[np.int64], p: NDArray[np.floating[Any]], cut: NoiseMixture
 ) -> dict[str, NDArray[Any]]:
     """The columns that come from the probabilities, for a run of samples."""
-    rank = need("cleanlab.rank", extra="labels")
     smooth = smoothed(p)
     suggested = p.argmax(axis=1)
     score, errors = cut.scores(smooth, given)
     predicted = suggested.copy()
-    smooth[np.arange(len(given)), given] = -1
+    rows = np.arange(len(given))
+    smooth[rows, given] = -1
     other = smooth.argmax(axis=1)
+    own = p[rows, given]
     is_issue = score > cut.threshold
     suggested[is_issue] = other[is_issue]
     return {
         "suggested": suggested,
-        "self_confidence": rank.get_self_confidence_for_each_label(given, p),
-        "normalized_margin": rank.get_normalized_margin_for_each_label(given, p),
+        "self_confidence": own,
+        "normalized_margin": (own - p[rows, other] + 1) / 2,
         "score": score,
         "is_issue": is_issue,
         "predicted": predicted,

@@ -15,6 +15,7 @@ from workbench.labels.noise_models import (
     calibrating_temperature,
     fit_class_model,
     smoothed,
+    weighed,
 )
 from workbench.labels.probabilities import Source, as_array, class_flags, in_order
 from workbench.labels.ranking import losses
@@ -136,9 +137,9 @@ def _by_class(
     score = np.where(given, 1 - p, p)
     cut = np.full(p.shape[1], 0.5)
     for k in np.flatnonzero(_varied(given)):
-        pair = smoothed(np.column_stack([1 - p[:, k], p[:, k]]))
         own = given[:, k].astype(np.int64)
-        model = fit_class_model(pair, own, calibrating_temperature(pair, own))
+        pair = weighed(smoothed(np.column_stack([1 - p[:, k], p[:, k]])), own)
+        model = fit_class_model(pair, own, 2, calibrating_temperature(pair, 2))
         score[:, k] = model.wrong(pair, own)
         cut[k] = (best_f1_cut(score[:, k]) + 0.5) / 2
     return score, score > cut
