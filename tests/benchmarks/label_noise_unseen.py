@@ -6,12 +6,13 @@ Data: wine, breast cancer and the photographs that come with scikit-learn and sc
 `blobs` that overlap by different amounts. Noise: one class alone mistaken for another
 (`asymmetric`), a few clusters of the features whose labels are wrong half the time (`cluster`), and
 the four kinds of `inject_noise`, whose annotator is a random forest here. Models: a random forest,
-naive Bayes (far too sure of itself) and logistic regression. Columns as in `label_noise.py`;
-`inside` is whether the number of errors lies between `n_errors_low` and `n_errors_high`.
+naive Bayes (far too sure of itself), logistic regression and ten nearest neighbours. Columns as in
+`label_noise.py`; `inside` is whether the number of errors lies between `n_errors_low` and
+`n_errors_high`.
 
-`--audited 60 120` adds the F1 of `labels.recut` with so many labels looked at, the mean of ten
-draws for each of the two seeds of the noise: 20 in a cell. Labels and probabilities are kept in a
-temporary folder (--cache), since training takes most of the time.
+`--audited 60 120` adds the mean F1 of `labels.recut` with so many labels looked at over `--draws`
+draws for each seed of the noise. Labels and probabilities are kept in a temporary folder (--cache),
+since training takes most of the time.
 """
 
 import argparse
@@ -30,13 +31,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from workbench import datasets, embeddings, labels
 from workbench.labels.known_errors import KINDS
 
 RATES = (0.05, 0.1, 0.2, 0.4)
-SEEDS = (0, 1)
 
 
 def forest():
@@ -47,6 +48,7 @@ MODELS = {
     "forest": forest,
     "bayes": lambda: scaled(GaussianNB(var_smoothing=1e-2)),
     "logistic": lambda: scaled(LogisticRegression(C=0.1)),
+    "neighbors": lambda: scaled(KNeighborsClassifier(10)),
 }
 
 
@@ -54,6 +56,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", choices=DATA, default=[*DATA])
     parser.add_argument("--each", action="store_true", help="print every cell, not the short ones")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--audited", nargs="*", type=int, default=[])
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "label-unseen")
     options = parser.parse_args()
@@ -63,20 +68,24 @@ def main():
     for name in options.datasets:
         x, true = DATA[name]()
         x = StandardScaler().fit_transform(x)
-        for kind, rate, seed in product((*KINDS, "asymmetric", "cluster"), RATES, SEEDS):
+        for kind, rate, seed in product((*KINDS, "asymmetric", "cluster"), RATES, options.seeds):
             file = options.cache / f"{name}-{kind}-{rate}-{seed}.npz"
-            if not file.exists():
-                given = spoilt(x, true, kind, rate, seed)
-                known = {
-                    m: folds(x, given, make, seed, true.max() + 1) for m, make in MODELS.items()
-                }
-                np.savez(file, given=given, **known)
-            known = np.load(file)
-            for model in MODELS:
+            kept = (
+                dict(np.load(file))
+                if file.exists()
+                else {"given": spoilt(x, true, kind, rate, seed)}
+            )
+            given = kept["given"]
+            missing = [model for model in options.models if model not in kept]
+            for model in missing:
+                kept[model] = folds(x, given, MODELS[model], seed, true.max() + 1)
+            if missing:
+                np.savez(file, **kept)
+            for model in options.models:
                 where = {"data": name, "seed": seed, "model": model, "kind": kind, "rate": rate}
-                given, p = known["given"], known[model]
-                looked_at = {str(n): audited(true, given, p, n) for n in options.audited}
-                rows.append({**where, **measured(true, given, p), **looked_at})
+                p = kept[model]
+                after = {str(n): audited(true, given, p, n, options.draws) for n in options.audited}
+                rows.append({**where, **measured(true, given, p), **after})
         print(summary(pd.DataFrame(rows).query("data == @name"), name), flush=True)
     table = pd.DataFrame(rows)
     more = [str(n) for n in options.audited]
@@ -97,7 +106,7 @@ def main():
     print(shown.sort_values("short").round(3).to_string(index=False))
 
 
-def audited(true, given, p, n, draws=10):
+def audited(true, given, p, n, draws):
     """Mean F1 of the cut after `n` labels were looked at."""
     issues = labels.find_issues(given, p)
     wrong = pd.Series(true != given)

@@ -73,29 +73,19 @@ def find_issues(
 ) -> pd.DataFrame:
     """Rank the samples by how probably their given label is wrong, and cut.
 
-    Two accounts of how labels go wrong are fitted and weighed against each other.
-
-    *By class*: the label was drawn from row k of a transition matrix where k is the true class.
-    The matrix and the sharpness of the probabilities are estimated together by maximum
-    likelihood (expectation and maximisation, the labels held to be right at first), because
-    probabilities learnt from noisy labels are too soft, and those of a network too sharp.
-
-    *Absorbed*: the probabilities have learnt the errors, or the errors lie on hard images as an
-    annotator's do. Then nothing in the labels contradicts the probabilities, and the issues are
-    where another class is more probable than the given one. If however a model in which the
-    probabilities themselves look like a class's row of the matrix finds many errors where the
-    prediction agrees with the label, that model takes over: heavy noise from one class to another.
-
-    The evidence for the first is how surely it names its errors, and a little how often it names
-    them among the 30% of the samples with the most confident predictions: noise by class hits
-    easy samples as well. ``score`` is the mixture of both, and the cut lies between the one of the
-    largest expected F1 (where the class account is evident) and one half.
+    Two models of the noise are fitted and weighed against each other. *By class*: the label was
+    drawn from the true class's row of a transition matrix, which is estimated together with the
+    sharpness of the probabilities by maximum likelihood. *Absorbed*: the probabilities have learnt
+    the errors, or these lie on hard images as an annotator's do; then issues are where another
+    class is more probable than the given one or, of heavy noise from one class to another, where
+    the probabilities themselves look like another class's row. The evidence for the first is how
+    surely it names its errors, also among the samples with the most confident predictions.
+    ``score`` mixes both; the cut lies between that of the largest expected F1 and one half.
 
     Assumptions: the probabilities are of samples that their model did not see; most labels of
     each class are right; the noise is mostly of one kind. Probabilities alone cannot tell the
-    errors of a weak model from those of an annotator on the same hard images: where the noise is
-    not evidently by class, the cut trusts the model. ``docs/benchmarks.md`` holds
-    figures, and names the cells of the study in which a rival's cut is better.
+    errors of a weak model from those of an annotator on the same hard images: there the cut trusts
+    the model. ``docs/benchmarks.md`` names the cells of the study in which a rival's cut is better.
 
     Parameters
     ----------
@@ -162,7 +152,6 @@ def find_issues(
     if neighbors is not None:
         named = xr.DataArray(ids, coords={"sample": ids}, dims="sample")
         neighbors = same_samples(neighbors, named, ("the neighbours", "labels"))
-    need("cleanlab.filter", extra="labels")  # threads that import it together see half of it
     with ThreadPoolExecutor(1) as pool:
         # NumPy lets go of the interpreter's lock, so that the two share the cores. cleanlab
         # stays in this thread: its warnings can only be silenced for all threads at once.
