@@ -1,8 +1,10 @@
 """The raster notebook runs in batch, on the made-up mosaic and on the reader's raster and table."""
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 from notebook_running import run, run_in
 
@@ -16,9 +18,13 @@ def test_on_the_made_up_mosaic(tmp_path):
     assert results["raster"] == {"made_up": True, "size": [1024, 1024]}
     assert set(results["claims"].values()) == {"holds"}
     chips = xr.open_zarr(folder / "chips.zarr")
-    back = pd.read_csv(folder / "chips.csv", index_col="sample")
+    back = geopandas.read_file(folder / "chips.gpkg").set_index("sample")
     assert sorted(back.index) == sorted(chips.sample.values)
     assert back["confidence"].between(0, 1).all()
+    with rasterio.open(folder / "chips.tif") as source:
+        first = chips.isel(sample=0)
+        row, col = int(first.row + first.height // 2), int(first.col + first.width // 2)
+        assert 0 <= source.read(1)[row, col] <= 1
 
 
 def test_on_a_raster_and_a_table_of_ones_own(real_data, tmp_path):
@@ -40,7 +46,7 @@ def test_on_a_raster_and_a_table_of_ones_own(real_data, tmp_path):
     assert results["raster"] == {"made_up": False, "size": [718, 791]}
     assert results["chips"] == {"regions": 40, "compared": 40, "differ": 0}
     assert "DOES NOT HOLD" not in results["claims"].values()
-    back = pd.read_csv(folder / "chips.csv")
+    back = geopandas.read_file(folder / "chips.gpkg")
     assert back["label"].unique().tolist() == ["sea"]
 
 

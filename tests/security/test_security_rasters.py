@@ -242,6 +242,6 @@ def test_a_small_archive_of_a_huge_table_is_refused(mine, monkeypatch, name):
         with zipfile.ZipFile(mine / name, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("places.csv", table)
     assert len(rasters.read_table(mine / name)) == 100_000
-    monkeypatch.setattr(import_module("workbench.rasters.regions"), "_MOST_TEXT", 100_000)
+    monkeypatch.setattr(import_module("workbench._table_file"), "_MOST_TEXT", 100_000)
     with pytest.raises(rasters.RegionError, match="unpacked it takes"):
         rasters.read_table(mine / name)

@@ -8,8 +8,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from workbench._cover import burned
 from workbench.rasters import chips
-from workbench.rasters.cover import burned
 from workbench.rasters.errors import RegionError
 from workbench.rasters.plan_data import PlanData
 from workbench.rasters.regions import in_pixels

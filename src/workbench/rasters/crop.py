@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio import warp
 from tqdm import tqdm
 
-from workbench.rasters.cover import burned
+from workbench._cover import burned
 from workbench.rasters.decode import Cell, Reader, decode_cell, opened
 from workbench.rasters.errors import BlockError
 from workbench.rasters.plan_data import ChipFormat, PlanData, Settings
@@ -28,13 +28,7 @@ OnError = Literal["list", "raise"]
 
 
 def sampled(start: Any, length: Any, size: int) -> Any:
-    """The row that each row of a resampled chip is nearest to, as GDAL counts.
-
-    Examples
-    --------
-    >>> sampled(0, 8, 4).tolist(), sampled(10, 2, 4).tolist()
-    ([1, 3, 5, 7], [10, 10, 11, 11])
-    """
+    """The row that each row of a resampled chip is nearest to, as GDAL counts."""
     return np.floor(start + (np.arange(size) + 0.5) * length / size + 1e-10).astype(np.int64)
 
 

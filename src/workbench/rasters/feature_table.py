@@ -38,10 +38,8 @@ def to_features(
 
     Raises
     ------
-    RegionError
-        The dataset has no ``geotransform``.
-    BadDataError
-        The table is none of boxes, or names a sample that the dataset lacks.
+    RegionError, BadDataError
+        The dataset has no ``geotransform``, or not the samples of the boxes.
 
     Examples
     --------

@@ -105,13 +105,7 @@ class FileWriter:
 
 
 def file_name(identity: Any) -> str:
-    """A file's name that no file system minds and that can be read back by unquoting.
-
-    Examples
-    --------
-    >>> file_name("farm 7/b"), file_name(12), file_name("..")
-    ('farm 7%2Fb', '12', '%2E.')
-    """
+    """A file's name that no file system minds and that can be read back by unquoting."""
     name = quote(str(identity), safe=" ,()+=@&'#!")
     return "%2E" + name[1:] if name.startswith(".") else name or "%00"
 

@@ -31,8 +31,7 @@ _TILE = 256
 class Mosaic:
     """A raster in the making: a tile is written, and let go, when its last chip is there.
 
-    ``blank`` counts the pixels that no chip gave a value, ``differing`` those that several gave
-    different whole numbers of which a mean was taken.
+    ``blank`` counts pixels without a value, ``differing`` means of different whole numbers.
     """
 
     def __init__(
@@ -76,10 +75,9 @@ class Mosaic:
             y, x = tile[0] * _TILE, tile[1] * _TILE
             rows = slice(max(first, y), min(last, y + _TILE))
             columns = slice(max(left, x), min(right, x + _TILE))
-            there = slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x)
-            here = (
-                slice(rows.start - first, rows.stop - first),
-                slice(columns.start - left, columns.stop - left),
+            there, here = (
+                (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
+                for y, x in ((y, x), (first, left))
             )
             self._lay(tile, there, values[here], weight[here])
             self._waiting[tile] -= 1
@@ -233,10 +231,6 @@ def to_raster(
         The most that tiles may take which wait for further chips.
     progress
         Show a bar.
-
-    Returns
-    -------
-    pathlib.Path
 
     Raises
     ------

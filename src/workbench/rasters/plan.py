@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +19,13 @@ from workbench.rasters.dask_tasks import to_xarray
 from workbench.rasters.data_share import data_share
 from workbench.rasters.errors import NoOverlapError, RasterError, RasterWarning, RegionError
 from workbench.rasters.plan_data import PlanData, make_chip_format, make_read_source
+from workbench.rasters.prediction import predict_raster
 from workbench.rasters.preview import preview
 from workbench.rasters.raster import Raster, crs_name, extent, read_header
 from workbench.rasters.regions import BOX, check_boxes
 from workbench.rasters.schedule import Ints, block_counts, clipped
 from workbench.rasters.write import Format, Written, write
+from workbench.rasters.zonal import Statistic, zonal
 
 #: Bytes that the order, the schedule and the table's boxes take for each region.
 _BYTES_A_REGION = 200
@@ -123,35 +126,17 @@ class Plan(PlanData):
     def to_xarray(self, *, on_error: crop.OnError = "list") -> xr.Dataset:
         """The same as `load`, cut when it is computed: a dask task, and a chunk, for each group.
 
-        Chips come in the order in which they are read: ``sample`` tells which regions they are, and
-        ``.sel(sample=plan.table.index)`` brings results into the table's order. Whatever goes
-        through it chunk after chunk, such as a network, decodes each block once, in little memory.
-
-        Parameters
-        ----------
-        on_error
-            As in `load`, but without a list: what failed is filled and nowhere `valid`.
-
-        Returns
-        -------
-        xarray.Dataset
+        Chips come in the order in which they are read; ``.sel(sample=plan.table.index)`` brings
+        results into the table's. What goes through it chunk after chunk, such as a network, decodes
+        each block once, in little memory. What failed (see `load`) is filled and nowhere `valid`.
         """
         return to_xarray(self, on_error)
 
     def preview(self, *, side: int = 1000) -> Figure:
-        """Draw the regions over the raster.
+        """Draw the regions over the raster: outlines by ``label``, or above 3,000 their density.
 
-        Parameters
-        ----------
-        side
-            The picture's longer side in pixels. An overview serves it where the raster has some.
-            Where it has none and is too large to be decoded whole, as many of its blocks are as
-            fit into a fourth of the memory, evenly spread; the rest is left grey.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            Outlines, coloured by the table's ``label``; above 3,000 regions their density.
+        The picture's longer side is `side` pixels. Where the raster has no overview and is too
+        large to be decoded whole, blocks that fit into a fourth of the memory are, evenly spread.
         """
         return preview(self, side)
 
@@ -221,6 +206,93 @@ class Plan(PlanData):
             client=client,
             progress=progress,
         )
+
+    def map(
+        self,
+        network: Any,
+        path: str | os.PathLike[str],
+        *,
+        context: int = 0,
+        classes: bool = False,
+        resume: bool = True,
+        on_error: crop.OnError = "list",
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> Path:
+        """Inference over the raster: a network's answer for every pixel of the regions.
+
+        Each block is decoded once. A run that was stopped or killed goes on from there when it is
+        started again with the same plan and network, and ends with the same bytes.
+
+        Parameters
+        ----------
+        network
+            A torch module, of (sample, channel, y, x) with whole numbers scaled to 0 to 1, or a
+            function of an array (sample, y, x, channel). It answers for each pixel: (sample, class,
+            y, x) the one, (sample, y, x) or (sample, y, x, class) the other.
+        path
+            Of the GeoTIFF. What is done is kept beside it, in the folder of that name and
+            ``.parts``, until all is.
+        context
+            Pixels around each region that the network sees too, up to the raster's edge: half its
+            receptive field (``gradcam.receptive_field``), so that regions meet without a seam.
+            For a network with strides, regions and context are multiples of its stride.
+        classes
+            Write the number of the greatest score (uint8, 255 where there is no data) instead of
+            all scores (a band a class; float32, NaN where there is no data).
+        resume, on_error, threads, progress
+            As in `write`.
+
+        Raises
+        ------
+        RegionError
+            The plan resamples its regions, or its memory does not hold one with its context.
+        OutputError
+            What is at `path` is of another plan or network.
+        """
+        table = self.table.drop(columns=["polygon", "valid_share"], errors="ignore")
+        boxes = self.boxes + np.array([-context, -context, 2 * context, 2 * context])
+        options: dict[str, Any] = {"edge": "clip", "memory": self.memory, "decoder": self.decoder}
+        grown = plan(self.raster, _with_boxes(table, boxes), bands=self.bands, **options)
+        cores = self.boxes[self.table.index.get_indexer(grown.table.index)]
+        if self.chip_format.resampled:
+            raise RegionError("map() answers for the raster's own pixels: plan without size=")
+        target = Path(path).expanduser().absolute()
+        options = {"on_error": on_error, "threads": threads, "progress": progress}
+        return predict_raster(grown, cores, network, target, classes, resume=resume, **options)
+
+    def zonal(
+        self,
+        statistics: Sequence[Statistic] = ("count", "mean", "min", "max"),
+        *,
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Zonal statistics: what lies in each region's polygon, pixels counted by their share.
+
+        Parameters
+        ----------
+        statistics
+            Of ``"count"``, ``"sum"``, ``"mean"``, ``"min"``, ``"max"``, ``"median"`` and
+            ``"majority"``. Pixels without data are left out, the others weighted by the share of
+            their area that the polygon covers; that is what ``count`` sums up. Of values that cover
+            as much the majority is the greatest.
+        threads, progress
+            As in `load`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a region, in the table's order, and a column a statistic; of several bands
+            ``mean_1``, ``mean_2``... NaN where a polygon covers no data or could not be read.
+
+        Raises
+        ------
+        RegionError
+            There are no polygons: ``rasters.regions(..., polygon_mask=True)`` keeps them. Or `size`
+            resamples them.
+        """
+        return zonal(self, statistics, threads, progress)
 
 
 Marks = NDArray[np.bool_]

@@ -412,12 +412,6 @@ def densified(boxes: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Points along the edges of map boxes (left, bottom, right, top): two (box, point) arrays.
 
     Edges curve when they are reprojected, so that four corners do not bound them.
-
-    Examples
-    --------
-    >>> x, y = densified(np.array([[0.0, 0.0, 2.0, 1.0]]))
-    >>> x.shape, float(x.max()), float(y.max())
-    ((1, 84), 2.0, 1.0)
     """
     t = np.linspace(0, 1, _EDGE_POINTS)
     along = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)])
@@ -438,25 +432,13 @@ def reproject(x: NDArray[Any], y: NDArray[Any], source: Any, target: Any) -> tup
 
 
 def crs_name(crs: Any) -> str:
-    """How a person calls a CRS: its authority's code, else its name.
-
-    Examples
-    --------
-    >>> crs_name("EPSG:4326")
-    'EPSG:4326'
-    """
+    """How a person calls a CRS: its authority's code, else its name."""
     found = pyproj.CRS.from_user_input(crs)
     authority = found.to_authority()
     return ":".join(authority) if authority else str(found.name)
 
 
 def extent(bounds: Sequence[float]) -> str:
-    """A bounding box in words.
-
-    Examples
-    --------
-    >>> extent((0, 0, 10, 5))
-    'x 0 to 10, y 0 to 5'
-    """
+    """A bounding box in words."""
     left, bottom, right, top = bounds
     return f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"

@@ -176,13 +176,7 @@ def rows_of_piece(height: int, row_bytes: int, memory: int) -> int:
 
 
 def clipped(boxes: Ints, height: int, width: int) -> Ints:
-    """Rows and columns of boxes that lie in the raster, as (first row, last row, column, column).
-
-    Examples
-    --------
-    >>> clipped(np.array([[-2, 1, 5, 3], [90, 0, 4, 4]]), height=10, width=10).tolist()
-    [[1, 4, 0, 3], [0, 0, 0, 0]]
-    """
+    """Rows and columns of boxes that lie in the raster: first and last row, then column."""
     col, row, wide, high = boxes.T
     rows = np.clip([row, row + high], 0, height)
     columns = np.clip([col, col + wide], 0, width)

@@ -10,27 +10,22 @@ import errno
 import json
 import os
 import shutil
-import socket
 import tarfile
-import threading
-import time
 import warnings
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
 from workbench._chips import MANIFEST, PLAN
+from workbench._owner import owned
 from workbench.rasters import chips, crop
 from workbench.rasters.crop import Cells, Failures, Job
 from workbench.rasters.dask_tasks import on_client
@@ -113,9 +108,6 @@ def _facts(parts: Sequence[Path]) -> tuple[Any, pd.DataFrame]:
     return pyarrow.chunked_array(paths).combine_chunks(), first.set_index("position")
 
 
-#: Seconds between signs of life of a folder's owner, and after which it counts as dead.
-_HEARTBEAT = 5
-_FORGOTTEN = 60
 PARTS = "manifest"
 
 
@@ -227,37 +219,6 @@ class OutputFolder:
         path.mkdir(parents=True)
         return path
 
-    @contextmanager
-    def owned(self) -> Iterator[None]:
-        """Be the only process that writes here, by a lock file beside the folder.
-
-        It names its owner, and its time is renewed while the owner lives. The lock of a process
-        that has ended, or on another machine was not heard of for a minute, is taken over.
-        """
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        started = psutil.Process().create_time()
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-        while True:
-            try:
-                with lock.open("x") as file:
-                    json.dump(me, file)
-                break
-            except FileExistsError:
-                _take_over(lock, self.path)
-        stop = threading.Event()
-
-        def renew() -> None:
-            while not stop.wait(_HEARTBEAT):
-                os.utime(lock)
-
-        threading.Thread(target=renew, daemon=True).start()
-        try:
-            yield
-        finally:
-            stop.set()
-            lock.unlink(missing_ok=True)
-
     @property
     def complete(self) -> bool:
         """Whether everything is written."""
@@ -310,38 +271,6 @@ class OutputFolder:
         partial.replace(folder / PLAN)
 
 
-def _take_over(lock: Path, folder: Path) -> None:
-    """Remove the lock of a dead owner; raise ``OutputError`` where the owner lives."""
-    try:
-        age = time.time() - lock.stat().st_mtime
-        text = lock.read_text()
-    except FileNotFoundError:
-        return
-    try:
-        owner = json.loads(text)
-    except ValueError:  # it is being written, or its writer was killed at that
-        owner = {"host": "?", "pid": 0, "started": 0}
-    if owner["host"] == socket.gethostname():
-        alive = psutil.pid_exists(owner["pid"])
-        alive = alive and abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1
-    else:
-        alive = age < _FORGOTTEN
-    if alive:
-        raise OutputError(
-            f"process {owner['pid']} on {owner['host']} is writing to {folder}; wait for it or "
-            f"give another path. If it has ended, delete {lock}"
-        )
-    # by another name first: of several who find it dead, one removes it and no new one is removed
-    aside = lock.with_name(f"{lock.name}.{uuid4().hex[:8]}")
-    try:
-        lock.rename(aside)
-    except FileNotFoundError:
-        return
-    if aside.read_text() != text:
-        aside.rename(lock)
-    aside.unlink(missing_ok=True)
-
-
 def _refusal(path: Path, key: str, there: dict[str, Any], mine: dict[str, Any]) -> str:
     what = f"its {key.replace('_', ' ')} is {there.get(key)!r}, now it is {mine[key]!r}"
     if key == "fingerprint":
@@ -366,10 +295,7 @@ class Writer(Protocol):
     def write(
         self, group: int, image: NDArray[Any], valid: NDArray[np.bool_], failed: Set[int]
     ) -> list[str]:
-        """Write a group's chips; return each one's path, relative to the folder.
-
-        `failed` are the numbers of those that hold nothing but fill.
-        """
+        """Write a group's chips, of which `failed` hold fill only; return each one's path."""
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""
@@ -431,18 +357,41 @@ def write(
             f"{path} is an address; chips are written to a folder of this machine or of its "
             "network. Write there, then copy the folder by the storage's own tool"
         )
-    target = Path(path).expanduser().absolute()
-    if target.suffix == ".tar":
-        form = "webdataset"
-        path = target.with_name(f"{target.name}.parts")
     plan = plan.with_mask() if form == "geotiff" else plan
-    folder = OutputFolder(plan, path, form)
+    target = Path(path).expanduser().absolute()
+    options: dict[str, Any] = {"resume": resume, "retry_failed": retry_failed}
+    options |= {"on_error": on_error, "threads": threads, "client": client, "progress": progress}
+    if target.suffix != ".tar":
+        return write_groups(OutputFolder(plan, target, form), _WRITERS[form], **options)
+    folder = OutputFolder(plan, parts_of(target), "webdataset")
+    return write_groups(folder, WebDatasetWriter, target, _join_tars, **options)
+
+
+def parts_of(target: Path) -> Path:
+    """The folder in which the parts of one file are made, and in which its manifest stays."""
+    return target.with_name(f"{target.name}.parts")
+
+
+def write_groups(
+    folder: OutputFolder,
+    make_writer: Callable[[PlanData, Path], Writer],
+    target: Path | None = None,
+    join: Callable[[PlanData, list[Path], Path], None] | None = None,
+    *,
+    resume: bool,
+    retry_failed: bool = False,
+    on_error: crop.OnError,
+    threads: int | None,
+    client: Any = None,
+    progress: bool,
+) -> Written:
+    """Write what is missing of a folder; then `join` its parts to the one file `target`."""
     try:
-        with folder.owned():
+        with owned(folder.path, OutputError):
             began = folder.exists(resume, retry_failed)
-            writer: Writer = _WRITERS[form](folder.plan, folder.path)
+            writer = make_writer(folder.plan, folder.path)
             if not began:
-                if target != folder.path and target.exists():
+                if target is not None and target.exists():
                     raise OutputError(f"{target} is there and not of our making; delete it first")
                 skeleton = folder.skeleton()
                 writer.prepare(skeleton)
@@ -450,53 +399,51 @@ def write(
             elif retry_failed:
                 folder.reopen()
             if not folder.complete:
-                if target != folder.path:
+                if target is not None:
                     target.unlink(missing_ok=True)
-                plan.source.raster.check_unchanged()
+                folder.plan.source.raster.check_unchanged()
                 writer.clean()
                 task = WriteGroup(writer, folder, on_error)
                 groups = folder.missing()
                 if client is not None:
                     on_client(folder.plan, client, groups, task, on_error, progress)
                 else:
-                    crop.run(
-                        folder.plan,
-                        groups,
-                        task,
-                        on_error=on_error,
-                        threads=threads,
-                        progress=progress,
-                    )
+                    options: dict[str, Any] = {"threads": threads, "progress": progress}
+                    crop.run(folder.plan, groups, task, on_error=on_error, **options)
                 writer.clean()  # of workers that were lost
             folder.finish()
-            if target != folder.path:
-                _join_tars(folder.path, target, keep=not Written(folder.path, form, target))
+            written = Written(folder.path, folder.format, target or folder.path)
+            if target is not None and join is not None:
+                _join(folder, target, join, keep=not written)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _full(folder) from error
         raise
-    written = Written(folder.path, form, target)
     if not written:
-        text = chips.failed_text(written.failed, len(plan.table))
-        warnings.warn(text, FailedRegionsWarning, stacklevel=3)
+        text = chips.failed_text(written.failed, len(folder.plan.table))
+        warnings.warn(text, FailedRegionsWarning, stacklevel=4)
     return written
 
 
-def _join_tars(folder: Path, target: Path, keep: bool) -> None:
-    """Make one tar file of a folder's, and then, unless some are to be tried again, remove them."""
-    parts = sorted(folder.glob("[0-9]*.tar"))
+def _join(folder: OutputFolder, target: Path, join: Any, keep: bool) -> None:
+    """Make one file of a folder's parts, and then, unless some failed, remove them."""
+    parts = sorted(folder.path.glob("[0-9]*.*"))
     if not target.exists():
         if not parts:
-            raise OutputError(f"{target} is gone: delete {folder} too, to write it again")
-        partial = unique_partial(target)
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as whole:
-            for part in parts:
-                with tarfile.open(part) as tar:
-                    for member in tar:
-                        whole.addfile(member, tar.extractfile(member))
-        partial.replace(target)
+            raise OutputError(f"{target} is gone: delete {folder.path} too, to write it again")
+        join(folder.plan, parts, target)
     for part in [] if keep else parts:
         part.unlink()
+
+
+def _join_tars(plan: PlanData, parts: list[Path], target: Path) -> None:  # noqa: ARG001
+    partial = unique_partial(target)
+    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as whole:
+        for part in parts:
+            with tarfile.open(part) as tar:
+                for member in tar:
+                    whole.addfile(member, tar.extractfile(member))
+    partial.replace(target)
 
 
 def _full(folder: OutputFolder) -> OSError:

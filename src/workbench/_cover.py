@@ -9,8 +9,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio import features
 
-from workbench.rasters.schedule import Ints
-
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 #: Pixels of the boxes whose shares are found in one go.
 _RUN = 2**18
