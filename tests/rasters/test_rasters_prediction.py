@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ CONTEXT = 4
 
 
 def smooth(chips):
-    """A function that takes no torch to import: a mean of five columns."""
+    """A mean of five columns, which takes no torch to import; below it is written out again."""
     return ndimage.uniform_filter1d(chips.astype("float32"), 5, axis=2, mode="constant")
 
 
@@ -117,11 +116,14 @@ def test_another_network_and_wrong_answers_are_refused(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_rasters_prediction import make_plan, smooth
-plan = make_plan(Path({folder!r}))
+import os, signal
+from scipy import ndimage
+from workbench import rasters
+
+def smooth(chips):
+    return ndimage.uniform_filter1d(chips.astype("float32"), 5, axis=2, mode="constant")
+
+plan = rasters.plan({raster!r}, rasters.grid({raster!r}, 64), memory="16MiB")
 seen = 0
 
 def hook(event, args):
@@ -142,9 +144,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     whole = plan.map(smooth, tmp_path / "reference.tif", context=2, progress=False)
     out = tmp_path / "out.tif"
     for kill_at in (12, 7, 25):
-        code = KILLED.format(
-            tests=str(Path(__file__).parent), folder=str(tmp_path), out=str(out), kill_at=kill_at
-        )
+        code = KILLED.format(raster=plan.raster.path, out=str(out), kill_at=kill_at)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
         )
