@@ -5,10 +5,11 @@
 
 One row a network, with random weights. `gradcam` is the largest difference between our map of a
 layer, by default that of `gradcam.narrowest`, and one made with a plain hook and autograd, as a
-share of the largest value; `field` the share of layers whose receptive field equals the extent of
-a gradient; `vector` whether `activations` equals the mean over the plane; `load` and `predict`
-whether a saved state dict comes back by the name alone and predicts the same. A cell is a number,
-"yes", or the reason in words. Nothing is downloaded.
+share of the largest value; `field` how many of up to four bounded layers, evenly spread over the
+network, have the receptive field that equals the extent of a gradient, where one can be measured;
+`vector` whether `activations` equals the mean over the plane; `load` and `predict` whether a saved
+state dict comes back by the name alone and predicts the same. A cell is a number, "yes", or the
+reason in words. Nothing is downloaded.
 """
 
 import argparse
@@ -24,8 +25,8 @@ import xarray as xr
 from torch import nn
 
 from workbench import gradcam, models
+from workbench.models.architectures import find
 from workbench.models.layers import layout_of
-from workbench.models.loading import find
 
 TORCHVISION = (
     *("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "alexnet", "densenet121"),
@@ -122,10 +123,15 @@ def difference(model, layer, x):
 
 
 def fields(model, size):
-    table = gradcam.receptive_field(model, (3, *size), confirm=True)
-    bounded = table[table["measured"].notna()]
-    equal = [a == b for a, b in zip(bounded["size"], bounded["measured"], strict=True)]
-    return f"{sum(equal)} of {len(equal)}" if equal else "all layers see everything"
+    every = gradcam.receptive_field(model, (3, *size))
+    bounded = [name for name, seen in every["size"].items() if np.isfinite(np.max(seen))]
+    if not bounded:
+        return "all layers see everything"
+    some = [bounded[i] for i in sorted({*np.linspace(0, len(bounded) - 1, 4).astype(int)})]
+    table = gradcam.receptive_field(model, (3, *size), some, confirm=True)
+    known = table[table["measured"].notna()]
+    equal = [a == b for a, b in zip(known["size"], known["measured"], strict=True)]
+    return f"{sum(equal)} of {len(equal)}" if equal else "takes one size of image alone"
 
 
 def vector(model, layer, ds, x):

@@ -1,5 +1,8 @@
 """Where a layer's output holds the plane: tokens, channels last, shapes of one's own."""
 
+from itertools import product
+from math import ceil, floor
+
 import pytest
 import torch
 from torch import nn
@@ -152,7 +155,7 @@ class TestFourAxes:
             layout_of(model, "inner", torch.rand(1, *shape), (224, 224), 1)
 
     def test_an_image_that_a_preset_stretches(self):
-        from workbench.models.loading import Preprocess
+        from workbench.models.architectures import Preprocess
 
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 6, 3, 2), nn.Flatten())
@@ -207,3 +210,23 @@ def test_a_video_has_a_plane_with_time():
         assert seen.map(signed=True, size=(8, 32, 32)).shape == (1, 8, 32, 32)
         with pytest.raises(ValueError, match="occlusion covers windows of images"):
             seen.map("occlusion")
+
+
+class TestTokens:
+    def grid(self, shape, image, module=None):
+        model = nn.Sequential(module or nn.Identity())
+        return layout_of(model, "0", torch.zeros(shape), image, shape[0]).grid
+
+    def test_every_grid_of_patches_is_found_whatever_the_images_proportions(self):
+        for height, width, patch in product((40, 75, 224, 301), (50, 99, 224, 610), (7, 8, 16)):
+            for rounded in (floor, ceil):
+                grid = (rounded(height / patch), rounded(width / patch))
+                assert self.grid((1, grid[0] * grid[1], 5), (height, width)) == grid
+
+    def test_channels_are_not_taken_for_tokens(self):
+        # 506 = 22 × 23 is no grid of square patches in a square image, 512 - 6 no number of tokens
+        with pytest.raises(ValueError, match="512 tokens fill no grid"):
+            self.grid((1, 512, 196), (224, 224))
+        # 32 - 7 = 5 × 5, but what is pooled comes behind the channels
+        with pytest.raises(ValueError, match="fill no grid"):
+            self.grid((1, 32, 1), (64, 64), nn.AdaptiveAvgPool1d(1))

@@ -218,3 +218,11 @@ def test_what_a_network_of_one_size_does_not_let_us_measure_is_said():
         table = gradcam.receptive_field(model, (3, 64, 64), "patch_embed.proj", confirm=True)
     assert table["size"].tolist() == [16]
     assert np.isnan(table["measured"].iloc[0])
+
+
+def test_behind_adaptive_pooling_nothing_is_measured():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(4), nn.Conv2d(4, 4, 3))
+    with pytest.warns(UserWarning, match="2 layers are not measured.*adaptive pooling"):
+        table = gradcam.receptive_field(model, (3, 17, 17), confirm=True)
+    assert table["size"].tolist() == [3, 5, 13]
+    assert table["measured"].isna().tolist() == [False, True, True]

@@ -17,11 +17,17 @@ def network(seed=0):
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
 
 
+def renamed(state, prefix):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
 def prefixed(prefix):
-    return {f"{prefix}{name}": value for name, value in network().state_dict().items()}
+    return renamed(network().state_dict(), prefix)
 
 
 STATE = network().state_dict()
+RAW = network(5).state_dict()
+OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
 CHECKPOINTS = {
     "model_state_dict": {"model_state_dict": STATE, "epoch": 3},
     "net": {"net": STATE, "acc": 0.5},
@@ -38,11 +44,28 @@ CHECKPOINTS = {
     "numpy scalars": {"state_dict": STATE, "best": np.float64(0.9), "epoch": np.int64(3)},
     "namespace": {"model": STATE, "args": argparse.Namespace(lr=0.1, out=Path("runs"))},
     "numpy array": {"model": STATE, "history": np.arange(3.0)},
+    "lightning": {
+        "state_dict": prefixed("model."),
+        "hyper_parameters": {"lr": 0.1},
+        "epoch": 3,
+        "optimizer_states": [OPTIMIZER],
+        "loops": {"fit_loop": {"state_dict": {}}},
+    },
+    "compiled in lightning": {"state_dict": prefixed("model._orig_mod.")},
+    "data-parallel of compiled": {"model": prefixed("module._orig_mod."), "optimizer": OPTIMIZER},
+    "ema_state_dict": {"state_dict": RAW, "ema_state_dict": STATE},
+    "state_dict_ema": {"state_dict": RAW, "state_dict_ema": prefixed("module.")},
+    "teacher": {"student": RAW, "teacher": prefixed("module.backbone."), "optimizer": OPTIMIZER},
+    "teacher.": {"state_dict": {**prefixed("teacher."), **renamed(RAW, "student.")}},
+    "ema_model.": {"state_dict": {**renamed(RAW, "model."), **prefixed("ema_model.")}},
+    "the only one": {"best": STATE, "optimizer": OPTIMIZER},
+    "shadow": {"ema": {"decay": 0.99, "shadow": STATE}, "model": RAW},
+    "sharded": prefixed("_fsdp_wrapped_module."),
 }
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-@pytest.mark.filterwarnings("ignore:.*took|.*left out")
+@pytest.mark.filterwarnings("ignore:.*took|.*left out|.*is taken")
 def test_weights_are_found(name, tmp_path):
     torch.save(CHECKPOINTS[name], tmp_path / "it.pt")
     filled = models.load(tmp_path / "it.pt", architecture=network(1))
@@ -53,6 +76,39 @@ def test_what_was_done_is_said(tmp_path):
     torch.save({**prefixed("module."), "n_averaged": torch.tensor(3)}, tmp_path / "it.pt")
     with pytest.warns(UserWarning, match="took 'module.' off .* 9 .*left out .*: n_averaged"):
         models.load(tmp_path / "it.pt", architecture=network())
+
+
+def test_two_networks_in_one_file_are_told_apart_by_key(tmp_path):
+    both = {**prefixed("module.encoder_q."), **renamed(RAW, "module.encoder_k.")}
+    torch.save({"state_dict": both}, tmp_path / "it.pt")
+    with pytest.raises(ValueError, match=r"as 'module\.encoder_k' and 'module\.encoder_q'"):
+        models.load(tmp_path / "it.pt", architecture=network(1))
+    with pytest.warns(UserWarning, match="took"):
+        filled = models.load(
+            tmp_path / "it.pt", architecture=network(1), key="module.encoder_q"
+        ).state_dict()
+    assert all(torch.equal(filled[key], value) for key, value in STATE.items())
+    torch.save({"one": STATE, "other": RAW}, tmp_path / "it.pt")
+    with pytest.raises(ValueError, match="a dict, not a state dict; it has one, other: "):
+        models.load(tmp_path / "it.pt", architecture=network(1))
+    assert models.load(tmp_path / "it.pt", architecture=network(1), key="one")
+    with pytest.raises(ValueError, match="no entry 'third'"):
+        models.load(tmp_path / "it.pt", architecture=network(1), key="third")
+
+
+def test_a_head_of_another_size_is_named(tmp_path):
+    torch.save({**STATE, "3.weight": torch.zeros(5, 144)}, tmp_path / "it.pt")
+    with pytest.raises(ValueError, match=r"does not fit Sequential: size mismatch for 3\.weight"):
+        models.load(tmp_path / "it.pt", architecture=network(1))
+
+
+def test_safetensors_with_notes_of_others(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(prefixed("model."), tmp_path / "it", metadata={"format": "pt", "epoch": "3"})
+    with pytest.warns(UserWarning, match="took 'model.'"):
+        filled = models.load(tmp_path / "it", architecture=network(1)).state_dict()
+    assert all(torch.equal(filled[key], value) for key, value in STATE.items())
 
 
 def test_raw_weights_and_their_average_are_told_apart(tmp_path):

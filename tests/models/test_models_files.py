@@ -55,8 +55,8 @@ def written(network, tmp_path_factory):
 
 KINDS = {
     "state_dict": "SmallResNet", "checkpoint": "SmallResNet", "old": "SmallResNet",
-    "safetensors": "SmallResNet", "torchscript": "Scripted",
-    "exported": "Exported", "exported_for_four": "Exported",
+    "safetensors": "SmallResNet", "torchscript": "Program",
+    "exported": "Program", "exported_for_four": "Program",
     "onnx": "Onnx", "onnx_for_four": "Onnx",
 }  # fmt: skip
 

@@ -142,6 +142,38 @@ class TestTorchvision:
             models.load("torchvision/fasterrcnn_resnet50_fpn")
 
 
+class TestHub:
+    @pytest.fixture
+    def hub(self, tmp_path, monkeypatch):
+        """The hub's client with an empty cache, and nobody at the hub's address."""
+        client = pytest.importorskip("huggingface_hub")
+        monkeypatch.setattr(client.constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(client.constants, "ENDPOINT", "http://127.0.0.1:9")
+
+        def wait(_):
+            raise AssertionError("it waits to ask again")
+
+        monkeypatch.setattr(client.utils._http.time, "sleep", wait)
+        return tmp_path
+
+    def test_without_a_network_it_is_said_at_once(self, hub):
+        with pytest.raises(models.WeightsNotFoundError, match="go online once, or bring the file"):
+            models.load("timm/resnet10t.c3_in1k")
+
+    def test_without_a_network_the_cache_serves(self, hub):
+        import timm
+        from safetensors.torch import save_file
+
+        commit = hub / "models--timm--resnet10t.c3_in1k" / "snapshots" / ("0" * 40)
+        commit.mkdir(parents=True)
+        (commit.parents[1] / "refs").mkdir()
+        (commit.parents[1] / "refs" / "main").write_text(commit.name)
+        weights = timm.create_model("resnet10t").state_dict()
+        save_file(weights, commit / "model.safetensors")
+        found = models.load("timm/resnet10t.c3_in1k").state_dict()
+        assert all(torch.equal(found[key], value) for key, value in weights.items())
+
+
 class TestArchitectures:
     def test_a_state_dict_of_a_name_gets_its_classes_and_preset(self, images, tmp_path):
         torch.manual_seed(1)

@@ -63,6 +63,13 @@ class TestActivations:
         vectors = models.activations(network, photos, layer, progress=False)
         np.testing.assert_allclose(vectors, kept[0].mean(axes), atol=1e-4)
 
+    def test_an_activation_that_writes_into_the_layers_output_is_not_seen(self, photos):
+        first = nn.Conv2d(3, 8, 3)
+        in_place = nn.Sequential(first, nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(2))
+        vectors = models.activations(in_place, photos, "0", progress=False)
+        alone = models.activations(nn.Sequential(first), photos, "0", progress=False)
+        np.testing.assert_array_equal(vectors, alone)
+
     def test_a_network_that_ends_in_a_convolution(self, photos):
         from torchvision.models import squeezenet1_1
 

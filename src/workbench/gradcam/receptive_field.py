@@ -125,6 +125,9 @@ class _Equal(TorchFunctionMode):
             return _OUT_OF_PLACE[name](*args, **options)
         if name == "conv2d":
             return _convolve(*args, **options)
+        size = Arguments(args, options).pair(1, "output_size", 1)
+        if name.startswith("adaptive_") and size != (1, 1):
+            raise RuntimeError("its adaptive pooling takes other windows there")
         if name in ("max_pool2d", "max_pool2d_with_indices"):
             return _mean_pool(*args, **options)
         if name == "lp_pool2d":

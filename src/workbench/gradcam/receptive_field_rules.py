@@ -159,8 +159,7 @@ def _adaptive(before: list[tuple[Known, Tensor]], result: Tensor, _: Arguments) 
     sizes = list(zip(field.plane(tensor), field.plane(result), strict=True))
     stride = [i // o for i, o in sizes]
     # Where the sizes do not divide, windows differ by a unit; the widest counts.
-    kernel = [i // o + (2 if i % o else 0) for i, o in sizes]
-    kernel = [min(k, i) for k, (i, _) in zip(kernel, sizes, strict=True)]
+    kernel = [max(-(-(k + 1) * i // o) - k * i // o for k in range(o)) for i, o in sizes]
     return _windowed(field, kernel, stride, (0, 0))
 
 

@@ -64,29 +64,18 @@ class OpaqueModel(nn.Module):
         raise NotImplementedError
 
 
-class Scripted(OpaqueModel):
-    """A TorchScript program; it says nothing about the shapes that it takes."""
+class Program(OpaqueModel):
+    """A TorchScript or ``torch.export`` program; the first tensor that it returns counts."""
 
-    def __init__(self, program: Any) -> None:
-        super().__init__("TorchScript", ())
-        self.program = program.eval()
-
-    def _run(self, x: Tensor) -> Tensor:
-        return _first(self.program(x))
-
-
-class Exported(OpaqueModel):
-    """A ``torch.export`` program."""
-
-    def __init__(self, program: Any) -> None:
-        names = program.graph_signature.user_inputs
-        nodes = {node.name: node for node in program.graph.nodes}
-        sizes = nodes[names[0]].meta["val"].shape
-        super().__init__("torch.export", tuple(s if isinstance(s, int) else None for s in sizes))
-        self.program = _evaluating_program(program.module())
+    def __init__(self, kind: str, program: Any, shape: tuple[int | None, ...] = ()) -> None:
+        super().__init__(kind, shape)
+        self.program = program
 
     def _run(self, x: Tensor) -> Tensor:
-        return _first(self.program(x))
+        output = self.program(x)
+        while not isinstance(output, Tensor):
+            output = next(iter(output.values() if isinstance(output, Mapping) else output))
+        return output
 
 
 #: Where torch's operations keep whether they train.
@@ -168,14 +157,6 @@ _ONNX_TYPES = {
 }
 
 
-def _first(output: Any) -> Tensor:
-    """The first tensor of what a program returns."""
-    while not isinstance(output, Tensor):
-        values = output.values() if isinstance(output, Mapping) else output
-        output = next(iter(values))
-    return output
-
-
 Kind = Literal["safetensors", "state dict", "TorchScript", "torch.export", "ONNX"]
 #: What a torch.export archive may hold. Others are compiled code or pickled objects.
 _PLAIN = re.compile(
@@ -187,13 +168,7 @@ _PLAIN = re.compile(
 
 
 def kind_of(path: Path) -> Kind:
-    """Tell a network file's format from its bytes.
-
-    Raises
-    ------
-    ValueError
-        It is none of the known formats.
-    """
+    """Tell a network file's format from its bytes; a ValueError for none of the known."""
     with path.open("rb") as file:
         head = file.read(16)
     if head[:4] == b"PK\x03\x04":
@@ -228,14 +203,8 @@ def _members(path: Path) -> set[str]:
 def program(path: Path, kind: Kind, trusted: bool) -> OpaqueModel:
     """Load a TorchScript, ``torch.export`` or ONNX file, which runs what its author wrote.
 
-    TorchScript may run it, and torch evaluates expressions of a ``torch.export`` file, as soon as
-    the file is read; all three run it to predict.
-
-    Raises
-    ------
-    ValueError
-        The file is not trusted, or damaged, or a ``torch.export`` archive holds more than a
-        program and numbers.
+    The first two may run it as soon as the file is read. A ValueError where it is not trusted, or
+    damaged, or a ``torch.export`` archive holds more than a program and numbers.
     """
     if not trusted:
         raise ValueError(
@@ -247,30 +216,37 @@ def program(path: Path, kind: Kind, trusted: bool) -> OpaqueModel:
         if kind == "ONNX":
             return Onnx(path)
         if kind == "torch.export":
-            return Exported(_exported(path))
+            return _exported(path)
         with warnings.catch_warnings():
             # that TorchScript is on its way out is no news to who has a file of it
             warnings.simplefilter("ignore", DeprecationWarning)
-            return Scripted(torch.jit.load(path, map_location="cpu"))  # type: ignore[no-untyped-call]
+            scripted = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return Program(kind, scripted.eval())
     except ImportError:
         raise
     except Exception as error:  # each of the three runtimes has its own
         raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
 
 
-def _exported(path: Path) -> Any:
+def _exported(path: Path) -> Program:
     strange = [name for name in _members(path) if not _PLAIN.fullmatch(name)]
     if strange:
         raise ValueError(f"it holds {strange[0]}, which could run code when read")
     with no_pickles(), path.open("rb") as file:
-        return torch.export.load(file)
+        program = torch.export.load(file)
+    names = program.graph_signature.user_inputs
+    nodes = {node.name: node for node in program.graph.nodes}
+    shape = tuple(s if isinstance(s, int) else None for s in nodes[names[0]].meta["val"].shape)
+    return Program("torch.export", _evaluating_program(program.module()), shape)
 
 
 #: Where training scripts keep weights in a checkpoint: moving averages first, which they evaluate.
 _ENTRIES = (
-    *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema"),
+    *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema", "teacher"),
     *("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights"),
+    "student",
 )
+_AVERAGED = re.compile(r"ema|teacher|swa|averag")
 
 
 def weights(
@@ -278,40 +254,46 @@ def weights(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Load a state dict, and what its file says about itself.
 
-    A checkpoint is searched for the entry that holds the weights, `key` or a usual name, as deep as
-    it lies.
+    A checkpoint is searched for the entry that holds the weights, as deep as it lies: `key`, the
+    entry or what stands before the names, a usual name, or the only one that holds tensors.
 
     Raises
     ------
     ValueError
         The file holds a pickled object other than tensors and plain values, or no state dict.
     """
-    about: dict[str, str] = {}
-    content: Any
-    if kind == "safetensors":
-        content, about = _safetensors(path)
-    else:
-        content = _unpickle(path)
+    content, about = _safetensors(path) if kind == "safetensors" else (_unpickle(path), {})
+    whole = content
     while isinstance(content, Mapping):
-        inner = [k for k, v in content.items() if isinstance(v, Mapping) and v]
-        if key is not None and key not in content:
-            raise ValueError(f"{path} has no entry {key!r}; it has {', '.join(map(str, content))}")
+        inner = {k: v for k, v in content.items() if isinstance(v, Mapping) and v}
         known = [entry for entry in _ENTRIES if entry in inner]
-        entry = key or next(iter(known), None)
-        if entry is None:
+        if key in content:
+            content, key = content[key], None
+        elif key is not None and any(str(name).startswith(f"{key}.") for name in content):
+            content, key = {n: v for n, v in content.items() if str(n).startswith(f"{key}.")}, None
+        elif known:
+            if len(known) > 1 and key is None:
+                warnings.warn(
+                    f"{path} holds weights as {' and '.join(known)}: {known[0]!r} is taken; "
+                    "key=... takes another",
+                    stacklevel=4,
+                )
+            content = inner[known[0]]
+        elif not _tensors(content) and len(only := list(filter(_tensors, inner.values()))) == 1:
+            content = only[0]
+        else:
             break
-        if len(known) > 1 and key is None:
-            warnings.warn(
-                f"{path} holds weights as {' and '.join(known)}: {entry!r} is taken; "
-                "key=... takes another",
-                stacklevel=4,
-            )
-        content = content[entry]
-        key = None
-    values = content if isinstance(content, Mapping) else {}
-    if not any(isinstance(value, Tensor) for value in values.values()):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict of tensors")
-    return {str(name): value for name, value in values.items()}, about
+    if key is not None or not _tensors(content):
+        has = ", ".join(list(map(str, whole))[:8]) if isinstance(whole, Mapping) else "no entries"
+        what = f"no entry {key!r}" if key else f"a {type(content).__name__}, not a state dict"
+        raise ValueError(f"{path} holds {what}; it has {has}: key=... says where the weights are")
+    return {str(name): value for name, value in content.items()}, about
+
+
+def _tensors(content: Any) -> bool:
+    """Whether it is a state dict, whatever lies beside the weights."""
+    values = content.values() if isinstance(content, Mapping) else ()
+    return any(isinstance(value, Tensor) for value in values)
 
 
 def fit(path: Path, values: Mapping[str, Any], expected: Iterable[str]) -> dict[str, Tensor]:
@@ -321,13 +303,25 @@ def fit(path: Path, values: Mapping[str, Any], expected: Iterable[str]) -> dict[
     averaged models, ``_orig_mod.`` of ``torch.compile``, ``model.``, ``net.``, ``backbone.`` of
     training frameworks. What is no weight, and what lies beside the wrapped network, is left out.
     A warning says what was done.
+
+    Raises
+    ------
+    ValueError
+        The network is there twice, and the names do not say which one is the moving average.
     """
     expected = list(expected)
     plain = {name.replace("_orig_mod.", ""): value for name, value in values.items()}
-    prefixes = {""}
+    found = {"": 0}
     for name in plain:
-        prefixes.update(name[: -len(e)] for e in expected[:3] if name.endswith(f".{e}"))
-    prefix = max(sorted(prefixes), key=lambda p: sum(p + name in plain for name in expected))
+        found.update({name[: -len(e)]: 0 for e in expected[:3] if name.endswith(f".{e}")})
+    for prefix in found:
+        found[prefix] = sum(prefix + name in plain for name in expected)
+    whole = sorted(prefix for prefix in found if found[prefix] == max(found.values()))
+    averaged = [prefix for prefix in whole if _AVERAGED.search(prefix)]
+    if len(whole) > 1 and max(found.values()) and len(averaged) != 1:
+        names = " and ".join(repr(prefix.rstrip(".")) for prefix in whole)
+        raise ValueError(f"{path} holds the network as {names}: say key=...")
+    prefix = (averaged or whole)[0]
     known = {prefix + name for name in expected}
 
     def belongs(name: str, value: Any) -> bool:
@@ -336,7 +330,7 @@ def fit(path: Path, values: Mapping[str, Any], expected: Iterable[str]) -> dict[
 
     kept = {name: value for name, value in plain.items() if belongs(name, value)}
     told = []
-    if prefix or len(plain) != len(values) or set(plain) != set(values):
+    if prefix or set(plain) != set(values):
         told.append(f"took {prefix or '_orig_mod.'!r} off the names of {len(kept)} weights")
     if left := [name for name in plain if name not in kept]:
         some = ", ".join(left[:4]) + (", …" if len(left) > 4 else "")
@@ -346,7 +340,7 @@ def fit(path: Path, values: Mapping[str, Any], expected: Iterable[str]) -> dict[
     return {name.removeprefix(prefix): value for name, value in kept.items()}
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _safetensors(path: Path) -> tuple[Any, dict[str, str]]:
     safetensors = need("safetensors", extra="networks")
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -17,17 +17,12 @@ from workbench.models.fcn import detect
 from workbench.models.layers import find_layers, layers_of, vectors_of
 
 
-def run(
-    model: nn.Module, ds: xr.Dataset, batch_size: int, progress: bool = True
-) -> Iterator[tuple[Any, int]]:
-    """Yield what the network returns for each batch, and the number of images in the batch.
-
-    Evaluation mode, no gradients, on the network's own device; its modes are put back at the end.
-    """
+def run(model: nn.Module, ds: xr.Dataset, batch_size: int, progress: bool) -> Iterator[Any]:
+    """Yield what the network returns for each batch, in evaluation mode, on its own device."""
     place = place_of(model, torch.empty(0))
     with evaluating(model), torch.inference_mode():
         for batch in batches(ds, batch_size, progress):
-            yield _forward(model, batch.to(place)), len(batch)
+            yield _forward(model, batch.to(place))
 
 
 def place_of(model: nn.Module, default: Tensor) -> Tensor:
@@ -151,13 +146,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def scores_of(output: Any) -> Tensor:
-    """A model's output as a tensor: itself, or its ``logits``, as transformers name them.
-
-    Raises
-    ------
-    ValueError
-        It is neither.
-    """
+    """A model's output as a tensor: itself, or its ``logits``, as transformers name them."""
     scores = output.get("logits") if isinstance(output, Mapping) else output
     scores = getattr(scores, "logits", scores)
     if not isinstance(scores, Tensor):
@@ -183,18 +172,11 @@ def activations(
 
     Parameters
     ----------
-    model
-        Any torch module that takes float images (sample, channel, y, x) in [0, 1]. Its training
-        mode is put back when this returns, and it keeps no hook.
-    ds
-        An image dataset; dask-backed images are loaded a batch at a time.
+    model, ds, batch_size, progress
+        As :func:`predict` takes them; the scores do not matter.
     layer
         A name out of ``model.named_modules()``. By default the penultimate layer: what goes into
         the last ``nn.Linear``.
-    batch_size
-        Images at a time.
-    progress
-        Show a bar.
 
     Returns
     -------
@@ -218,10 +200,10 @@ def activations(
     (2, 128)
     """
     embedder = Embedder(model, layer)
-    vectors = [value.float().cpu().numpy() for value, _ in run(embedder, ds, batch_size, progress)]
+    vectors = [values.float().cpu() for values in run(embedder, ds, batch_size, progress)]
     coords = {"sample": ds["sample"]} if "sample" in ds.coords else {}
     return xr.DataArray(
-        np.concatenate(vectors),
+        torch.cat(vectors).numpy(),
         dims=("sample", "feature"),
         coords=coords,
         name="features",
@@ -232,30 +214,27 @@ def activations(
 class Embedder(nn.Module):
     """A network that returns the vector of a layer: what :func:`activations` gives of each image.
 
-    Its layers are the network's, with ``model.`` before their names, so that a
-    ``gradcam.Probe`` can explain a likeness (``gradcam.similarity_target``).
-
-    Parameters
-    ----------
-    model, layer
-        As :func:`activations` takes them.
+    Its layers are the network's, with ``model.`` before their names, so that a ``gradcam.Probe``
+    can explain a likeness (``gradcam.similarity_target``).
     """
 
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
         super().__init__()
         self.model = model
-        self._layer, self._before = penultimate(model) if layer is None else (layer, False)
+        self._layer, self._before = _penultimate(model) if layer is None else (layer, False)
         self.name = f"before {self._layer}" if self._before else self._layer
         find_layers(model, self._layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (sample, feature)."""
-        seen: list[Any] = []
+        seen: list[Tensor] = []
         shape: list[int] = []
         (module,) = find_layers(self.model, self._layer).values()
 
         def keep(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            seen.append(inputs[0] if self._before else output)
+            # at once, for an activation behind the layer may write into its output
+            values = inputs[0] if self._before else output
+            seen.append(vectors_of(self.model, self._layer, values, shape[-2:], len(x)))
 
         def measure(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             shape[:] = inputs[0].shape  # as a preset's hook, which came first, has made it
@@ -266,20 +245,11 @@ class Embedder(nn.Module):
             self.model(x)
         if not seen:
             raise ValueError(f"the forward pass did not reach layer {self._layer!r}")
-        return vectors_of(self.model, self._layer, seen[-1], shape[-2:], len(x))
+        return seen[-1]
 
 
-def penultimate(model: nn.Module) -> tuple[str, bool]:
-    """The layer whose vectors describe an image best, and whether its input is meant.
-
-    That is what goes into the last ``nn.Linear``; in networks that end in a convolution
-    (SqueezeNet), what goes into that.
-
-    Raises
-    ------
-    ValueError
-        The network has neither.
-    """
+def _penultimate(model: nn.Module) -> tuple[str, bool]:
+    """The last ``nn.Linear``, or convolution without one (SqueezeNet); its input is meant."""
     layers = layers_of(model)
     for kind in (nn.Linear, nn.Conv2d):
         if named := [name for name, module in layers.items() if isinstance(module, kind)]:
@@ -295,9 +265,9 @@ def predict(
     model: nn.Module,
     ds: xr.Dataset,
     *,
-    activation: Activation = "softmax",
-    batch_size: int = 256,
-    progress: bool = True,
+    activation: Activation = ...,
+    batch_size: int = ...,
+    progress: bool = ...,
 ) -> xr.DataArray: ...
 
 
@@ -375,7 +345,11 @@ def predict(
             raise ValueError(f"the network does not tell its {missing[0]}: give {missing[0]}=")
         with evaluating(model):
             return detect(model, ds, **options, batch_size=min(batch_size, 16), progress=progress)
-    rows = [_rows(output, n) for output, n in run(model, ds, batch_size, progress)]
+    rows = [scores_of(output).double().cpu() for output in run(model, ds, batch_size, progress)]
+    n, shapes = ds.sizes["sample"], {row.shape[1:] for row in rows}
+    if len(shapes) > 1 or rows[0].ndim != 2 or sum(map(len, rows)) != n:
+        what = tuple(rows[0].shape)
+        raise ValueError(f"the network gives {what} for {n} images, not one row of scores each")
     scores = torch.cat(rows)
     if scores.isnan().any():
         bad = scores.isnan().any(1).numpy()
@@ -394,15 +368,6 @@ def predict(
         name="probability",
         attrs={"model": type(model).__name__, "activation": activation},
     )
-
-
-def _rows(output: Any, n: int) -> Tensor:
-    """The scores of one batch."""
-    scores = scores_of(output)
-    if scores.ndim != 2 or len(scores) != n:
-        what = tuple(scores.shape)
-        raise ValueError(f"the network gives {what} for {n} images, not one row of scores each")
-    return scores.double().cpu()
 
 
 def settle(activation: Activation, scores: Tensor) -> Activation:
@@ -425,13 +390,7 @@ def settle(activation: Activation, scores: Tensor) -> Activation:
 
 
 def probabilities_of(scores: Tensor, activation: Activation) -> Tensor:
-    """Probabilities (sample, class) of a network's scores, as :func:`predict` makes them.
-
-    Examples
-    --------
-    >>> probabilities_of(torch.tensor([[0.2, 0.8]]), "softmax")
-    tensor([[0.2000, 0.8000]])
-    """
+    """Probabilities (sample, class) of a network's scores, as :func:`predict` makes them."""
     activation = settle(activation, scores)
     if activation == "none":
         return scores
@@ -439,22 +398,12 @@ def probabilities_of(scores: Tensor, activation: Activation) -> Tensor:
 
 
 def evaluate(model: nn.Module, ds: xr.Dataset, progress: bool = True) -> dict[str, float | int]:
-    """Accuracy and calibration on a labelled dataset.
+    """``accuracy`` and ``expected_calibration_error`` on the ``n`` images that have a label.
 
     Parameters
     ----------
-    model
-        As :func:`workbench.models.predict` takes it.
-    ds
-        An image dataset with ``label``; samples without one (-1) are left out.
-    progress
-        Show a bar.
-
-    Returns
-    -------
-    dict
-        ``n``; ``accuracy``; ``expected_calibration_error`` over 15 bins of equal width (Guo et
-        al. 2017, arXiv:1706.04599, Eq. 3).
+    model, ds, progress
+        As :func:`predict` takes them, `ds` with ``label``; -1 stands for none.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from workbench.models.files import OpaqueModel
 Layers = str | nn.Module | Sequence[str | nn.Module]
 #: Tokens before those of the image that are looked for where a model does not tell their number.
 _MOST_PREFIX_TOKENS = 8
-_CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm)
+_CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm, nn.AdaptiveAvgPool1d, nn.AvgPool1d)
 _CHANNELS_LAST = (nn.LayerNorm, nn.Linear)
 
 
@@ -41,12 +41,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     """Name to module of the layers asked for, in the order given.
 
-    Parameters
-    ----------
-    model
-        The network.
-    layers
-        A name out of ``model.named_modules()``, a module of the model, or a sequence of these.
+    `layers` is a name out of ``model.named_modules()``, a module, or a sequence of these.
 
     Raises
     ------
@@ -186,16 +181,24 @@ def _fits(grid: Sequence[int], image: Sequence[int]) -> bool:
     return lowest < highest * (1 - 1e-9)
 
 
+def _tiles(grid: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether patches of one size make the grid, both axes rounded down, or both up."""
+    down = [(side / (n + 1), side / n) for side, n in zip(image, grid, strict=True)]
+    up = [(side / n, side / max(n - 1, 1e-9)) for side, n in zip(image, grid, strict=True)]
+    return any(max(a[0], b[0]) < min(a[1], b[1]) * (1 - 1e-9) for a, b in (down, up))
+
+
 def _tokens(model: nn.Module, name: str, output: Tensor, image: Sequence[int]) -> OutputLayout:
     shape = tuple(output.shape)
     told = [n for m in model.modules() if isinstance(n := getattr(m, "num_prefix_tokens", 0), int)]
+    first = isinstance(model.get_submodule(name), _CHANNELS_FIRST)
     for prefix in (max(told, default=0), *range(_MOST_PREFIX_TOKENS)):
         patches = shape[1] - prefix
-        if patches <= 1:
+        if patches <= 1 or first:
             continue
-        rows = max(1, round(math.sqrt(patches * image[0] / image[1])))
-        grid = (rows, patches // rows)
-        if patches % rows == 0 and _mismatch(grid, image) < 0.05:
+        grids = [(y, patches // y) for y in range(1, patches + 1) if patches % y == 0]
+        if tiling := [grid for grid in grids if _tiles(grid, image)]:
+            grid = min(tiling, key=lambda grid: _mismatch(grid, image))
             return _in_order(model, name, OutputLayout("tokens", grid, prefix))
     raise ValueError(
         f"layer {name!r} gives {shape}: its {shape[1]} tokens fill no grid of the image's "
@@ -220,9 +223,7 @@ def _in_order(model: nn.Module, name: str, layout: OutputLayout) -> OutputLayout
 
 
 def vectors_of(model: nn.Module, name: str, output: Any, image: Sequence[int], n: int) -> Tensor:
-    """A layer's output averaged over the image, (sample, feature).
-
-    Of tokens all are averaged, the class token among them.
+    """A layer's output averaged over the image or over all tokens, (sample, feature).
 
     Raises
     ------

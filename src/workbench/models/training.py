@@ -22,10 +22,10 @@ from workbench._extras import need
 from workbench._samples import unit_range
 from workbench.datasets.detections import average_precision
 from workbench.datasets.shards import is_store, read_boxes
+from workbench.models.architectures import find, pretrained
 from workbench.models.augmentation import Recipe, augment
 from workbench.models.fcn import FCN, detect, objects_of
 from workbench.models.inference import channels_of, evaluate, evaluating
-from workbench.models.loading import find, pretrained
 from workbench.models.resnet import SmallResNet
 from workbench.models.training_data import TrainingData
 
