@@ -156,6 +156,33 @@ def test_broken_json_is_named_by_its_line(tmp_path):
         boxes.from_coco(file, images())
 
 
+def test_broken_entries_of_coco_are_named(tmp_path):
+    """Two images of one id would give the second one's name to the first one's boxes."""
+    ds = images(["a.jpg", "b.jpg"])
+    content = boxes.to_coco(ds, boxes.as_table([row("a.jpg", "y")], ds))
+    broken = {
+        r"images\[1\]: the id 1 is another": {
+            "images": [content["images"][0], {**content["images"][1], "id": 1}]
+        },
+        "annotations: .*not iterable": {"annotations": None},
+        "categories: .*not iterable": {"categories": None},
+        r"annotations\[0\]: .*unpack": {"annotations": [{"bbox": [1, 2]}]},
+    }
+    for message, part in broken.items():
+        with pytest.raises(BadDataError, match=message):
+            boxes.from_coco(content | part, ds)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(BadDataError, match=r"deep\.json: .*recursion"):
+        boxes.from_coco(tmp_path / "deep.json", ds)
+
+
+@pytest.mark.parametrize("names", ["names: [", "names:", "names: 3", "names: {1: b}"])
+def test_a_broken_list_of_yolo_s_classes_is_named(tmp_path, names):
+    (tmp_path / "data.yaml").write_text(names)
+    with pytest.raises(BadDataError, match=r"data\.yaml does not name the classes"):
+        boxes.from_yolo(tmp_path, images())
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -169,9 +169,12 @@ def from_coco(source: Where | Mapping[str, Any], ds: xr.Dataset) -> pd.DataFrame
 def _coco_objects(content: Mapping[str, Any], place: _Place) -> Iterator[_Object]:
     known: dict[str, dict[Any, str]] = {"images": {}, "categories": {}}
     for key, name in (("images", "file_name"), ("categories", "name")):
+        place.entry = f"{place.where}, {key}"
         for i, entry in enumerate(content.get(key, [])):
             place.entry = f"{place.where}, {key}[{i}]"
-            known[key][entry["id"]] = str(entry[name])
+            if known[key].setdefault(entry["id"], str(entry[name])) != str(entry[name]):
+                raise ValueError(f"the id {entry['id']!r} is another one's already")
+    place.entry = f"{place.where}, annotations"
     for i, entry in enumerate(content["annotations"]):
         place.entry = f"{place.where}, annotations[{i}]"
         x, y, width, height = map(float, entry["bbox"])
@@ -224,6 +227,7 @@ def from_yolo(path: Where, ds: xr.Dataset) -> pd.DataFrame:
 def _yolo_objects(root: Path, place: _Place) -> Iterator[_Object]:
     names = _yolo_classes(root)
     for file, image in _files(root, "labels", ".txt"):
+        place.entry = str(file)
         lines = [] if file.name == "classes.txt" else file.read_text("utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             place.entry = f"{file}, line {number}"
@@ -242,10 +246,13 @@ def _yolo_objects(root: Path, place: _Place) -> Iterator[_Object]:
 
 def _yolo_classes(root: Path) -> list[str]:
     for file in sorted(root.glob("*.yaml")):
-        content = yaml.safe_load(file.read_text("utf-8"))
-        if isinstance(content, dict) and "names" in content:
-            names = content["names"]
-            return [str(names[i]) for i in range(len(names))]
+        try:
+            content = yaml.safe_load(file.read_text("utf-8"))
+            if isinstance(content, dict) and "names" in content:
+                names = content["names"]
+                return [str(names[i]) for i in range(len(names))]
+        except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+            raise BadDataError(f"{file} does not name the classes: {error!r}") from error
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
             return file.read_text("utf-8").splitlines()
@@ -421,7 +428,7 @@ def _json(source: Any) -> tuple[Any, _Place]:
         return source, _Place("the data given")
     try:
         return json.loads(Path(source).expanduser().read_text("utf-8")), _Place(source)
-    except ValueError as error:  # JSON's own error tells the line
+    except (ValueError, RecursionError) as error:  # JSON's own error tells the line
         raise BadDataError(f"{source}: {error}") from error
 
 

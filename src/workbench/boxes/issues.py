@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from workbench._extras import need
 from workbench.datasets.boxes import CORNERS, as_table
+from workbench.datasets.detections import box_iou
 
 #: Least overlap at which a prediction and a box are of one object, as the field's AP50 has it.
 SAME = 0.5
@@ -23,21 +24,7 @@ def iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
     >>> iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2], [5, 5, 6, 6]])).round(2)
     array([[0.33, 0.  ]])
     """
-    shared = _shared(one, other)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    share: NDArray[np.float64] = np.divide(
-        shared, union, out=np.zeros_like(shared), where=union > 0
-    )
-    return share
-
-
-def _shared(one: Boxes, other: Boxes) -> NDArray[np.float64]:
-    """Area that every two boxes have in common, (n, m)."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared: NDArray[np.float64] = (high - low).clip(0).prod(axis=2)
-    return shared
+    return box_iou(one[:, None], other[None])
 
 
 def match(worth: NDArray[np.float64], possible: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -107,7 +94,8 @@ def find_box_issues(boxes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
 
 def _of_image(given: pd.DataFrame, found: pd.DataFrame) -> list[tuple[object, ...]]:
     """The issues of one image, a row for each box and each prediction without one."""
-    overlap = iou(given[CORNERS].to_numpy(), found[CORNERS].to_numpy())
+    corners = [boxes[CORNERS].to_numpy() for boxes in (given, found)]
+    overlap = iou(*corners)
     score = found["score"].to_numpy()
     same_class = given["label"].to_numpy()[:, None] == found["label"].to_numpy()[None, :]
     weight = overlap * score
@@ -124,9 +112,10 @@ def _of_image(given: pd.DataFrame, found: pd.DataFrame) -> list[tuple[object, ..
         else:
             kind, worth = "shifted", score[j] * (1 - overlap[i, j])
         rows.append((sample, kind, worth, index, found.index[j], label, found["label"].iloc[j]))
-    own = found[CORNERS].to_numpy()
-    inside = _shared(given[CORNERS].to_numpy(), own)
-    inside /= np.maximum((own[:, 2:] - own[:, :2]).prod(axis=1), 1e-9)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in corners]
+    # of each prediction, the share of its area that lies inside each box
+    inside = overlap / (1 + overlap) * (1 + areas[0][:, None] / np.maximum(areas[1], 1e-9))
+    inside = inside.clip(max=1)
     covered = np.where(same_class, inside, overlap).max(axis=0, initial=0)
     for j in sorted(set(range(len(found))) - set(partner.values())):
         worth = score[j] * (1 - covered[j])

@@ -121,7 +121,7 @@ def _suppressed(at: Boxes, rank: Labels, place: Labels, kind: Labels, iou: float
         one, other = _near(tree, at, alive, 0.0)
         left = (place[other] > place[one]) & (owner[other] < 0) & (kind[one] == kind[other])
         one, other = one[left], other[left]
-        above = _iou(at[one], at[other]) > iou
+        above = box_iou(at[one], at[other]) > iou
         one, other = one[above], other[above]
         # `_near` answers in the order of what it was asked for
         ends = np.searchsorted(place[one], place[alive], side="right")
@@ -169,12 +169,11 @@ def _near(tree: Any, at: Boxes, asked: Labels, reach: float) -> tuple[Labels, La
     return asked[found[0]], found[1]
 
 
-def _iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of boxes, pair by pair; 0 where both are empty."""
-    shared = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
-    shared = shared.clip(0).prod(axis=1)
-    union = (one[:, 2:] - one[:, :2]).prod(axis=1) + (other[:, 2:] - other[:, :2]).prod(axis=1)
-    union -= shared
+def box_iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
+    """Intersection over union of boxes (..., 4) that broadcast; 0 where both are empty."""
+    shared = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    shared = shared.clip(0).prod(axis=-1)
+    union = sum((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, other)) - shared
     share: NDArray[np.float64] = np.divide(
         shared, union, out=np.zeros_like(shared), where=union > 0
     )
@@ -290,7 +289,7 @@ def _hits(truth: pd.DataFrame, ranked: pd.DataFrame, iou: float) -> NDArray[np.b
     corners = ranked[list(CORNERS)].to_numpy(np.float64)
     for i, sample in enumerate(ranked["sample"]):
         if sample in at:
-            overlap = _iou(np.broadcast_to(corners[i], at[sample].shape), at[sample]) * free[sample]
+            overlap = box_iou(corners[i], at[sample]) * free[sample]
             best = int(overlap.argmax())
             if overlap[best] >= iou:
                 hit[i], free[sample][best] = True, False
