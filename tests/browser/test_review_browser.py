@@ -22,7 +22,8 @@ issues = pd.DataFrame(
     index=pd.Index(ds.sample.values, name="sample"),
 )
 graph = embeddings.neighbors(embeddings.features(ds), k=5)
-labels.review(ds, issues, "keyboard.db", reviewer="anna", neighbors=graph)
+keys = {"j": "Space", "k": "Enter", "s": "7"}
+labels.review(ds, issues, "keyboard.db", reviewer="anna", neighbors=graph, keys=keys)
 """
 #: Milliseconds from each last key of a page until the next grid is painted, its images too, and
 #: until a frame is painted without any work, which is what the machine itself takes.
@@ -92,10 +93,12 @@ def test_one_review_from_the_keyboard(lab, tab, errors, keep):
     first = shown(tab)
     assert len(first) == 6
     tab.click(".wb-card >> nth=0")
-    press(tab, "Space", "Enter", "u", "x")
+    press(tab, "j", "Enter", "u", "x")
     assert [row[1] for row in saved(tab, lab, 4)] == ["confirm", "change", "unclear", "none"]
     signs = [badge[0] for badge in badges(tab)]
     assert signs == ["✓", "→", "?", "✕"]
+    assert tab.locator(".wb-keys kbd").all_inner_texts()[:2] == ["j", "k"]
+    zoomed(tab)
 
     press(tab, "n")
     tab.wait_for_selector(".wb-near img")
@@ -104,11 +107,13 @@ def test_one_review_from_the_keyboard(lab, tab, errors, keep):
     tab.keyboard.type("7")
     press(tab, "Enter")  # the search closes, the fifth image is a 7
     assert saved(tab, lab, 5)[-1][2] == 7
+    press(tab, "z", "s")  # and by a key of the reader's own
+    assert saved(tab, lab, 7)[-1][2] == 7
 
     # Keys that JupyterLab knows as well (a, b, d d, x, z, m, y) did nothing to the notebook.
     # Here, d leaves an image out of the dataset; z takes both and the 7 back.
     press(tab, "a", "b", "d", "d", "m", "y", "z", "z", "z")
-    assert [row[1] for row in saved(tab, lab, 10)[-3:]] == ["undo"] * 3
+    assert [row[1] for row in saved(tab, lab, 12)[-3:]] == ["undo"] * 3
     tab.wait_for_function("document.querySelectorAll('.wb-decision:not(:empty)').length === 4")
     assert tab.locator(".jp-Cell").count() == cells
 
@@ -118,6 +123,25 @@ def test_one_review_from_the_keyboard(lab, tab, errors, keep):
     turning(tab, lab, first)
     after_a_dead_kernel(tab, lab, errors)
     keep(tab, "goes-on")
+
+
+def zoomed(tab):
+    """The enlarged image grows by key and by wheel, at the pointer, and is whole again after."""
+    scale = "new DOMMatrix(getComputedStyle(document.querySelector('.wb-large img')).transform).a"
+    press(tab, "e", "+", "+")
+    assert tab.evaluate(scale) == pytest.approx(1.25**2)
+    tab.mouse.move(300, 200)
+    tab.mouse.wheel(0, -100)
+    tab.wait_for_function(f"{scale} > 1.9")
+    origin = tab.evaluate("document.querySelector('.wb-large img').style.transformOrigin")
+    width, height = tab.evaluate("[innerWidth, innerHeight]")
+    assert [float(part.rstrip("%")) for part in origin.split()] == pytest.approx(
+        [30_000 / width, 20_000 / height], rel=1e-3
+    )
+    press(tab, *"-" * 9)
+    assert tab.evaluate(scale) == 1
+    press(tab, "Escape")
+    tab.wait_for_selector(".wb-large", state="hidden")
 
 
 def legible_in_both_themes(tab, keep):
@@ -140,7 +164,7 @@ def turning(tab, lab, first):
             press(tab, "Space")
             tab.wait_for_timeout(60)  # a hasty reviewer
         tab.wait_for_function(f"window.idle.length === {turn}")
-    rows = saved(tab, lab, 30)
+    rows = saved(tab, lab, 32)
     assert len({row[0] for row in rows}) == 24
     turns = tab.evaluate("window.turns")
     assert all(turn["whole"] for turn in turns)
@@ -149,7 +173,7 @@ def turning(tab, lab, first):
         with open(path, "w") as file:  # noqa: PTH123
             json.dump(timings, file)
     press(tab, "z")
-    rows = saved(tab, lab, 31)
+    rows = saved(tab, lab, 33)
     assert rows[-1][1] == "undo"
     tab.wait_for_function("document.querySelectorAll('.wb-decision:not(:empty)').length === 5")
 

@@ -388,8 +388,20 @@ class TestWidget:
         with pytest.raises(ValueError, match="0 rows and 3 columns"):
             labels.review(ds, issues, store, rows=0)
         graph = xr.Dataset({"index": (("sample", "neighbor"), np.zeros((5, 2), int))})
-        with pytest.raises(ValueError, match="graph has 5 samples and the dataset 60"):
+        with pytest.raises(ValueError, match="the graph hold 5 samples and the dataset 60"):
             labels.review(ds, issues, store, neighbors=graph)
+        with pytest.raises(ValueError, match="'j' is to do 'Return', which is no class and none"):
+            labels.review(ds, issues, store, keys={"j": "Return"})
+
+    def test_a_graph_in_another_order_shows_the_neighbours_by_their_ids(self, ds, issues, store):
+        ids = ds["sample"].values
+        index = (np.arange(60)[:, None] + [1, 2]) % 60
+        graph = xr.Dataset({"index": (("sample", "neighbor"), index)}, coords={"sample": ids})
+        turned = graph.isel(sample=slice(None, None, -1))
+        turned["index"] = 59 - turned["index"]  # positions in the new order
+        cards = labels.review(ds, issues, store, neighbors=turned)._cards
+        shown = [card["given"] for card in cards.neighbors(7)]
+        assert shown == [cards.name(ds.label.values[at]) for at in (8, 9)]
 
 
 class TestFromTags:

@@ -317,17 +317,10 @@ def expected_yield(
     errors: Sequence[bool] | NDArray[np.bool_],
     ahead: NDArray[np.float64],
 ) -> float:
-    """How many errors a page is expected to hold.
+    """How many errors samples of the scores `ahead` are expected to hold.
 
     The share of errors is taken to rise with the score (isotonic regression on the decisions so
-    far); each score also counts half a decision as a guess of its own.
-
-    Parameters
-    ----------
-    scores, errors
-        Score of every reviewed sample, and whether its label was wrong.
-    ahead
-        Scores of the page.
+    far, `scores` and `errors`); each score also counts half a decision as a guess of its own.
 
     Examples
     --------

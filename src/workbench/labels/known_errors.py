@@ -166,7 +166,8 @@ def published_errors(ds: xr.Dataset) -> xr.Dataset | None:
     if not of_test or "stand_in_for" in ds.attrs or not there:
         return None
     probabilities = np.load(folder / _FILES[0])
-    votes = {row["id"]: row["mturk"]["given"] for row in json.loads(_text(folder / _FILES[1]))}
+    asked = json.loads((folder / _FILES[1]).read_text(encoding="utf-8"))
+    votes = {row["id"]: row["mturk"]["given"] for row in asked}
     ids = ds["sample"].values
     given = [votes.get(int(i)) for i in ids]
     return xr.Dataset(
@@ -177,10 +178,6 @@ def published_errors(ds: xr.Dataset) -> xr.Dataset | None:
         },
         coords={"sample": ds["sample"], "class": ds["class"]},
     )
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 #: Tiles of a scene, (rows, columns).

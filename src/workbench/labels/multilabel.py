@@ -28,12 +28,10 @@ QUALITIES = ("self_confidence", "normalized_margin", "confidence_weighted_entrop
 def find_multilabel_issues(labels: ArrayLike | xr.DataArray, probabilities: Source) -> pd.DataFrame:
     """Rank the samples by how probably one of their labels is wrong or missing.
 
-    Each class is taken against the rest, with the account of noise by class that
-    :func:`workbench.labels.find_issues` describes, cut for the largest expected F1. Confident
-    learning's theory is of one class becoming another; a label that was simply forgotten is none
-    of that. So what is missing is scored apart from what is wrong: an object that is there and
-    not named, and a name without the object. An image that shows none of the classes is best
-    found by its loss.
+    Each class is taken against the rest, with the model of noise by class that
+    :func:`workbench.labels.find_issues` describes, cut for the largest expected F1. What is
+    missing, an object that is there and not named, is scored apart from what is wrong, a name
+    without the object. An image that shows none of the classes is best found by its loss.
 
     Parameters
     ----------

@@ -37,10 +37,9 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class ClassModel:
-    """The label was drawn from the row of the true class, whatever the image.
+    """The label was drawn from the true class's row of P(given | true), whatever the image.
 
-    `temperature` sharpens the probabilities, ``p^(1/temperature)``; `transition` is
-    P(given | true), one row a true class.
+    `temperature` sharpens the probabilities, ``p^(1/temperature)``.
     """
 
     temperature: float
@@ -117,11 +116,7 @@ def tempered(logs: Floats, temperature: float) -> Floats:
 
 
 def calibrating_temperature(parts: Weighed, classes: int) -> float:
-    """The temperature under which the probabilities fit the given labels best.
-
-    Guo et al. 2017 (arXiv:1706.04599), with half a percent of the labels left to chance, so that
-    a few absurd ones do not decide.
-    """
+    """Temperature scaling (Guo et al. 2017, arXiv:1706.04599), half a percent left to chance."""
     _, at, p = parts
     power = np.log(p)
     power -= power.max(axis=1, keepdims=True)
@@ -226,11 +221,10 @@ class NoiseMixture:
         return score, np.array([by_class.sum(), absorbed.sum(), differs, certain])
 
     def errors(self, counts: Floats) -> tuple[float, float, float]:
-        """Estimate of the number of errors, the least and the most.
+        """Estimate of the number of errors, the least and the most, two Poisson deviations wider.
 
-        The least is what the class model is certain of; the most is what the models come to where
-        each is taken for as likely as the evidence says, and a tenth. Chance, two standard
-        deviations of a Poisson number, widens both.
+        The least is what the class model is certain of; the most is what the models come to,
+        weighed by the evidence, and a tenth.
         """
         by_class, absorbed, differs, certain = counts.tolist()
         e = self.evidence
@@ -243,15 +237,7 @@ class NoiseMixture:
 
 
 def fit_noise(p: NDArray[np.floating[Any]], given: Numbers) -> NoiseMixture:
-    """Fit the models of :func:`workbench.labels.find_issues` and weigh them.
-
-    Parameters
-    ----------
-    p
-        (sample, class), none of them zero, as :func:`smoothed` makes them.
-    given
-        int64 (sample,).
-    """
+    """Fit the models of :func:`workbench.labels.find_issues` to :func:`smoothed` probabilities."""
     parts = weighed(p, given)
     temperature = calibrating_temperature(parts, p.shape[1])
     class_model = fit_class_model(parts, given, p.shape[1], temperature)
@@ -302,10 +288,8 @@ def best_f1_cut(wrong: Floats) -> float:
 def _evidence(p: Floats, wrong: Floats) -> float:
     """How surely the class model names its errors, and whether easy samples hold as many.
 
-    Errors that depend on the class alone are named with certainty, and are as frequent among the
-    samples that the model is sure of. Where the probabilities have learnt the errors of an
-    annotator, the class model finds few, is unsure of each, and finds them on hard samples. So
-    does confusion of classes that are hard to tell apart, and therefore sureness counts for more.
+    Where the probabilities have learnt an annotator's errors it is unsure of each, and finds them
+    on hard samples; so it does where classes are hard to tell apart, and sureness counts for more.
     """
     if wrong.sum() < TINY:
         return 0.0

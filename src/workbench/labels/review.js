@@ -12,7 +12,7 @@ const KEYS = [
   [".", "confirm the rest of the page", "."],
   ["z", "undo", "z"],
   ["e", "enlarge", "e"],
-  ["+ −", "larger, smaller", null],
+  ["+ −", "larger, smaller; zoom", null],
   ["f", "only this class", "f"],
   ["F", "only this pair", "F"],
   ["n", "neighbours", "n"],
@@ -22,6 +22,7 @@ const PAUSE = 700; // milliseconds without a decision until the status is asked 
 function render({ model, el }) {
   const options = model.get("options");
   const { classes } = options;
+  const own = options.keys; // key -> the key of KEYS whose work it does, or a class's number
   const pages = []; // arrays of cards; an empty one is the queue's end
   const unsaved = new Map(); // seq -> when it was sent, and for which cards
   let here = 0;
@@ -31,6 +32,7 @@ function render({ model, el }) {
   let pause = 0; // the timer of PAUSE
   let { columns } = options;
   let only = null; // the filter: given, or given and suggested
+  let zoom = 1; // of the enlarged image
 
   const root = make("div", "wb-review", el);
   root.tabIndex = 0;
@@ -44,6 +46,14 @@ function render({ model, el }) {
   const large = make("div", "wb-large", root);
   large.hidden = true;
   large.addEventListener("mousedown", () => enlarge());
+  large.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoomBy(event.deltaY < 0 ? 1.25 : 0.8);
+  }, { passive: false });
+  // The part under the pointer is the one that is seen.
+  large.addEventListener("mousemove", ({ clientX, clientY }) => {
+    large.firstChild.style.transformOrigin = `${(100 * clientX) / innerWidth}% ${(100 * clientY) / innerHeight}%`;
+  });
   const near = make("div", "wb-near", root);
   const search = make("div", "wb-search", root);
   search.hidden = near.hidden = true;
@@ -71,7 +81,13 @@ function render({ model, el }) {
       image.src = card().image;
       image.alt = `sample ${card().sample}, enlarged`;
       large.replaceChildren(image);
+      zoom = 1;
     }
+  }
+
+  function zoomBy(factor) {
+    zoom = Math.max(1, Math.min(zoom * factor, 16));
+    large.firstChild.style.transform = `scale(${zoom})`;
   }
 
   function drawCard(item, index) {
@@ -267,8 +283,8 @@ function render({ model, el }) {
     else if (key === "x") decideOne("none");
     else if (key === "d") decideOne("exclude");
     else if (key === "e") enlarge();
-    else if (key === "+" || key === "=") resize(-1);
-    else if (key === "-") resize(1);
+    else if (key === "+" || key === "=") (large.hidden ? resize(-1) : zoomBy(1.25));
+    else if (key === "-") (large.hidden ? resize(1) : zoomBy(0.8));
     else if (key === "f" || key === "F") filter(key === "F");
     else if (key === "z" || key === "Backspace") send({ do: "undo" });
     else if (key === "/") openSearch("");
@@ -293,7 +309,10 @@ function render({ model, el }) {
     }
     else if (event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key)) { /* a click */ }
     else if (event.key === "Tab") return;
-    else if (press(event.key)) event.preventDefault();
+    else if (typeof own[event.key] === "number") {
+      decideOne(own[event.key]);
+      event.preventDefault();
+    } else if (press(own[event.key] ?? event.key)) event.preventDefault();
     event.stopPropagation();
   });
 
@@ -301,7 +320,8 @@ function render({ model, el }) {
     for (const [key, text, does] of KEYS) {
       if (does === "n" && !options.neighbors) continue;
       const button = make("button", "", keys);
-      make("kbd", "", button, key);
+      const theirs = Object.keys(own).find((one) => own[one] === does && does !== null);
+      make("kbd", "", button, theirs === " " ? "Space" : theirs ?? key);
       button.append(` ${text}`);
       button.tabIndex = -1;
       if (does === null) button.disabled = true;

@@ -1,6 +1,7 @@
 """Review in a notebook: a grid of images with their labels, decided on with the keyboard."""
 
 import math
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -26,6 +27,8 @@ _SMALL = 128
 _NEIGHBORS = 8
 #: A sample lonelier than this share of all is said to be unlike them.
 _LONELY = 0.99
+#: The keys that do something, as a reader writes them and as a browser calls them.
+_KEYS = {"Space": " ", **{key: key for key in ("Enter", *"0123456789/uxd.ze+-fFn")}}
 
 
 class Cards:
@@ -55,12 +58,8 @@ class Cards:
             self._likely = np.argsort(-np.asarray(found.values), axis=1)[:, :12]
         self._near: NDArray[np.int64] | None = None
         if neighbors is not None:
-            self._near = neighbors["index"].values
-            if len(self._near) != len(session.given):
-                raise ValueError(
-                    f"the graph has {len(self._near)} samples and the dataset "
-                    f"{len(session.given)}: both must come from the same data"
-                )
+            graph = same_samples(neighbors, session.ds, ("the graph", "the dataset"))
+            self._near = graph["index"].values
         ids = session.ds["sample"].values
         self._issues = session.issues.reindex(pd.Index(ids))
         self._lonely = self._lonely_from()
@@ -190,6 +189,7 @@ def review(
     neighbors: xr.Dataset | None = None,
     probabilities: Source | None = None,
     audit: float = 0.2,
+    keys: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> "Review":
     """Review suspected labels with the keyboard, in JupyterLab, VS Code or Colab.
@@ -211,7 +211,7 @@ def review(
     z or Backspace      undo
     arrows              go to another image
     e or double click   enlarge
-    + and -             fewer and larger images, more and smaller ones
+    + and -             fewer and larger images, more and smaller ones; zoom where one is enlarged
     f and F             only images of this given label, of this pair; again: all
     n                   show the nearest neighbours
     ==================  ==================================================
@@ -241,6 +241,9 @@ def review(
         Share of images drawn at random until the flagged ones are through; half after that. Or,
         from 1 on, how many random ones come before all others: after 60, :func:`recut` knows a
         better cut. A few images are asked again, unannounced, to see how often answers differ.
+    keys
+        Your own keys: what each does, by its key above or by the name of a class, such as
+        ``{"j": "Space", "k": "Enter", "c": "cat"}``.
     seed
         Of the draws; a store keeps the one that it was made with.
 
@@ -256,7 +259,8 @@ def review(
     StoreError
         The store is of another dataset, read-only or damaged.
     ValueError
-        `issues` or `neighbors` are of other samples, or the dataset has no single labels.
+        `issues` or `neighbors` are of other samples, the dataset has no single labels, or a key
+        stands for nothing.
 
     Examples
     --------
@@ -266,7 +270,31 @@ def review(
     if min(rows, columns) < 1:
         raise ValueError(f"a page of {rows} rows and {columns} columns holds no image")
     session = Session(ds, issues, store, reviewer, audit, seed)
-    return Review(session, Cards(session, neighbors, probabilities), (rows, columns))
+    cards = Cards(session, neighbors, probabilities)
+    return Review(session, cards, (rows, columns), own_keys(keys or {}, session.classes))
+
+
+def own_keys(keys: Mapping[str, str], classes: Sequence[str]) -> dict[str, str | int]:
+    """What the reader's own keys do: a key of the table, or a class by its number.
+
+    Examples
+    --------
+    >>> own_keys({"j": "Space", "c": "cat"}, ["ant", "cat"])
+    {'j': ' ', 'c': 1}
+    """
+    found: dict[str, str | int] = {}
+    for key, does in keys.items():
+        pressed = _KEYS.get(key, key)
+        if does in classes:
+            found[pressed] = list(classes).index(does)
+        elif does in _KEYS:
+            found[pressed] = _KEYS[does]
+        else:
+            raise ValueError(
+                f"keys: {key!r} is to do {does!r}, which is no class and none of the keys "
+                f"{' '.join(_KEYS)}"
+            )
+    return found
 
 
 class Review(Panel):
@@ -274,7 +302,13 @@ class Review(Panel):
 
     front = (("workbench.labels", "review.js"),)
 
-    def __init__(self, session: Session, cards: Cards, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        cards: Cards,
+        shape: tuple[int, int],
+        keys: Mapping[str, str | int] | None = None,
+    ) -> None:
         self.session = session
         self._cards = cards
         self._size = shape[0] * shape[1]
@@ -284,6 +318,7 @@ class Review(Panel):
             classes=session.classes,
             several=session.several,
             reviewer=session.reviewer,
+            keys=dict(keys or {}),
             neighbors=cards.neighbors(0) != [] if len(session.given) else False,
         )
 
