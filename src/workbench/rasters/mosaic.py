@@ -286,8 +286,9 @@ def _as_bands(ds: xr.Dataset, values: Any) -> tuple[Any, list[str]]:
         if "sample" in values.coords:
             theirs, ours = values["sample"].values, ds["sample"].values
             if len(theirs) == len(ours) and (theirs != ours).any():
-                if lost := set(ours.tolist()) - set(theirs.tolist()):
-                    raise RegionError(f"values lack {len(lost)} chips ({first_ids(ours[:0])})")
+                lost = ours[~np.isin(ours, theirs)]
+                if len(lost):
+                    raise RegionError(f"values lack {len(lost)} chips ({first_ids(lost)})")
                 values = values.sel(sample=ours)
         last = [dim for dim in values.dims if dim not in ("sample", "y", "x")]
         places = [dim for dim in ("y", "x") if dim in values.dims]
