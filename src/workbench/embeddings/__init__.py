@@ -1,5 +1,6 @@
 """Feature vectors, their nearest neighbours, maps of them, and how far a map can be trusted."""
 
+from workbench.embeddings.clusters import clusters
 from workbench.embeddings.features import features
 from workbench.embeddings.graph import duplicates, label_accuracy, mixing, neighbor_votes, outliers
 from workbench.embeddings.neighbors import neighbors
@@ -17,6 +18,7 @@ __all__ = [
     "neighbor_votes",
     "mixing",
     "collisions",
+    "clusters",
     "duplicates",
     "outliers",
 ]

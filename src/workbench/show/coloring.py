@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.dates import date2num
 from numpy.typing import NDArray
 
 from workbench._samples import same_samples
@@ -47,6 +48,8 @@ class Values:
 
     values: NDArray[np.float64]
     title: str
+    #: Whether they are days, as matplotlib counts them.
+    dates: bool = False
 
     @property
     def groups(self) -> list[Group]:
@@ -78,7 +81,7 @@ def read_color(ds: xr.Dataset, color: Color) -> Groups | Values:
     if color is False or (isinstance(color, str) and color == "label" and "label" not in ds):
         return Groups([Group("", colors(1)[0], everything, named=False)])
     by = _variable(ds, color) if isinstance(color, str) else color
-    if by.shape != (len(everything),):
+    if by.shape[:1] != everything.shape or by.dims[1:] not in ((), ("class",)):
         raise ValueError(
             f"to colour {len(everything)} samples takes as many values; "
             f"{by.name or 'the array'!r} has shape {by.shape}"
@@ -86,6 +89,11 @@ def read_color(ds: xr.Dataset, color: Color) -> Groups | Values:
     by = same_samples(by, ds, (repr(by.name or "the colours"), "the dataset"))
     title = "" if by.name in (None, "label") else str(by.name)
     values = np.asarray(by.values)
+    if values.ndim == 2:
+        return _groups(*_combinations(by), title)
+    if values.dtype.kind == "M":
+        days: Any = date2num(values)  # type: ignore[no-untyped-call]
+        return Values(np.asarray(days, dtype=np.float64), title, dates=True)
     if values.dtype.kind == "f":
         return Values(values.astype(np.float64), title)
     if values.dtype.kind == "b":
@@ -117,6 +125,14 @@ def _integers(numbers: NDArray[np.int64], names: list[str], title: str) -> Group
     known = distinct[distinct != -1]
     codes = np.where(numbers == -1, -1, np.searchsorted(known, numbers))
     return _groups(codes, [str(number) for number in known], title)
+
+
+def _combinations(by: xr.DataArray) -> tuple[NDArray[np.int64], list[str]]:
+    """Number the sets of labels that occur; -1 for none."""
+    names = by["class"].values if "class" in by.coords else np.arange(by.shape[1])
+    sets, codes = np.unique(by.values.astype(bool), axis=0, return_inverse=True)
+    codes = np.where(np.any(sets, axis=1, keepdims=True)[codes.ravel(), 0], codes.ravel(), -1)
+    return codes.astype(np.int64), [" + ".join(map(str, names[row])) for row in sets]
 
 
 def _categories(values: NDArray[Any]) -> tuple[NDArray[np.int64], list[str]]:

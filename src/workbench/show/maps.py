@@ -9,14 +9,17 @@ import xarray as xr
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import to_rgba
+from matplotlib.colors import Normalize, to_rgba
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from mpl_toolkits.mplot3d import proj3d  # type: ignore[import-untyped]
 
 from workbench._images import picture
 from workbench._samples import same_samples
 from workbench.show.coloring import Color, Group, Groups, Values, read_color, shorten
+from workbench.show.density import draw_contours, lay_picture
 from workbench.show.style import OTHERS, UNLABELLED, caption, colors, finish, styled
 
 #: Two thumbnails on a map are nearer than this share of its range only if one is left out.
@@ -26,16 +29,21 @@ _NAME_SIZE = 9
 #: A map is cut into so many squares a side to find where a class is dense.
 _BINS = 20
 _FEW = 5
+#: So many points are drawn as one picture, which takes a second where markers take a minute.
+_MANY = 200_000
 #: From so many entries on, a legend is set smaller.
 _LONG_LEGEND = 12
 
 
-def coordinates(ds: xr.Dataset, xy: xr.DataArray, name: str = "xy") -> np.ndarray:
+def coordinates(
+    ds: xr.Dataset, xy: xr.DataArray, name: str = "xy", axes: tuple[int, ...] = (2,)
+) -> np.ndarray:
     """The map's points in the order of the dataset, once it is clear that they are its own."""
-    if xy.shape == (ds.sizes["sample"], 2):
+    fits = [(ds.sizes["sample"], count) for count in axes]
+    if xy.shape in fits:
         xy = same_samples(xy, ds, (name, "the dataset"))
     points = np.asarray(xy.values, dtype=np.float64)
-    if points.shape != (ds.sizes["sample"], 2):
+    if points.shape not in fits:
         raise ValueError(
             f"a map of {ds.sizes['sample']} samples needs as many pairs of "
             f"coordinates; {name} has shape {points.shape}"
@@ -49,7 +57,7 @@ def coordinates(ds: xr.Dataset, xy: xr.DataArray, name: str = "xy") -> np.ndarra
 
 
 def draw_points(
-    ax: Axes, points: np.ndarray, coloring: Groups | Values, across: float
+    ax: Any, points: np.ndarray, coloring: Groups | Values, across: float
 ) -> ScalarMappable | None:
     """Scatter the points; of values, return what a colour bar is made from.
 
@@ -57,18 +65,24 @@ def draw_points(
     """
     size = float(np.clip(0.17 * across**2 / len(points), 0.5 + across / 480, 20))
     if isinstance(coloring, Values):
-        _, _, known = coloring.extent()
+        low, high, known = coloring.extent()
         gone, there = points[~known], points[known]
-        ax.scatter(gone[:, 0], gone[:, 1], s=size, linewidths=0, color=UNLABELLED, zorder=0)
-        return ax.scatter(
-            there[:, 0],
-            there[:, 1],
+        if len(points) >= _MANY and points.shape[1] == 2:
+            shown = ScalarMappable(Normalize(low, high), "cividis")
+            shades = np.tile(to_rgba(UNLABELLED), (len(points), 1))
+            shades[known] = shown.to_rgba(coloring.values[known])
+            lay_picture(ax, points, shades, across)
+            return shown
+        ax.scatter(*gone.T, s=size, linewidths=0, color=UNLABELLED, zorder=0)
+        scattered: ScalarMappable = ax.scatter(
+            *there.T,
             c=coloring.values[known],
             cmap="cividis",
             s=size,
             linewidths=0,
             alpha=0.8,
         )
+        return scattered
     shades = np.empty((len(points), 4))
     markers = np.empty(len(points), dtype="<U1")
     behind = np.zeros(len(points), dtype=bool)
@@ -76,6 +90,9 @@ def draw_points(
         shades[group.members] = to_rgba(group.color, alpha=0.8)
         markers[group.members] = group.marker
         behind[group.members] = group.color in (OTHERS, UNLABELLED)
+    if len(points) >= _MANY and points.shape[1] == 2:
+        lay_picture(ax, points, shades, across)
+        return None
     # In random order, so that no class lies on top of the others.
     order = np.random.default_rng(0).permutation(len(points))
     for back in (True, False):
@@ -83,8 +100,7 @@ def draw_points(
             those = order[((markers == marker) & (behind == back))[order]]
             if len(those):
                 ax.scatter(
-                    points[those, 0],
-                    points[those, 1],
+                    *points[those].T,
                     c=shades[those],
                     marker=marker,
                     s=size,
@@ -105,13 +121,12 @@ def legend_handles(coloring: Groups | Values) -> list[Line2D]:
     ]
 
 
-def ring(ax: Axes, points: np.ndarray) -> Line2D:
+def ring(ax: Any, points: np.ndarray) -> Line2D:
     """Ring some points and return what the legend says of them."""
     # Smaller and thinner rings where many of them would become one black spot.
     size = float(np.clip(6000 / max(len(points), 1), 12, 60))
     ax.scatter(
-        points[:, 0],
-        points[:, 1],
+        *points.T,
         s=size,
         facecolors="none",
         edgecolors="black",
@@ -251,19 +266,42 @@ def draw_map(
     *,
     named: bool,
     alone: bool = False,
-) -> None:
+) -> ScalarMappable | None:
     """Draw one map: alone, with its colour bar, or as one of several panels."""
     across = _MAP_ACROSS if alone else _PANEL_ACROSS
     drawn = draw_points(ax, points, coloring, across)
     if alone and drawn is not None and isinstance(coloring, Values):
-        fig.colorbar(drawn, ax=ax, label=coloring.title, shrink=0.6)
+        add_colorbar(fig, drawn, ax, coloring)
+    if points.shape[1] == 3:
+        ax.set(zticks=[])
+        points = seen_from(ax, points)
     if named and isinstance(coloring, Groups):
         name_clusters(ax, points, coloring, across)
     ax.set(xticks=[], yticks=[])
+    if "3d" in ax.name:
+        return drawn
     ax.spines[:].set_visible(False)
     ax.set_aspect("equal")
     if not alone:
         _make_square(ax, points)
+    return drawn
+
+
+def add_colorbar(fig: Figure, drawn: Any, ax: Any, coloring: Values) -> None:
+    """A scale for values, in dates where they are dates."""
+    scale: dict[str, Any] = {}
+    if coloring.dates:
+        ticks = AutoDateLocator()  # type: ignore[no-untyped-call]
+        form = ConciseDateFormatter(ticks)  # type: ignore[no-untyped-call]
+        scale = {"ticks": ticks, "format": form}
+    fig.colorbar(drawn, ax=ax, label=coloring.title, shrink=0.6, **scale)
+
+
+def seen_from(ax: Any, points: np.ndarray) -> np.ndarray:
+    """Where points in space are on the page: names are written there."""
+    ax.set_aspect("equal")
+    x, y, _ = proj3d.proj_transform(*points.T, ax.get_proj())
+    return np.column_stack([x, y])
 
 
 def _make_square(ax: Axes, points: np.ndarray) -> None:
@@ -300,9 +338,12 @@ def map(  # noqa: A001 - the name that design and users know
     *,
     images: bool = False,
     mark: xr.DataArray | None = None,
+    contours: bool = False,
     title: str = "",
 ) -> Figure:
-    """The samples on a plane, coloured by class.
+    """The samples on a plane or in space, coloured by class.
+
+    From 200,000 samples on, a map on a plane is one picture with the mean colour of each pixel.
 
     Parameters
     ----------
@@ -311,15 +352,18 @@ def map(  # noqa: A001 - the name that design and users know
     xy
         (sample, axis): what :func:`workbench.embeddings.project` returned for it.
     color
-        A variable of `ds`, or an array (sample,). Integers are class numbers (-1, no label, is
-        grey), named by the array's ``attrs["classes"]`` or else by the dataset's ``class``; text
-        and bool are categories too. Of more than 20 classes the most frequent 20 are coloured.
-        Other numbers get a colour bar. False draws every point alike, and so does the default
-        where there is no label.
+        A variable of `ds`, or an array (sample,), or bool (sample, class): each combination of
+        several labels is a category of its own. Dates get a colour bar in dates. Integers are
+        class numbers (-1, no label, is grey), named by the array's ``attrs["classes"]`` or else by
+        the dataset's ``class``; text and bool are categories too. Of more than 20 classes the most
+        frequent 20 are coloured. Other numbers get a colour bar. False draws every point alike,
+        and so does the default where there is no label.
     images
         Lay thumbnails over the map, none nearer to another than 5 % of its range.
     mark
         bool (sample,): these points get a ring.
+    contours
+        Lines around the densest places, which hold a tenth, half and nine tenths of the samples.
     title
         Above the map.
 
@@ -330,16 +374,23 @@ def map(  # noqa: A001 - the name that design and users know
     Raises
     ------
     ValueError
-        `xy` belongs to other samples than `ds`, is not two-dimensional, or `color` is not known.
+        `xy` belongs to other samples than `ds`, has neither 2 nor 3 axes, or `color` is not known.
+        `images` or `contours` of a map in space.
     """
-    points = coordinates(ds, xy)
+    points = coordinates(ds, xy, axes=(2, 3))
+    deep = points.shape[1] == 3
+    if deep and (images or contours):
+        raise ValueError("images and contours lie on a plane, and xy has three axes")
     coloring = read_color(ds, color)
     with styled():
-        width, height = np.ptp(points, axis=0)
+        width, height = np.ptp(points[:, :2], axis=0)
         fig, ax = plt.subplots(
             figsize=(9, float(np.clip(7 * height / (width or 1.0), 3, 8)) + 0.6),
             layout="constrained",
+            subplot_kw={"projection": "3d"} if deep else None,
         )
+        if contours:
+            draw_contours(ax, points)
         # Names and thumbnails would cover each other.
         draw_map(fig, ax, points, coloring, named=not images, alone=True)
         handles = legend_handles(coloring)
@@ -395,10 +446,10 @@ def map_grid(
     with styled():
         fig, axes = grid(len(panels), columns, title)
         for ax, (text, points) in zip(axes, panels.items(), strict=True):
-            draw_map(fig, ax, points, coloring, named=True)
+            drawn = draw_map(fig, ax, points, coloring, named=True)
             ax.set_title(text, fontsize=10)
         if isinstance(coloring, Values):
-            fig.colorbar(axes[0].collections[-1], ax=axes, label=coloring.title, shrink=0.6)
+            add_colorbar(fig, drawn, axes, coloring)
         title = coloring.title if isinstance(coloring, Groups) else ""
         add_legend(fig, legend_handles(coloring), title)
         return finish(fig, caption(ds, **facts))

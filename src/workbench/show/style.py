@@ -2,14 +2,18 @@
 
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # Paul Tol's "muted" scheme, whose nine colours stay apart under the common kinds of colour
 # blindness (SRON/EPS technical note 09-002), in an order that keeps look-alikes apart; and a grey
@@ -54,7 +58,50 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "image.cmap": "gray",
     "legend.frameon": False,
+    # Names of classes may hold dollars.
+    "text.parse_math": False,
 }
+#: Fonts for Chinese, Japanese and Korean, of which those that are installed are used.
+_FONTS = (
+    "Noto Sans CJK",
+    "Noto Sans SC",
+    "Noto Sans JP",
+    "Noto Sans KR",
+    "Source Han Sans",
+    "WenQuanYi",
+    "Droid Sans Fallback",
+    "PingFang",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "NanumGothic",
+    "IPAGothic",
+    "Arial Unicode MS",
+)
+
+
+@lru_cache
+def _families() -> tuple[str, ...]:
+    """The usual font, and those behind it for what it lacks."""
+    installed = sorted({font.name for font in font_manager.fontManager.ttflist})
+    return ("sans-serif", *(name for name in installed if name.startswith(_FONTS)))
+
+
+def missing_characters(text: str) -> str:
+    """The characters for which no font of the figures has a picture, each once.
+
+    Examples
+    --------
+    >>> missing_characters("cat")
+    ''
+    """
+    known: set[int] = set()
+    for family in _families():
+        path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+        known |= font_manager.get_font(path).get_charmap().keys()
+    return "".join(sorted({one for one in text if ord(one) not in known and one.isprintable()}))
 
 
 def colors(n: int) -> list[str]:
@@ -73,7 +120,7 @@ def colors(n: int) -> list[str]:
 def styled() -> Iterator[None]:
     """Draw in the workbench's style; leave matplotlib's settings, and no half-drawn figure."""
     before = set(plt.get_fignums())
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**_STYLE, "font.family": list(_families())}):
         try:
             yield
         except BaseException:
@@ -122,6 +169,13 @@ def finish(fig: Figure, text: str) -> Figure:
     """Write the caption below the figure, and take it from pyplot so that it shows once."""
     color = "#b00020" if text.startswith("STAND-IN") else "#555555"
     lines = _lines(text, int(fig.get_figwidth() * _CAPTION_DENSITY))
+    written = "".join(part.get_text() for part in fig.findobj(Text))
+    if unknown := missing_characters(written):
+        warnings.warn(
+            f"no font for {len(unknown)} characters, such as {unknown[:5]!r}: install one, such as "
+            "Noto Sans CJK (Debian and Ubuntu: fonts-noto-cjk), and start Python anew",
+            stacklevel=3,
+        )
     fig.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=color)
     plt.close(fig)
     return fig
