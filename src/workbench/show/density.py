@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from workbench.embeddings.clusters import cells_of, density
+from workbench._density import cells_of, density
 
 #: A contour holds this share of the samples.
 _SHARES = (0.9, 0.5, 0.1)
