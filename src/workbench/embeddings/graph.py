@@ -1,13 +1,11 @@
 """What the neighbour graph says of labels: votes, outliers, mixing of classes, near-duplicates."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import xarray as xr
 
 from workbench._extras import need
 from workbench._samples import same_samples
-from workbench.embeddings.neighbors import check_index
+from workbench.embeddings.neighbors import check_index, row_blocks
 
 #: From so many neighbours on, the farther ones tell what distances chance gives.
 _LEAST_NEIGHBORS = 4
@@ -192,13 +190,8 @@ def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The majority label around each row of `index`; `own` are the labels of all samples."""
     # A block compares every neighbour with every other: memory does not grow with the classes.
     step = max(1, 2**20 // index.shape[1] ** 2)
-    blocks = row_blocks(len(index), step)
+    blocks = row_blocks(np.arange(len(index)), step)
     return np.concatenate([_majority(own[index[part]]) for part in blocks])
-
-
-def row_blocks(n: int, step: int = 4096) -> Iterator[slice]:
-    """Runs of rows: what is computed from a graph's rows then stays in the processor's cache."""
-    return (slice(start, start + step) for start in range(0, max(n, 1), step))
 
 
 def _majority(theirs: np.ndarray) -> np.ndarray:
@@ -279,7 +272,9 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     """
     index = _index(neighbors)
     mean = neighbors["distance"].values.mean(axis=1, dtype=np.float64)
-    around = np.concatenate([_medians(mean[index[part]]) for part in row_blocks(len(index))])
+    around = np.concatenate(
+        [_medians(mean[index[part]]) for part in row_blocks(np.arange(len(index)), 4096)]
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         isolation = np.where(mean == around, 1.0, mean / around)
     result = xr.Dataset(

@@ -8,16 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """The points of a map, and arrays and numbers from which further samples find their places.
+    """The points of a map, and what it takes to place further samples beside them.
 
-    Attributes
-    ----------
-    points
-        float (sample, axis).
-    arrays
-        Those that the method needs to place others; empty where it cannot.
-    settings
-        The same for numbers and texts: whatever JSON can hold.
+    `points` is float (sample, axis); `arrays` is empty where the method places nothing; `settings`
+    holds whatever JSON can.
     """
 
     points: np.ndarray

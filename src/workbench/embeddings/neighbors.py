@@ -59,11 +59,12 @@ def exact_rows(
     the distances of the candidates are therefore taken again from differences.
     """
     faiss = need("faiss", extra="embeddings")
-    reference, queries = (directions(rows, metric) for rows in (reference, queries))
+    same = queries is reference
+    reference = directions(reference, metric)
+    queries = reference if same else directions(queries, metric)
+    small, *others = _prepared(*([reference] if same else [reference, queries]))
     # A few more than wanted: rounding may have put the last ones in the wrong order.
-    count = min(k + 9, len(reference))
-    small, asked = _prepared(reference, queries)
-    _, candidates = faiss.knn(asked, small, count)
+    _, candidates = faiss.knn(others[0] if others else small, small, min(k + 9, len(reference)))
     return refine(reference, queries, candidates, k, metric, own)
 
 
@@ -85,28 +86,19 @@ def extended(
     return np.vstack([old[0], new[0]]), np.vstack([old[1], new[1]])
 
 
-def exact_graph(values: np.ndarray, k: int, metric: str) -> Any:
-    """The `k` nearest others of every row, as (index, distance)."""
-    faiss = need("faiss", extra="embeddings")
-    values = directions(values, metric)
-    (small,) = _prepared(values)
-    _, candidates = faiss.knn(small, small, min(k + 9, len(values)))
-    return refine(values, values, candidates, k, metric, own=np.arange(len(values)))
-
-
 def wide_graph(values: np.ndarray, k: int, metric: str) -> Any:
-    """As :func:`exact_graph`, by float64 differences: slow, for features of all sizes."""
+    """The `k` nearest others of every row, by float64 differences: for features of all sizes."""
     distance = need("scipy.spatial.distance", extra="embeddings")
     values = directions(values, metric).astype(np.float64)
     found = []
-    for rows in _row_blocks(values, 256):
+    for rows in row_blocks(np.arange(len(values)), 256):
         squared = distance.cdist(values[rows], values, "sqeuclidean")
         found.append(np.argpartition(squared, min(k + 1, len(values)) - 1, axis=1)[:, : k + 1])
     return refine(values, values, np.vstack(found), k, metric, own=np.arange(len(values)))
 
 
 def device_graph(values: np.ndarray, k: int, metric: str, device: str) -> Any:
-    """As :func:`exact_graph`, by torch on a GPU: float32, never TF32, a block of rows at a time."""
+    """As :func:`exact_rows`, by torch on a GPU: float32, never TF32, a block of rows at a time."""
     torch = need("torch", extra="networks")
     values = np.ascontiguousarray(directions(values, metric))
     n, width = values.shape
@@ -169,7 +161,7 @@ def _truth(values: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarr
     count = min(k + 9, n)
     squared = np.empty((len(rows), 0))
     index = np.empty((len(rows), 0), dtype=np.int64)
-    for block in _row_blocks(values, 2048):
+    for block in row_blocks(np.arange(n), 2048):
         part = values[block] - center
         away = (asked**2).sum(axis=1)[:, None] + (part**2).sum(axis=1) - 2 * asked @ part.T
         squared = np.hstack([squared, away])
@@ -183,10 +175,6 @@ def _truth(values: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarr
 def _recall(distance: np.ndarray, truth: np.ndarray) -> float:
     """The share of true neighbours, by distance: whichever of several at one distance will do."""
     return float((distance <= truth[:, None] * (1 + 1e-5)).mean())
-
-
-def _row_blocks(values: np.ndarray, size: int) -> list[np.ndarray]:
-    return np.array_split(np.arange(len(values)), -(-len(values) // size))
 
 
 def _clusters(small: np.ndarray, components: int, seed: int) -> tuple[np.ndarray, Any]:
@@ -220,37 +208,29 @@ def refine(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest `k` of the candidates, by distances taken from differences.
 
-    Parameters
-    ----------
-    reference, queries
-        Rows as :func:`directions` returns them.
-    candidates
-        int (query, candidate): rows of `reference`, -1 for none.
-    own
-        The row of `reference` that a query is itself, never its own neighbour.
-
-    Returns
-    -------
-    tuple
-        int64 index and float32 distance, both (query, `k`), nearest first.
+    `reference` and `queries` are rows as :func:`directions` returns them, `candidates` int (query,
+    candidate) rows of `reference`, -1 for none; `own`, the row that a query is itself, is left
+    out. Returns int64 index and float32 distance (query, `k`), nearest first.
     """
     index = np.empty((len(queries), k), dtype=np.int64)
     distance = np.empty((len(queries), k), dtype=np.float32)
 
-    def fill(block: slice) -> None:
+    def fill(block: np.ndarray) -> None:
         rows = candidates[block]
-        difference = reference[rows] - queries[block, None]
+        difference = reference[rows] - queries[block][:, None]
         squared = np.einsum("ijk,ijk->ij", difference, difference)
         squared[rows < 0] = np.inf
         if own is not None:
-            squared[rows == own[block, None]] = np.inf
+            squared[rows == own[block][:, None]] = np.inf
         order = np.argsort(squared, axis=1, kind="stable")[:, :k]
         nearest = np.take_along_axis(squared, order, axis=1)
         index[block] = np.take_along_axis(rows, order, axis=1)
         distance[block] = nearest / 2 if metric == "cosine" else np.sqrt(nearest)
 
     with ThreadPoolExecutor(need("faiss", extra="embeddings").omp_get_max_threads()) as pool:
-        list(pool.map(fill, _blocks(len(queries), candidates.shape[1] * reference.shape[1])))
+        # Blocks of about four megabytes, which stay in a processor's cache.
+        step = max(1, 2**20 // (candidates.shape[1] * reference.shape[1]))
+        list(pool.map(fill, row_blocks(np.arange(len(queries)), step)))
     return index, distance
 
 
@@ -275,10 +255,9 @@ def _prepared(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(rows / largest, dtype=np.float32) for rows in moved]
 
 
-def _blocks(n: int, floats_a_row: int) -> Iterator[slice]:
-    """Row blocks of about four megabytes, which stay in a processor's cache."""
-    step = max(1, 2**20 // floats_a_row)
-    return (slice(start, start + step) for start in range(0, n, step))
+def row_blocks(rows: np.ndarray, step: int) -> Iterator[np.ndarray]:
+    """The rows' numbers, `step` at a time."""
+    return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 Metric = Literal["euclidean", "cosine"]
@@ -366,7 +345,7 @@ def neighbors(
                 stacklevel=2,
             )
         method = CLUSTERED if found else FLAT
-        index, distance = found or exact_graph(values, k, metric)
+        index, distance = found or exact_rows(values, values, k, metric, own=np.arange(n))
     recall = _recall(distance[rows], truth)
     if recall < _RECALL:
         warnings.warn(

@@ -1,7 +1,6 @@
 """How far a map can be trusted: trustworthiness, neighbour recall, triplets, collisions."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import xarray as xr
 from workbench._extras import need
 from workbench._samples import same_samples
 from workbench.embeddings.graph import votes_of
-from workbench.embeddings.neighbors import Metric, checked, directions, exact_rows
+from workbench.embeddings.neighbors import Metric, checked, directions, exact_rows, row_blocks
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 
 MOST_PAIRS = 500_000
@@ -49,15 +48,9 @@ def pair_distances(
 class RowScores:
     """What each of the rows looked at contributes; float64 (row,).
 
-    Attributes
-    ----------
-    intruders
-        Sum over the `k` nearest on the map of how far they lie beyond rank `k` in the original
-        space; trustworthiness counts them.
-    losses
-        The same the other way round; continuity counts them.
-    kept
-        Share of the `k` nearest in the original space that are among the `k` nearest on the map.
+    `intruders` are sums over the `k` nearest on the map of how far they lie beyond rank `k` in the
+    original space, `losses` the same the other way round, `kept` the share of the `k` nearest in
+    the original space that are among those on the map.
     """
 
     intruders: np.ndarray
@@ -76,7 +69,8 @@ def row_scores(
     original = _Distances(directions(values, metric))
     flat = _Distances(points)
     parts = []
-    for block in _blocks(rows, len(values)):
+    # Rows whose distances to all samples take some 64 MB.
+    for block in row_blocks(rows, max(1, 2**23 // len(values))):
         far, flat_far = original.from_rows(block), flat.from_rows(block)
         near, flat_near = _nearest(far, k), _nearest(flat_far, k)
         intruders = np.maximum(_ranks(far, flat_near) - k, 0).sum(axis=1)
@@ -127,12 +121,6 @@ def _ranks(squared: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     squared.sort(axis=1)
     # The row itself sorts first, which makes the number of nearer ones the rank.
     return np.stack([np.searchsorted(row, one) for row, one in zip(squared, wanted, strict=True)])
-
-
-def _blocks(rows: np.ndarray, n: int) -> Iterator[np.ndarray]:
-    """Rows whose distances to all samples take some 64 MB."""
-    step = max(1, 2**23 // n)
-    return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 SAMPLE = 2000

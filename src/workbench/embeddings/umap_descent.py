@@ -174,29 +174,13 @@ def descend(
     negatives: int = 5,
     repulsion: float = 1.0,
 ) -> np.ndarray:
-    """Optimise a layout.
+    """Optimise a layout: float32, of the shape of `points`, the same for any number of threads.
 
-    Parameters
-    ----------
-    points
-        float (sample, 2 or 3): where to start; not changed.
-    reference
-        float (sample, 2 or 3): the fixed points of an earlier map, or None if `points` attract and
-        repel one another.
-    edges
-        scipy sparse (sample of `points`, sample of `reference`): membership strengths.
-    curve
-        ``a`` and ``b`` of ``1 / (1 + a d^2b)``.
-    seed
-        Fixes the samples pushed away from; the same input gives the same map bit for bit, on any
-        number of threads.
-    epochs, rate, negatives, repulsion
-        UMAP's ``n_epochs``, ``learning_rate``, ``negative_sample_rate``, ``repulsion_strength``.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, as `points`.
+    `points` (sample, 2 or 3) is where to start. They attract and repel one another, or if
+    `reference` is given, are drawn and pushed by its fixed points. `edges` are scipy sparse
+    (sample of `points`, sample of `reference`) membership strengths, `curve` the ``a`` and ``b``
+    of ``1 / (1 + a d^2b)``; `epochs`, `rate`, `negatives` and `repulsion` are UMAP's
+    ``n_epochs``, ``learning_rate``, ``negative_sample_rate`` and ``repulsion_strength``.
     """
     edges = edges.tocsr()
     strongest = edges.data.max(initial=0)

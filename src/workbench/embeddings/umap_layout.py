@@ -16,21 +16,11 @@ from workbench.embeddings.neighbors import neighbors as find_neighbors
 
 
 def memberships(distance: np.ndarray) -> np.ndarray:
-    """How strongly a sample belongs together with each of its neighbours.
+    """How strongly a sample belongs together with each of its neighbours: float64, 0 to 1.
 
     McInnes, Healy and Melville 2018, section 3.1: ``exp(-(d - rho) / sigma)`` beyond the nearest
-    neighbour's distance ``rho``, with ``sigma`` such that the sum is ``log2(k + 1)`` (there, a
-    sample counts among its own neighbours).
-
-    Parameters
-    ----------
-    distance
-        float (sample, neighbor), nearest first.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (sample, neighbor) in [0, 1].
+    neighbour's `distance` (sample, neighbor) ``rho``, with ``sigma`` such that the sum is
+    ``log2(k + 1)`` (there, a sample counts among its own neighbours).
 
     Examples
     --------
@@ -67,11 +57,7 @@ def fuzzy_graph(index: np.ndarray, distance: np.ndarray, mix: float = 1.0) -> An
     An edge is there if either end says so: ``w + w' - w w'`` (`mix` 1), or if both do: ``w w'``
     (`mix` 0), or in between.
     """
-    sparse = need("scipy.sparse", extra="embeddings")
-    n, k = index.shape
-    directed = sparse.csr_matrix(
-        (memberships(distance).ravel(), index.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n)
-    )
+    directed = _links(index, memberships(distance), len(index))
     mirrored = directed.T.tocsr()
     both = directed.multiply(mirrored)
     graph = mix * (directed + mirrored - both) + (1 - mix) * both
@@ -262,20 +248,11 @@ def _edges(kept: dict[str, np.ndarray], settings: dict[str, Any]) -> Any:
 
 
 def supervised(graph: Any, labels: np.ndarray, weight: float) -> Any:
-    """Weaken the edges between classes: the graph's intersection with that of the labels.
+    """The graph's intersection with the classes' (umap-learn's supervised reduction).
 
-    McInnes, Healy and Melville 2018, section 5 of umap-learn's documentation on supervised
-    reduction: an edge between two classes is multiplied by ``exp(-far)``, one to a sample
-    without a label (-1) by ``exp(-1)``; then each sample's strongest edge is made 1 again.
-
-    Parameters
-    ----------
-    graph
-        scipy sparse (sample, sample), as :func:`fuzzy_graph` returns it.
-    labels
-        int (sample,), -1 for none.
-    weight
-        From 0 (the labels count for nothing beyond that) to 1 (they decide).
+    An edge between two classes is multiplied by ``exp(-far)``, larger for a larger `weight` from 0
+    to 1, one to a sample without a label (-1) by ``exp(-1)``; then each sample's strongest edge
+    is made 1 again.
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"target_weight={weight} must lie between 0 and 1")
