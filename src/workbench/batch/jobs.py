@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench._extras import need
-from workbench.batch.notebook import JobError, Notebook
+from workbench.batch.notebook import INJECTED, JobError, Notebook
 from workbench.batch.parameters import (
     MASK,
     Parameter,
@@ -149,8 +149,11 @@ def _check(job: Job) -> CheckedJob:
     cwd = job.cwd or (RUN if is_typed(notebook) else NOTEBOOK)
     if cwd not in (RUN, NOTEBOOK) and not Path(cwd).is_dir():
         raise JobError([f"there is no folder {cwd} to run in"])
-    if notebook.language != "python" and (secret := [n for n in given if undeclared(n).secret]):
-        raise JobError([f"{secret[0]!r} is a secret, which only a Python kernel can be handed"])
+    if notebook.language != "python":
+        if secret := [name for name in given if undeclared(name).secret]:
+            raise JobError([f"{secret[0]!r} is a secret, which only a Python kernel can be handed"])
+        if given:
+            assignments(kernel, notebook.language, given)
     carried = {name: code[name] for name, p in injected.items() if p.code and name in code}
     return CheckedJob(notebook, known, given, code, carried, kernel, cwd, job.parent)
 
@@ -158,9 +161,13 @@ def _check(job: Job) -> CheckedJob:
 def _cautions(job: CheckedJob) -> list[str]:
     """Return what somebody should know who set a parameter that could not be checked fully."""
     said = []
+    if job.notebook.language != "python" and job.notebook.source(INJECTED) is not None:
+        said.append("what an earlier run has set is not kept: its code is not Python")
     for name in job.given:
         parameter = job.known.get(name)
-        if parameter is None:
+        if job.notebook.language != "python":
+            said.append(f"{name} is set unchecked: a parameter of {job.notebook.language}")
+        elif parameter is None:
             said.append(
                 f"{name} is not declared in a cell tagged 'parameters': it is set unchecked"
             )
@@ -176,6 +183,20 @@ def _cautions(job: CheckedJob) -> list[str]:
                 f"{name} = {code} is computed before {stale[0]} is set, and keeps its value"
             )
     return said
+
+
+def assignments(kernel: str, language: str, values: Mapping[str, Any]) -> str:
+    """Return the code that sets values in a language, as papermill writes it.
+
+    A JobError says that papermill does not know the language, or not how to write a value in it.
+    """
+    translators = need("papermill.translators", extra="batch").papermill_translators
+    unknown = need("papermill.exceptions", extra="batch").PapermillException
+    try:
+        translator = translators.find_translator(kernel, "R" if language == "r" else language)
+        return str(translator.codify(values))
+    except (unknown, NotImplementedError) as error:
+        raise JobError([f"papermill cannot set these values in {language}: {error}"]) from error
 
 
 def kernel_of(notebook: Notebook, asked: str | None = None) -> str:

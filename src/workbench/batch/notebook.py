@@ -90,9 +90,14 @@ class Notebook:
         """Return the document to execute, and where each of its cells was in this one.
 
         The code that sets parameters becomes a cell after the one tagged ``parameters``, in place
-        of one from an earlier run, or at the top.
+        of one from an earlier run, or at the top. Of another language than Python, where nobody
+        knows what an earlier run has set, that run's cell is left out.
         """
-        kept = [i for i in range(len(self.cells)) if not _has_tag(self.cells[i], _ERROR_MARKER)]
+        old, declared = self._tagged(INJECTED), self._tagged(PARAMETERS)
+        out = {i for i, cell in enumerate(self.cells) if _has_tag(cell, _ERROR_MARKER)}
+        if injected is None and old is not None and self.language != "python":
+            out.add(old)
+        kept = [i for i in range(len(self.cells)) if i not in out]
         cells = [self.cells[i] for i in kept]
         origins: list[int | None] = [*kept]
         if injected is not None:
@@ -105,7 +110,6 @@ class Notebook:
             }
             if self.document["nbformat_minor"] >= 5:
                 cell["id"] = INJECTED
-            old, declared = self._tagged(INJECTED), self._tagged(PARAMETERS)
             if old is not None:
                 cells[kept.index(old)] = cell
             else:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from workbench._unattended import SECRET_PREFIX
 from workbench._units import parse_size
 from workbench.batch import run_record
-from workbench.batch.jobs import CheckedJob, Job, check_jobs
+from workbench.batch.jobs import CheckedJob, Job, assignments, check_jobs
 from workbench.batch.notebook import JobError, write_text
 from workbench.batch.parameters import MASK, move_paths, named_paths
 from workbench.batch.results import file_state
@@ -164,10 +164,7 @@ def injected_code(job: CheckedJob, run_folder: Path) -> str | None:
         return None
     values = move_paths(job.known, job.given, job.folder(run_folder))
     if job.notebook.language != "python":
-        from papermill.translators import papermill_translators
-
-        translator = papermill_translators.find_translator(job.kernel, job.notebook.language)
-        return str(translator.codify(values))
+        return assignments(job.kernel, job.notebook.language, values)
     lines = [f"{name} = {code}" for name, code in job.carried.items()]
     for name, value in values.items():
         said = repr(value)

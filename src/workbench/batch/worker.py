@@ -83,16 +83,14 @@ def _shortened(text: str, file: Path) -> str:
 
 _log = logging.getLogger("workbench.batch")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# Figures say in words what they show, from which their alternative texts are made.
-_IPYKERNEL = [
-    "--IPKernelApp.log_level=ERROR",
-    "--IPKernelApp.extra_extensions=workbench.batch.alt_text",
-]
 _PRINTED_ERROR = re.compile(r"(\w{1,80}Error): ([^\n]*)")
 _TAIL = 4000
 _HEAD = 400
 # A kernel may take long to hand over all that a cell has printed.
 _OUTPUT_SECONDS = 300
+# A kernel that dies before it runs anything, as when its port was taken, is started again.
+_STARTS = 3
+_UNSTARTED = ("DeadKernelError", "RuntimeError")
 
 
 class StopError(Exception):
@@ -139,14 +137,23 @@ class Worker:
         return Outcome(told["status"], error, told["note"])
 
     def execute(self) -> Outcome:
+        """Run the notebook, with another kernel if one dies before the first cell."""
+        for start in range(1, _STARTS + 1):
+            outcome = self.execute_once()
+            error = outcome.error
+            if self.cell is not None or not error or error.type not in _UNSTARTED:
+                break
+            if error.cause == "signal":  # somebody wants it dead
+                break
+            _log.warning("start %d of at most %d: %s", start, _STARTS, error.message)
+        return outcome
+
+    def execute_once(self) -> Outcome:
         """Run the notebook by papermill's engine."""
         try:
             engines = import_engines()
             kernel = need("workbench.batch.kernel", extra="batch")
-            specs = need("jupyter_client.kernelspec", extra="batch").KernelSpecManager()
-            is_ipykernel = any(
-                "ipykernel" in a for a in specs.get_kernel_spec(self.job["kernel"]).argv
-            )
+            kernel.Kernel.exit_code = None
             document = need("nbformat", extra="batch").reads(self.original, as_version=4)
             document.metadata["papermill"] = {}
             timeout = self.job["cell_timeout"]
@@ -163,7 +170,6 @@ class Worker:
                 on_cell_start=self.on_cell_start,
                 on_cell_executed=self.on_cell_executed,
                 kernel_manager_class=kernel.Kernel,
-                extra_arguments=[*_IPYKERNEL] if is_ipykernel else [],
                 resources={"metadata": {"path": self.job["cwd"]}},
             )
         except BaseException as error:  # whatever it is, the record has to name it
@@ -207,6 +213,8 @@ class Worker:
             return self.outcome(told["status"], told["type"], told["message"], told["cause"])
         if kind == "DeadKernelError" or "Kernel died" in message:  # the latter: as it started
             words, cause = exit_words(self.kernel_exit())
+            if self.cell is None and cause == "code":  # none of the notebook's
+                words, cause = f"{words} as it started", "system"
             return self.outcome("killed", "DeadKernelError", f"the kernel {words}", cause)
         if kind == "CellTimeoutError":
             if self.job["cell_timeout"] and "IOPub" not in message:
