@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import nbformat
 
 from workbench.batch import Job, run_many, run_notebook, run_pipeline, trace
-from workbench.batch.provenance.compare import compare
+from workbench.batch.provenance import compare
 from workbench.batch.report import memory_chart as draw_memory
 
 HERE = Path(__file__).resolve().parent

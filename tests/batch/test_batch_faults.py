@@ -13,8 +13,8 @@ import pytest
 from batch_helpers import STARTED, run_ids, survivors, wait_for
 from nbclient.exceptions import CellTimeoutError
 
-from workbench.batch import Job, RunRecord, cgroups, read_runs, run_many, run_notebook
-from workbench.batch.cgroups import Group
+from workbench.batch import Job, RunRecord, processes, read_runs, run_many, run_notebook
+from workbench.batch.processes import Group
 from workbench.batch.worker import Worker
 
 Make = Callable[..., Path]
@@ -50,7 +50,7 @@ def test_a_run_at_its_memory_limit(
     make_notebook: Make, monkeypatch: pytest.MonkeyPatch, held_by: str
 ) -> None:
     if held_by == "watching":  # as where the user may make no control groups
-        monkeypatch.setattr(cgroups, "_homes", lambda: iter(()))
+        monkeypatch.setattr(processes, "_homes", lambda: iter(()))
     elif not can_make_groups():
         pytest.skip("no control group can be made here")
     path = make_notebook("hog", "print('kept')", HOG, "3", parameters="k: int = 1")

@@ -12,8 +12,7 @@ import pytest
 from batch_helpers import command, write_notebook
 
 from workbench.batch import Job, read_runs, run_many, run_notebook
-from workbench.batch.provenance.compare import compare, differences, rerun
-from workbench.batch.provenance.lineage import trace, verify
+from workbench.batch.provenance import compare, differences, rerun, trace, verify
 from workbench.batch.results import size_and_sha256
 
 Make = Callable[..., Path]

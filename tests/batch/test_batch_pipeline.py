@@ -10,7 +10,7 @@ import pytest
 from notebook_contract import ROOT
 
 from workbench.batch import JobError, read_runs
-from workbench.batch.provenance.pipeline import (
+from workbench.batch.pipeline import (
     StageResult,
     closed_gate,
     read_pipeline,

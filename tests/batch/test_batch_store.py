@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from batch_helpers import command
 
-from workbench.batch.run_record import Memory, RunError, RunRecord
-from workbench.batch.runs import find_run, prune, read_runs
+from workbench.batch.run_record import Memory, RunError, RunRecord, find_run, prune, read_runs
 
 
 def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields: Any) -> RunRecord:

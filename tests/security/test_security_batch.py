@@ -31,7 +31,7 @@ from workbench.batch.jobs import check_jobs
 from workbench.batch.notebook import write_text
 from workbench.batch.presets import read_yaml
 from workbench.batch.results import HashingStoppedError, file_state, size_and_sha256
-from workbench.batch.runs import prune, results_of
+from workbench.batch.run_record import prune, results_of
 
 pytestmark = pytest.mark.kernel
 SECRET = "hunter2-correct-horse"
@@ -206,7 +206,12 @@ class TestForeignRuns:
         done = CliRunner().invoke(app, ["rerun", record.id])
         assert done.exit_code == 1
         assert "a.ipynb is not the notebook that ran as" in done.stdout
+        with pytest.raises(JobError, match=r"is not the notebook that ran as .* even_if_changed"):
+            rerun(record.id)
         assert not Path("ran").exists()
+        before, after = rerun(record.id, even_if_changed=True)
+        assert (before.id, after.status) == (record.id, "succeeded")
+        assert (after.folder / "ran").exists() or Path("ran").exists()
 
 
 class TestOverwriting:

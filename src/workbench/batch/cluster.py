@@ -15,8 +15,7 @@ from typing import Any
 from workbench._extras import need
 from workbench.batch.jobs import Job, check_jobs
 from workbench.batch.run import Interrupted, ensure_writable, new_group, run_many
-from workbench.batch.run_record import RunRecord
-from workbench.batch.runs import read_runs
+from workbench.batch.run_record import RunRecord, read_runs
 
 _PATIENCE = 30.0  # seconds to wait for a worker when there is none
 

@@ -64,7 +64,7 @@ class RunConfig(_Model):
     limits: LimitsConfig = LimitsConfig()
     jobs: int = Field(default=1, ge=1, description="runs at a time")
     kernel: str | None = Field(default=None, description="instead of the notebooks' own")
-    cwd: str | None = Field(default=None, description="working directory: run, notebook or a path")
+    cwd: str | None = Field(default=None, description="run, notebook or a path")
     values: dict[str, Any] = Field(default={}, description="for ${values.name} elsewhere")
 
     @model_validator(mode="after")
@@ -189,8 +189,7 @@ def compose(
     config
         The name of a preset, or a ``.yaml`` file, whose ``defaults`` may name presets.
     overrides
-        In Hydra's grammar: ``"limits=long"``, ``"notebooks.mnist_embeddings.epochs=2"``,
-        ``"+notebooks.mnist_embeddings.seed=1"`` for what the configuration does not mention.
+        In Hydra's grammar: ``"limits=long"``, ``"+notebooks.mnist_embeddings.seed=1"``.
     folder
         The notebooks' folder; the presets lie in its folder ``presets``.
 

@@ -20,8 +20,14 @@ from workbench._units import show_seconds, show_size
 from workbench.batch.html_page import TEMPLATES, is_our_page
 from workbench.batch.notebook import write_text
 from workbench.batch.results import BROKEN, CLAIMS
-from workbench.batch.run_record import FileState, RunRecord, Sample, largest_sample
-from workbench.batch.runs import read_runs, results_of
+from workbench.batch.run_record import (
+    FileState,
+    RunRecord,
+    Sample,
+    largest_sample,
+    read_runs,
+    results_of,
+)
 
 _log = logging.getLogger("workbench.batch")
 # names of results that are sizes
@@ -263,13 +269,6 @@ def write_report(records: Sequence[RunRecord], to: str | Path = "report") -> Pat
     how to repeat it. Beside it lie the notebooks' own pages and the files that they registered,
     of at most 20 MB each, to which it links, so that the folder can be sent or served as it is.
 
-    Parameters
-    ----------
-    records
-        The runs, in the order in which they are shown.
-    to
-        The folder; pages of an earlier report in it are replaced.
-
     Raises
     ------
     ValueError
@@ -374,25 +373,11 @@ _MOST_RUNS = 200
 
 
 def write_index(out: str | Path = "runs", current: Collection[str] = ()) -> Path:
-    """Write ``index.html`` into a folder of runs and return its path.
+    """Write ``index.html`` on the latest 200 runs into their folder, and return its path.
 
-    The page stands alone, loads nothing, and links to the runs' notebooks and logs by relative
-    addresses, so the folder can be moved or served as it is. It shows the latest 200 runs.
+    It loads nothing and has relative links, so that the folder can be moved. Ids in `current` are
+    put on top. Raises OSError as `write_report` does.
 
-    Parameters
-    ----------
-    out
-        The folder of runs.
-    current
-        Ids of the runs to put on top.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be written, or holds an ``index.html`` of somebody else's.
-
-    Examples
-    --------
     >>> write_index("runs")                               # doctest: +SKIP
     PosixPath('runs/index.html')
     """

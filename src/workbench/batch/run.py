@@ -28,7 +28,15 @@ from workbench.batch.jobs import CheckedJob, Job, assignments, check_jobs
 from workbench.batch.notebook import JobError, write_text
 from workbench.batch.parameters import MASK, move_paths, named_paths
 from workbench.batch.results import file_state
-from workbench.batch.run_record import FileState, Memory, Outcome, RunRecord, Sample, failure
+from workbench.batch.run_record import (
+    OUTCOME,
+    FileState,
+    Memory,
+    Outcome,
+    RunRecord,
+    Sample,
+    failure,
+)
 from workbench.batch.supervisor import Interruption, Limits, Supervisor, Watch, supervise
 
 _log = logging.getLogger("workbench.batch")
@@ -39,25 +47,23 @@ class Progress:
 
     def __init__(self, name: str, run_id: str, cells: int) -> None:
         self.name = name
-        self.bar: tqdm[Any] | None = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=cells, desc=name, unit="cell", file=sys.stderr)
+        self.bar: tqdm[Any] = tqdm(
+            total=cells, desc=name, unit="cell", file=sys.stderr, disable=None
+        )
         _log.info("%s: started as %s", name, run_id)
 
     def at(self, index: int) -> None:
         """Say that the cell at `index` has started, so that those before it are done."""
-        if self.bar is not None:
-            with suppress(OSError):  # the terminal was closed; that is no failure of the run
-                self.bar.update(index - self.bar.n)
+        with suppress(OSError):  # the terminal was closed; that is no failure of the run
+            self.bar.update(index - self.bar.n)
 
     def ended(self, status: str, seconds: float) -> None:
         """Say how the run ended."""
-        if self.bar is not None:
-            if status == "succeeded":
-                self.at(int(self.bar.total or 0))
-            with suppress(OSError):
-                self.bar.set_postfix_str(status)
-                self.bar.close()
+        if status == "succeeded":
+            self.at(int(self.bar.total or 0))
+        with suppress(OSError):
+            self.bar.set_postfix_str(status)
+            self.bar.close()
         _log.info("%s: %s after %.1f s", self.name, status, seconds)
 
 
@@ -132,8 +138,11 @@ def execute_job(job: CheckedJob, context: RunContext) -> RunRecord | None:
     secret = {SECRET_PREFIX + name: value for name, value in job.secrets.items()}
     try:
         document, origins = job.notebook.prepare(injected_code(job, record.folder))
+        (record.folder / RESERVE).write_bytes(bytes(_RESERVED))
+        path = record.folder / job.notebook.path.name
+        text = json.dumps(document, indent=1)
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
         order = _order(record, job, origins, context.limits)
-        _write_notebook(record.folder / order["file"], document)
         supervisor = supervise(order, record.folder, context.limits, watch, secret)
         outcome = supervisor.final_outcome(record.folder / "log.txt")
         _keep_memory(record, supervisor, origins)
@@ -146,7 +155,7 @@ def execute_job(job: CheckedJob, context: RunContext) -> RunRecord | None:
     _save(record, supervisor, job)
     if supervisor and supervisor.outcome is None:
         # Another worker corrects the notebook of one that died, and makes its page.
-        order["outcome"] = asdict(outcome) | {"error": outcome.error and outcome.error.model_dump()}
+        order["outcome"] = OUTCOME.dump_python(outcome)
         supervisor = supervise(order, record.folder, Limits(timeout=60.0), Watch(), secret)
         _take_declared(record, supervisor)
         _save(record, supervisor, job)
@@ -190,11 +199,6 @@ def _order(
         "cell_timeout": limits.cell_timeout,
         "outcome": None,
     }
-
-
-def _write_notebook(path: Path, document: Mapping[str, Any]) -> None:
-    (path.parent / RESERVE).write_bytes(bytes(_RESERVED))
-    path.write_text(json.dumps(document, indent=1), encoding="utf-8", errors="surrogatepass")
 
 
 def _beat(record: RunRecord) -> None:
@@ -371,23 +375,16 @@ def run_notebook(
     ----------
     notebook
         The ``.ipynb`` file.
-    parameters
-        Values for names in its cell tagged ``parameters``; the others keep their defaults. A
-        relative path that exists is found from the notebook too, whatever its working directory.
-        A text under a name such as ``password`` or ``api_key``, and one that the notebook declares
-        as ``SecretStr``, reaches the kernel and no file.
+    parameters, kernel, cwd
+        As in `Job`. A relative path that exists is found from the notebook too. A text under a
+        name such as ``password`` or ``api_key``, or declared as ``SecretStr``, reaches no file.
     out
         The folder of runs; the run gets a new folder in it, the record's ``folder``.
-    timeout
-        Seconds for the whole run.
-    cell_timeout
-        Seconds for each cell, rounded up.
+    timeout, cell_timeout
+        Seconds for the whole run, and for each cell, rounded up.
     memory
-        Bytes, or a text such as ``"4GiB"``, for all processes of the run together. The kernel
-        holds the run to it where a control group can be made, else the runner does, which looks
-        every 0.25 s.
-    kernel, cwd
-        As in `Job`.
+        Bytes, or ``"4GiB"``, for all processes of the run together, held by a control group where
+        one can be made, else by the runner, which looks every 0.25 s.
 
     Raises
     ------
@@ -399,10 +396,8 @@ def run_notebook(
 
     Examples
     --------
-    >>> record = run_notebook("notebooks/01_mnist_embeddings.ipynb",
-    ...                       {"n_samples": 500})         # doctest: +SKIP
-    >>> record.status, record.seconds                     # doctest: +SKIP
-    ('succeeded', 31.2)
+    >>> run_notebook("a.ipynb", {"n": 500}).status        # doctest: +SKIP
+    'succeeded'
     """
     job = Job(notebook, parameters or {}, kernel=kernel, cwd=cwd)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
@@ -438,9 +433,9 @@ def run_many(
 
     Examples
     --------
-    >>> jobs = [Job("umap.ipynb", {"seed": seed}) for seed in range(4)]
+    >>> jobs = [Job("umap.ipynb", {"seed": seed}) for seed in range(2)]
     >>> [r.status for r in run_many(jobs, n_jobs=2)]      # doctest: +SKIP
-    ['succeeded', 'succeeded', 'succeeded', 'succeeded']
+    ['succeeded', 'succeeded']
     """
     checked = check_jobs(jobs)
     limits = Limits(timeout, cell_timeout, parse_size(memory) if memory else None)

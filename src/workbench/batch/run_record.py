@@ -1,6 +1,8 @@
-"""The record of a run, ``run.json``: what ran, on what, and how it ended."""
+"""The record of a run, ``run.json``: what ran, on what, and how it ended; folders of such runs."""
 
 import hashlib
+import json
+import logging
 import os
 import platform
 import shutil
@@ -8,7 +10,8 @@ import signal
 import stat
 import subprocess
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -16,7 +19,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
 from workbench._units import show_size
 from workbench.batch.notebook import write_text
@@ -58,9 +61,7 @@ class RunError(BaseModel):
     type: str
     message: str
     cause: Cause = Field(default="unknown", description="who ended the run")
-    cell: int | None = Field(
-        default=None, description="nbformat index, from 0, in the notebook as it was given"
-    )
+    cell: int | None = Field(default=None, description="index in the notebook as it was given")
     cell_source: str | None = Field(default=None, description="the beginning of that cell")
     traceback: str = Field(default="", description="its end, without colours")
 
@@ -74,13 +75,15 @@ class Outcome:
     note: str | None = None
 
 
+#: Turns outcomes into what goes between processes, and back.
+OUTCOME = TypeAdapter(Outcome)
+
+
 def failure(error: BaseException) -> Outcome:
     """Return the outcome of a run that failed for a reason outside its notebook."""
     text = "".join(traceback.format_exception(error))[-4000:]
-    kind = type(error).__name__
-    return Outcome(
-        "failed", RunError(type=kind, message=str(error), cause="system", traceback=text)
-    )
+    kind, message = type(error).__name__, str(error)
+    return Outcome("failed", RunError(type=kind, message=message, cause="system", traceback=text))
 
 
 def exit_words(code: int | None) -> tuple[str, Cause]:
@@ -134,9 +137,7 @@ class Memory(BaseModel):
     """
 
     limit_bytes: int | None = None
-    held_by: Literal["control group", "watching"] | None = Field(
-        default=None, description="who held the run to its limit: the kernel, or the runner"
-    )
+    held_by: Literal["control group", "watching"] | None = None  # the kernel, or the runner
     killed: int = Field(default=0, description="processes that the kernel killed at the limit")
     peak_cell: int | None = Field(default=None, description="the cell that ran at the peak")
     samples: list[Sample] = Field(default=[], description="seconds, bytes, cell; at most 120")
@@ -149,13 +150,8 @@ class FileState(BaseModel):
     path: str
     size: int
     sha256: str = Field(description="empty if there was no time to hash it")
-    hashed: Hashed = Field(
-        default="contents",
-        description="of a folder: by its files' contents, or by their sizes and times of change",
-    )
-    name: str | None = Field(
-        default=None, description="the parameter that names it, or as it was recorded"
-    )
+    hashed: Hashed = Field(default="contents", description="of a folder: or by sizes and times")
+    name: str | None = Field(default=None, description="its parameter, or as it was recorded")
 
 
 class GitState(BaseModel):
@@ -179,20 +175,14 @@ class RunRecord(BaseModel):
     notebook_sha256: str
     parameters: dict[str, Any] = Field(description="all of them, the notebook's defaults included")
     given: dict[str, Any] = Field(description="those that were set, as they were set")
-    computed: dict[str, str] = Field(
-        default={}, description="code of those whose values only the notebook itself knows"
-    )
+    computed: dict[str, str] = Field(default={}, description="code of those that it computes")
     kernel: str = "python3"
-    cwd: str = Field(
-        default="run", description="the kernel's working directory; `run` is the run's folder"
-    )
+    cwd: str = Field(default="run", description="`run` (the run's folder), `notebook` or a path")
     packages: dict[str, str]
     python: str
     platform: str
     host: str
-    pid_namespace: str | None = Field(
-        default=None, description="tells machines and containers of one name apart"
-    )
+    pid_namespace: str | None = Field(default=None, description="tells containers apart")
     cpu_count: int | None
     gpus: list[str] = Field(default=[], description="name, memory and driver of each")
     threads: int | None = Field(default=None, description="processors that the run may use")
@@ -200,14 +190,10 @@ class RunRecord(BaseModel):
     environment: dict[str, str] = Field(default={}, description="variables that bear on results")
     git: GitState | None
     pid: int = Field(description="the process that supervises the run")
-    group: str | None = Field(
-        default=None, description="the invocation, sweep or pipeline that it was a part of"
-    )
+    group: str | None = Field(default=None, description="its invocation, sweep or pipeline")
     parent: str | None = Field(default=None, description="the run that this one repeats")
     started: AwareDatetime
-    heartbeat: AwareDatetime | None = Field(
-        default=None, description="when the supervising process last said that it is there"
-    )
+    heartbeat: AwareDatetime | None = Field(default=None, description="last sign of `pid`")
     ended: AwareDatetime | None = None
     seconds: float | None = None
     status: Status = "running"
@@ -218,9 +204,7 @@ class RunRecord(BaseModel):
     inputs: list[FileState] = Field(default=[], description="paths from where the run was started")
     outputs: list[FileState] = Field(default=[], description="paths in the run's folder")
     files: list[str] = Field(default=[], description="names in the run's folder")
-    results_on: dict[str, str] = Field(
-        default={}, description="data that results are about, where the notebook ran on others"
-    )
+    results_on: dict[str, str] = Field(default={}, description="other data that results are about")
     folder: Path = Field(default=Path(), exclude=True, description="where the record was read")
 
     @classmethod
@@ -363,3 +347,103 @@ def _git(folder: Path, *arguments: str) -> str:
         check=True,
         timeout=20,
     ).stdout
+
+
+_log = logging.getLogger("workbench.batch")
+
+
+def results_of(record: RunRecord) -> dict[str, Any]:
+    """Return what a run recorded; nothing if it came to nothing."""
+    path = record.file("results.json")
+    try:
+        return dict(json.loads(path.read_bytes())) if path else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each single value of nested results with its dotted name.
+
+    >>> list(leaves({"a": {"b": 1, "c": [2, 3]}}))
+    [('a.b', 1), ('a.c.0', 2), ('a.c.1', 3)]
+    """
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, item in items:
+        yield from leaves(item, f"{name}.{key}" if name else str(key))
+
+
+def read_runs(out: str | Path = "runs", ids: Iterable[str] | None = None) -> list[RunRecord]:
+    """Return the records of runs in a folder, newest first: all of them, or those with these ids.
+
+    Records that cannot be read are named in a warning of the ``workbench.batch`` logger.
+
+    Examples
+    --------
+    >>> read_runs("no-such-folder")
+    []
+    """
+    out = Path(out)
+    found = []
+    for name in _names(out) if ids is None else ids:
+        try:
+            found.append(RunRecord.load(out / name))
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            _log.warning("%s cannot be read: %s", out / name / "run.json", reason)
+    return sorted(found, key=lambda record: (record.started, record.id), reverse=True)
+
+
+def find_run(out: str | Path, name: str) -> Path:
+    """Return the folder of the run whose id starts or ends with a text; ``last`` is the newest.
+
+    A LookupError says that no run is called so, or several are.
+    """
+    out = Path(out)
+    if (Path(name) / "run.json").is_file():
+        return Path(name)
+    if name == "last" and (records := read_runs(out)):
+        return records[0].folder
+    names = _names(out)
+    matching = [run for run in names if run == name] or [
+        run for run in names if run.startswith(name) or run.endswith(name)
+    ]
+    if len(matching) != 1:
+        many = f": {', '.join(sorted(matching)[:5])}" if matching else ""
+        raise LookupError(f"{len(matching) or 'no'} runs in {out} are called {name!r}{many}")
+    return out / matching[0]
+
+
+def prune(out: str | Path, names: Iterable[str]) -> int:
+    """Remove the folders of runs, by the folders' names, and return how many bytes that freed.
+
+    The record goes last: what is left of an interrupted removal can be pruned again. A
+    LookupError names what is no run's folder in `out`; those before it are gone.
+    """
+    freed, known = 0, {*_names(Path(out))}
+    for name in names:
+        folder = Path(out) / name
+        if name not in known:
+            raise LookupError(f"{folder} is not the folder of a run")
+        freed += sum(p.lstat().st_size for p in folder.rglob("*") if not p.is_dir())
+        for path in folder.iterdir():
+            if path.name != "run.json":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(folder)
+    return freed
+
+
+def _names(out: Path) -> list[str]:
+    """Return the names of the folders that hold a record; links are no runs of this folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(out) as entries:
+        return [
+            entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and Path(entry.path, "run.json").is_file()
+        ]
+    return []

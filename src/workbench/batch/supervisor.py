@@ -17,10 +17,11 @@ import psutil
 from workbench._unattended import RUN_FOLDER, RUN_ID
 from workbench._units import show_size
 from workbench.batch import processes
-from workbench.batch.cgroups import Group, system_kills
 from workbench.batch.forkserver import WorkerProcess
+from workbench.batch.processes import Group, system_kills
 from workbench.batch.run_record import (
     BEAT_SECONDS,
+    OUTCOME,
     Cause,
     Outcome,
     RunError,
@@ -149,7 +150,9 @@ class Supervisor:
                 self._cell = event
                 watch.on_cell(event["index"])
             elif event.get("event") == "outcome":
-                self._take_outcome(event)
+                self.outcome = OUTCOME.validate_python(event["outcome"])
+                self.files = event.get("files", [])
+                self.results_on = event.get("results_on", {})
             if time.monotonic() - self._beaten > BEAT_SECONDS:
                 watch.on_beat()
                 self._beaten = time.monotonic()
@@ -180,12 +183,6 @@ class Supervisor:
         """Return how the run ended: as the worker said or, where it could not, as is known."""
         outcome = self.outcome or self._from_exit(log)
         return blame_memory(outcome, self.limits.memory, self.limit_kills, self.system_kills)
-
-    def _take_outcome(self, event: dict[str, Any]) -> None:
-        error = RunError(**event["error"]) if event["error"] else None
-        self.outcome = Outcome(event["status"], error, event["note"])
-        self.files = event.get("files", [])
-        self.results_on = event.get("results_on", {})
 
     def _from_exit(self, log: Path) -> Outcome:
         """Return the outcome of a worker that could not say it."""

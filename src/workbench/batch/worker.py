@@ -26,7 +26,15 @@ from workbench.batch import html_page, notebook, processes
 from workbench.batch.alt_text import add_alternatives
 from workbench.batch.parameters import MASK
 from workbench.batch.results import collect, collect_data, collect_files
-from workbench.batch.run_record import Cause, Outcome, RunError, Status, exit_words, failure
+from workbench.batch.run_record import (
+    OUTCOME,
+    Cause,
+    Outcome,
+    RunError,
+    Status,
+    exit_words,
+    failure,
+)
 
 MOST = 200_000
 _KEPT_HEAD = 100_000
@@ -116,7 +124,8 @@ class Worker:
     def run(self) -> None:
         """Execute the notebook, or take a dead worker's outcome, and leave all files."""
         threading.Thread(target=self.heed_parent, daemon=True).start()
-        outcome = self.known_outcome() or self.execute()
+        told = self.job["outcome"]  # by a parent whose earlier worker has died
+        outcome = OUTCOME.validate_python(told) if told else self.execute()
         self.executed.set()
         try:
             document = self.save(outcome.error)
@@ -127,14 +136,6 @@ class Worker:
         self.tell_outcome(outcome, files=files, results_on=data)
         html = html_page.to_html(document, self.path.stem, self.job["images"])
         notebook.write_text(self.path.with_suffix(".html"), html)
-
-    def known_outcome(self) -> Outcome | None:
-        """Return the outcome that the parent knows already."""
-        told = self.job["outcome"]
-        if told is None:
-            return None
-        error = RunError(**told["error"]) if told["error"] else None
-        return Outcome(told["status"], error, told["note"])
 
     def execute(self) -> Outcome:
         """Run the notebook, with another kernel if one dies before the first cell."""
@@ -212,7 +213,9 @@ class Worker:
             told = self.stop
             return self.outcome(told["status"], told["type"], told["message"], told["cause"])
         if kind == "DeadKernelError" or "Kernel died" in message:  # the latter: as it started
-            words, cause = exit_words(self.kernel_exit())
+            words, cause = exit_words(
+                need("workbench.batch.kernel", extra="batch").Kernel.exit_code
+            )
             if self.cell is None and cause == "code":  # none of the notebook's
                 words, cause = f"{words} as it started", "system"
             return self.outcome("killed", "DeadKernelError", f"the kernel {words}", cause)
@@ -245,12 +248,6 @@ class Worker:
             traceback=self.masked(_COLOURS.sub("", "\n".join(lines))[-_TAIL:]),
         )
         return Outcome(status, error)
-
-    @staticmethod
-    def kernel_exit() -> int | None:
-        """Return the exit code of a kernel that ended before it was told to."""
-        known = sys.modules.get("workbench.batch.kernel")
-        return known.Kernel.exit_code if known else None
 
     def save(self, error: RunError | None) -> Any:
         """Correct the executed notebook, collect its results, and return it."""
@@ -288,8 +285,7 @@ class Worker:
 
     def tell_outcome(self, outcome: Outcome, **more: Any) -> None:
         """Send how the notebook ended."""
-        error = outcome.error.model_dump() if outcome.error else None
-        self.tell("outcome", status=outcome.status, error=error, note=outcome.note, **more)
+        self.tell("outcome", outcome=OUTCOME.dump_python(outcome), **more)
 
     def tell(self, event: str, **what: Any) -> None:
         """Send an event to the parent."""

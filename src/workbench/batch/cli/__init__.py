@@ -1,10 +1,8 @@
-"""The command ``workbench``. Each module here is light to import, and so is ``--help``."""
+"""The command ``workbench``; light to import, and so is ``--help``."""
 
 import typer
 
-from workbench.batch.cli.provenance import compare, lineage, pipeline, rerun, verify
-from workbench.batch.cli.run import run
-from workbench.batch.cli.runs import runs
+from workbench.batch.cli.commands import compare, lineage, pipeline, rerun, run, runs, verify
 
 app = typer.Typer(
     help="Run notebooks unattended and look at what came out.",

@@ -1,10 +1,11 @@
-"""Recorded results beside one another: a table of runs, and a run against its repetition."""
+"""Where results came from, whether their files are what they were, and results beside others."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -13,11 +14,134 @@ from workbench.batch.notebook import JobError, write_text
 from workbench.batch.report import ensure_ours
 from workbench.batch.results import size_and_sha256
 from workbench.batch.run import run_many
-from workbench.batch.run_record import RunRecord
-from workbench.batch.runs import find_run, leaves, read_runs, results_of
+from workbench.batch.run_record import FileState, RunRecord, find_run, leaves, read_runs, results_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# unknown: there was no time to hash it
+State = Literal["same", "changed", "missing", "unknown"]
+
+
+@dataclass
+class Ancestry:
+    """A run and what it read; each input with the run that wrote it, where one is known."""
+
+    record: RunRecord
+    inputs: list[tuple[FileState, "Ancestry | None"]] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the tree as text, the run on top and what it rests on below.
+
+        Examples
+        --------
+        >>> print(trace("last").text())                   # doctest: +SKIP
+        evaluate.ipynb  20260102T101112Z-evaluate-0a1b2c  succeeded
+        └─ model.npz  5c8a1f0e
+           └─ train.ipynb  20260102T101101Z-train-3d4e5f  succeeded
+        """
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        record = self.record
+        name = Path(record.notebook).name
+        repeats = f", repeats {record.parent}" if record.parent else ""
+        yield f"{name}  {record.id}  {record.status}{repeats}"
+        for at, (file, source) in enumerate(self.inputs):
+            last = at == len(self.inputs) - 1
+            yield f"{'└─' if last else '├─'} {Path(file.path).name}  {file.sha256[:8]}"
+            indent = "   " if last else "│  "
+            for n, line in enumerate(source._lines() if source else []):
+                yield f"{indent}{'└─ ' if n == 0 else '   '}{line}"
+
+
+def trace(run: str | Path, out: str | Path = "runs") -> Ancestry:
+    """Follow a run's inputs back to the runs that wrote them, and theirs, to the beginning.
+
+    `run` is its folder, its id or a part of it, or ``"last"``; a LookupError says that there is no
+    such run.
+    """
+    folder = find_run(out, str(run))
+    return _Tracer(folder.parent).ancestry(RunRecord.load(folder))
+
+
+class _Tracer:
+    """Finds the writers of files; each run is looked at once."""
+
+    def __init__(self, out: Path) -> None:
+        self.writers: dict[str, list[RunRecord]] = {}
+        # Newest first: of several runs that wrote the same, the latest before the reading counts.
+        for record in read_runs(out):
+            for file in record.outputs:
+                self.writers.setdefault(file.sha256, []).append(record)
+        self.known: dict[str, Ancestry] = {}
+
+    def ancestry(self, record: RunRecord) -> Ancestry:
+        if record.id not in self.known:
+            self.known[record.id] = Ancestry(record)  # first, so that no circle has no end
+            self.known[record.id].inputs = [
+                (file, self.ancestry(writer) if (writer := self.writer(file, record)) else None)
+                for file in record.inputs
+            ]
+        return self.known[record.id]
+
+    def writer(self, file: FileState, reader: RunRecord) -> RunRecord | None:
+        """Return the latest run that had written a file before the reader started."""
+        for record in self.writers.get(file.sha256, []) if file.sha256 else []:
+            if record.id != reader.id and record.ended and record.ended <= reader.started:
+                return record
+        return None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One file of a run and what became of it."""
+
+    role: Literal["notebook", "input", "output"]
+    path: str
+    state: State
+
+
+def verify(run: str | Path, out: str | Path = "runs") -> list[Checked]:
+    """Hash a run's notebook, inputs and outputs anew and compare them with its record.
+
+    Relative paths are seen from the working directory, as they were when the run was started.
+
+    Raises
+    ------
+    LookupError
+        There is no such run.
+
+    Examples
+    --------
+    >>> [c for c in verify("last") if c.state != "same"]  # doctest: +SKIP
+    [Checked(role='input', path='data/table.csv', state='changed')]
+    """
+    return list(_checks(RunRecord.load(find_run(out, str(run)))))
+
+
+def _checks(record: RunRecord) -> Iterator[Checked]:
+    notebook = FileState(path=record.notebook, size=0, sha256=record.notebook_sha256)
+    yield Checked("notebook", record.notebook, check_file(Path(record.notebook), notebook))
+    for file in record.inputs:
+        yield Checked("input", file.path, check_file(Path(file.path), file))
+    for file in record.outputs:
+        shown = os.path.relpath(record.folder / file.path)
+        yield Checked("output", shown, check_file(record.file(file.path), file))
+
+
+def check_file(path: Path | None, file: FileState) -> State:
+    """Hash a file anew and compare it with what a record says of it."""
+    if path is None:
+        return "missing"
+    if not file.sha256:
+        return "unknown"
+    try:
+        return "same" if size_and_sha256(path, file.hashed)[1] == file.sha256 else "changed"
+    except OSError:
+        return "missing"
+
 
 TOLERANCE = 0.01
 
@@ -32,9 +156,13 @@ class Difference:
 
 
 def rerun(
-    run: str | Path, out: str | Path = "runs", *, parameters: Mapping[str, Any] | None = None
+    run: str | Path,
+    out: str | Path = "runs",
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    even_if_changed: bool = False,
 ) -> tuple[RunRecord, RunRecord]:
-    """Repeat a run with its notebook as it is now, its parameters and its limits.
+    """Repeat a run with its notebook, its parameters and its limits.
 
     Returns the two records; the second names the first as its parent. `parameters` take the place
     of the run's: secrets have to, which no record keeps.
@@ -44,9 +172,12 @@ def rerun(
     LookupError
         There is no such run.
     JobError
-        The notebook no longer takes these parameters, or is gone.
+        The notebook no longer takes these parameters, is gone or, unless `even_if_changed`, is
+        another one now: what somebody else may have put in its place does not run unasked.
     """
     before = RunRecord.load(find_run(out, str(run)))
+    if not even_if_changed and (changed := changed_notebook(before.folder)):
+        raise JobError([f"{changed}; even_if_changed=True runs it all the same"])
     chosen = {**before.parameters, **(parameters or {})}
     job = Job(before.notebook, chosen, before.id, before.kernel, before.cwd)
     (after,) = run_many([job], out=before.folder.parent, **_limits(before))
@@ -120,14 +251,7 @@ def compare(
 ) -> "pd.DataFrame":
     """Return a table with a row for each run: what differed between them, and what came out.
 
-    Parameters
-    ----------
-    out
-        The folder of runs.
-    group
-        The runs that were started together; by default the latest group.
-    ids
-        These runs instead.
+    They are those of a `group`, by default the latest that were started together, or have `ids`.
 
     Returns
     -------

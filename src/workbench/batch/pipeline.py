@@ -19,10 +19,10 @@ from workbench.batch import run_record
 from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError
 from workbench.batch.presets import LimitsConfig, problems_of, read_yaml
-from workbench.batch.results import file_state, size_and_sha256
+from workbench.batch.provenance import check_file
+from workbench.batch.results import file_state
 from workbench.batch.run import Interrupted, RunContext, ensure_writable, execute_job
-from workbench.batch.run_record import FileState, RunRecord
-from workbench.batch.runs import leaves, read_runs, results_of
+from workbench.batch.run_record import RunRecord, leaves, read_runs, results_of
 from workbench.batch.supervisor import Interruption, Limits
 
 
@@ -50,7 +50,7 @@ def _changed_input(record: RunRecord, inputs: dict[str, str]) -> str | None:
         if before.get(name) != digest:
             return f"the input {name} has changed"
     for file in record.inputs:  # named by a parameter that is no stage's, or declared
-        if file.name not in inputs and not _is_same(Path(file.path), file):
+        if file.name not in inputs and check_file(Path(file.path), file) != "same":
             return f"the file {file.path} has changed"
     return None
 
@@ -79,20 +79,12 @@ def _changed_package(record: RunRecord) -> str | None:
 
 
 def _changed_output(record: RunRecord) -> str | None:
+    states = {"missing": "is gone", "changed": "has been changed", "unknown": "was not hashed"}
     for file in record.outputs:
-        path = record.file(file.path)
-        if file.name is not None and path is None:
-            return f"its file {file.path} is gone"
-        if file.name is not None and path and not _is_same(path, file):
-            return f"its file {file.path} has been changed"
+        state = check_file(record.file(file.path), file) if file.name is not None else "same"
+        if state != "same":
+            return f"its file {file.path} {states[state]}"
     return None
-
-
-def _is_same(path: Path, file: FileState) -> bool:
-    try:
-        return size_and_sha256(path, file.hashed)[1] == file.sha256
-    except OSError:
-        return False
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -258,11 +250,6 @@ def run_pipeline(
         Stages to run in any case.
     parameters
         Values by stage, on top of those in the file.
-
-    Returns
-    -------
-    list of StageResult
-        In the order in which they were settled.
 
     Raises
     ------

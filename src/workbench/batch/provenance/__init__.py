@@ -1,1 +1,0 @@
-"""Where results come from: pipelines, lineage, comparison."""
