@@ -36,12 +36,8 @@ def run_on_cluster(
     The workers have to see this working directory and `out` under the same paths, and have this
     package installed.
 
-    Parameters
-    ----------
-    scheduler
-        Its address, ``"tcp://10.0.0.1:8786"``.
-    **options
-        ``timeout``, ``cell_timeout``, ``memory`` and ``hash_contents`` as in `run_many`.
+    `scheduler` is its address, ``"tcp://10.0.0.1:8786"``; options are ``timeout``,
+    ``cell_timeout``, ``memory`` and ``hash_contents``.
 
     Raises
     ------

@@ -41,9 +41,8 @@ class Job:
     kernel
         The kernel to run it by; by default the one that the notebook names.
     cwd
-        The kernel's working directory: ``"run"``, the run's folder; ``"notebook"``, the
-        notebook's; or a path. By default the run's folder if the notebook's parameters are typed
-        literals, else the notebook's, where its data and modules lie.
+        The kernel's working directory: ``"run"``, the run's folder, by default if all parameters
+        are typed literals; ``"notebook"``, the notebook's, by default if not; or a path.
     """
 
     notebook: str | Path
@@ -59,10 +58,6 @@ class CheckedJob:
 
     Attributes
     ----------
-    known
-        The parameters that the notebook declares.
-    given
-        The values to inject: those of the job, and those that an earlier run left in it.
     code
         What the notebook computes itself, by name: neither literals nor given.
     carried
@@ -70,8 +65,8 @@ class CheckedJob:
     """
 
     notebook: Notebook
-    known: Mapping[str, Parameter]
-    given: Mapping[str, Any]
+    known: Mapping[str, Parameter]  # those that it declares
+    given: Mapping[str, Any]  # to inject: the job's, and those that an earlier run left in it
     code: Mapping[str, str]
     carried: Mapping[str, str]
     kernel: str

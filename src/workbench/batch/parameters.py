@@ -59,10 +59,8 @@ class Parameter:
     ----------
     annotation, type
         As written, and as what it names; `Any` where that is not known here.
-    default
-        The literal; None if the notebook computes it.
-    code
-        What the notebook computes the default by, where it is not a literal.
+    default, code
+        The literal, or what the notebook computes it by.
     choices, low, high
         What a Colab form allows.
     secret

@@ -34,8 +34,6 @@ class Ancestry:
     def text(self) -> str:
         """Return the tree as text, the run on top and what it rests on below.
 
-        Examples
-        --------
         >>> print(trace("last").text())                   # doctest: +SKIP
         evaluate.ipynb  20260102T101112Z-evaluate-0a1b2c  succeeded
         └─ model.npz  5c8a1f0e
@@ -106,15 +104,9 @@ class Checked:
 def verify(run: str | Path, out: str | Path = "runs") -> list[Checked]:
     """Hash a run's notebook, inputs and outputs anew and compare them with its record.
 
-    Relative paths are seen from the working directory, as they were when the run was started.
+    Relative paths are seen from the working directory, as they were when the run was started. A
+    LookupError says that there is no such run.
 
-    Raises
-    ------
-    LookupError
-        There is no such run.
-
-    Examples
-    --------
     >>> [c for c in verify("last") if c.state != "same"]  # doctest: +SKIP
     [Checked(role='input', path='data/table.csv', state='changed')]
     """

@@ -33,20 +33,8 @@ def size_and_sha256(
     """Return the size in bytes and the SHA-256 of a file, or of all that a folder holds.
 
     A folder's hash is that of the lines ``<hash>  <path>`` of its files, sorted by path, as
-    ``sha256sum`` writes them; by listing, of ``<size> <time of change>  <path>``.
-
-    Raises
-    ------
-    OSError
-        Something cannot be read, is neither a file nor a folder, or `stop` was set.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "a").write_bytes(b"abc")
-    ...     size_and_sha256(Path(folder, "a"))[1][:8], size_and_sha256(Path(folder))[0]
-    ('ba7816bf', 3)
+    ``sha256sum`` writes them; by listing, of ``<size> <time of change>  <path>``. An OSError says
+    that something cannot be read, is neither a file nor a folder, or that `stop` was set.
     """
     state = path.stat()
     if stat.S_ISDIR(state.st_mode):
@@ -142,10 +130,9 @@ def record(name: str, value: Any, *, data: str | None = None) -> None:
 def output(path: str | PathLike[str], name: str | None = None) -> Path:
     """Register a file or folder that this notebook has written as something to work with.
 
-    A batch run notes its size and SHA-256, by which later runs that read it are traced back,
-    links to it in the report, and hands it to the stages of a pipeline that ask for it by `name`,
-    by default the file's own. What lies outside the run's folder is copied into it. Returns the
-    path as given.
+    A batch run notes its size and SHA-256, links to it in the report, and hands it to the stages
+    of a pipeline that ask for it by `name`, by default the file's own. What lies outside the run's
+    folder is copied into it. Returns the path as given.
 
     Raises
     ------

@@ -80,18 +80,18 @@ class InputHasher:
     def __init__(self, paths: Mapping[str, Path], contents: bool) -> None:
         self._stop = Event()
         pool = ThreadPoolExecutor(max_workers=1)
-        self._states = [
-            pool.submit(_state, path, name, contents, self._stop) for name, path in paths.items()
-        ]
+        self._states = pool.submit(
+            lambda: [_state(path, name, contents, self._stop) for name, path in paths.items()]
+        )
         pool.shutdown(wait=False)
 
     def states(self, deadline: float, interruption: Interruption) -> list[FileState]:
         """Wait for the hashes, until a deadline of the monotonic clock or an interruption."""
-        waiting = {*self._states}
-        while waiting and time.monotonic() < deadline and not interruption.is_set():
-            waiting = wait(waiting, timeout=0.2).not_done
+        while time.monotonic() < deadline and not interruption.is_set():
+            if wait([self._states], timeout=0.2).done:
+                break
         self._stop.set()
-        return [state for future in self._states if (state := future.result())]
+        return [state for state in self._states.result() if state]
 
 
 def _state(
