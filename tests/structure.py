@@ -139,7 +139,9 @@ def main() -> None:
     for name in CALLS if "--trace" in sys.argv else ():
         called = trace(name)
         through = {one.partition(":")[0] for one in called}
-        print(f"{name}: {len(through)} files, {len(called)} functions")
+        files = [one for one in through if one.endswith(".py")]
+        besides = f" and {len(through) - len(files)} templates" if len(through) > len(files) else ""
+        print(f"{name}: {len(files)} files{besides}, {len(called)} functions")
     if lines >= MOST_LINES:
         print(f"src: {lines - MOST_LINES + 1:,} lines over the promise")
     if found:

@@ -3,39 +3,12 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from batch_helpers import command
+from run_folders import make_run
 
-from workbench.batch.run_record import Memory, RunError, RunRecord, find_run, prune, read_runs
-
-
-def make_run(name: str, *, days: float = 0, notebook: str = "a.ipynb", **fields: Any) -> RunRecord:
-    record = RunRecord(
-        **{
-            "id": name,
-            "notebook": notebook,
-            "notebook_sha256": "0" * 64,
-            "parameters": {},
-            "given": {},
-            "packages": {},
-            "python": "3",
-            "platform": "",
-            "host": "elsewhere",
-            "cpu_count": 1,
-            "git": None,
-            "pid": 1,
-            "status": "succeeded",
-            "started": datetime.now(UTC) - timedelta(days=days),
-            **fields,
-        }
-    )
-    folder = Path("runs") / name
-    folder.mkdir(parents=True)
-    record.folder = folder
-    record.save()
-    return record
+from workbench.batch.run_record import Memory, RunError, find_run, prune, read_runs
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from run_folders import make_run
 from typer.testing import CliRunner
 
 from workbench.batch import (
@@ -51,29 +52,9 @@ def write_notebook(name: str, *cells: str, parameters: str = "") -> Path:
     return Path(name)
 
 
-def foreign_run(name: str, **changes: Any) -> Path:
+def foreign_run(name: str, **fields: Any) -> Path:
     """A folder of a run as somebody else may send it."""
-    record = {
-        "id": name,
-        "notebook": "a.ipynb",
-        "notebook_sha256": "0" * 64,
-        "parameters": {},
-        "given": {},
-        "packages": {},
-        "python": "3",
-        "platform": "",
-        "host": "elsewhere",
-        "cpu_count": 1,
-        "git": None,
-        "pid": 1,
-        "status": "succeeded",
-        "started": "2026-01-02T03:04:05Z",
-        **changes,
-    }
-    folder = Path("runs") / name
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder
+    return make_run(name, **fields).folder
 
 
 class TestSecrets:
