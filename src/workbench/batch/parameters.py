@@ -333,13 +333,8 @@ def read_injected(notebook: Notebook) -> dict[str, Parameter]:
 def is_typed(notebook: Notebook) -> bool:
     """Whether the parameters cell holds nothing but ``name: type = literal`` and imports."""
     source = notebook.source(PARAMETERS)
-    if source is None:
-        return False
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return False
-    for statement in body:
+    statements = None if source is None else _statements(source)
+    for statement in [ast.Pass()] if statements is None else statements:
         match statement:
             case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
                 continue
@@ -349,18 +344,19 @@ def is_typed(notebook: Notebook) -> bool:
     return True
 
 
+def _statements(source: str) -> list[ast.stmt] | None:
+    """Return the statements of a cell, ``pass`` for IPython's magics; None if it is not Python."""
+    for text in (source, re.sub(r"(?m)^([ \t]{0,99})[%!?].*$", r"\1pass", source)):
+        try:
+            return ast.parse(text).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return None
+
+
 def _assignments(source: str) -> Iterator[tuple[str, ast.expr | None, ast.expr | None, int]]:
     """Yield name, annotation, value and last line of each assignment of a cell."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        # magics and shell commands are IPython's alone
-        plain = re.sub(r"(?m)^([ \t]{0,99})[%!?].*$", r"\1pass", source)
-        try:
-            body = ast.parse(plain).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return
-    for statement in body:
+    for statement in _statements(source) or ():
         line = statement.end_lineno or 0
         match statement:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from workbench._units import parse_size
 from workbench.batch import run_record
 from workbench.batch.jobs import CheckedJob, Job, check_jobs
 from workbench.batch.notebook import JobError
-from workbench.batch.presets import LimitsConfig, problems_of, read_yaml
+from workbench.batch.presets import LimitsConfig, StrictModel, problems_of, read_yaml
 from workbench.batch.provenance import check_file
 from workbench.batch.results import file_state
 from workbench.batch.run import Interrupted, RunContext, ensure_writable, execute_job
@@ -103,20 +103,14 @@ _COMPARE = {
 }
 
 
-class Stage(BaseModel):
+class Stage(StrictModel):
     """One notebook of a pipeline."""
 
-    model_config = ConfigDict(extra="forbid")
-
     notebook: str = Field(description="seen from the pipeline's file")
-    parameters: dict[str, Any] = {}
-    inputs: dict[str, str] = Field(
-        default={}, description="parameter: stage.file, where the stage recorded a file so"
-    )
+    parameters: dict[str, Any] = Field(default={})
+    inputs: dict[str, str] = Field(default={}, description="parameter: stage.file, as recorded")
     after: list[str] = Field(default=[], description="stages to wait for without taking a file")
-    gates: list[str] = Field(
-        default=[], description="conditions on recorded results, as accuracy > 0.92"
-    )
+    gates: list[str] = Field(default=[], description="conditions, as accuracy > 0.92")
 
     @field_validator("inputs")
     @classmethod
@@ -144,10 +138,8 @@ class Stage(BaseModel):
         return {*self.after, *(source.partition(".")[0] for source in self.inputs.values())}
 
 
-class Pipeline(BaseModel):
+class Pipeline(StrictModel):
     """Stages by name."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: Literal[1]
     name: str

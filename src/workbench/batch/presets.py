@@ -25,11 +25,13 @@ _MOST_ALIASES = 20
 _MOST_DEPTH = 50
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
+    """Refuses fields that it does not know."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(StrictModel):
     """What each run may take."""
 
     timeout: float | None = Field(default=None, gt=0, description="seconds for a whole run")
@@ -44,23 +46,17 @@ class LimitsConfig(_Model):
         return value
 
 
-class RunConfig(_Model):
+class RunConfig(StrictModel):
     """What runs, with which parameters and limits.
 
     Parameters of a notebook are checked against the notebook itself.
     """
 
     version: Literal[4] = 4
-    notebooks_folder: str = Field(
-        default="notebooks", description="where notebooks called by name lie"
-    )
-    notebooks: dict[str, dict[str, Any]] = Field(
-        default={},
-        description="parameters by notebook: a path, or a name with or without its number",
-    )
-    sweep: dict[str, list[Any] | str] = Field(
-        default={}, description="values, or range(...), of parameters: each combination is a run"
-    )
+    notebooks_folder: str = Field(default="notebooks", description="of notebooks called by name")
+    # by a path, or a name with or without its number
+    notebooks: dict[str, dict[str, Any]] = Field(default={}, description="parameters by notebook")
+    sweep: dict[str, list[Any] | str] = Field(default={}, description="values or range(...)")
     limits: LimitsConfig = LimitsConfig()
     jobs: int = Field(default=1, ge=1, description="runs at a time")
     kernel: str | None = Field(default=None, description="instead of the notebooks' own")

@@ -31,29 +31,16 @@ def is_alive_since(pid: int, moment: float) -> bool:
     return started < moment + 1.0
 
 
-def resident_bytes(processes: Collection[psutil.Process]) -> int:
-    """Return the resident memory of processes, summed; what they share counts more than once."""
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
-    return total
+def used_bytes(processes: Collection[psutil.Process], proportional: bool = False) -> int:
+    """Return the resident memory of processes, summed: what they share counts for each.
 
-
-def proportional_bytes(processes: Collection[psutil.Process]) -> int:
-    """Return the memory of processes, shared pages shared out among them; slower to find.
-
-    Where the system does not tell (only Linux does), it is `resident_bytes`.
+    `proportional` shares it out among them instead, where the system tells (Linux); that is slower.
     """
     total = 0
     for process in processes:
-        try:
-            found = process.memory_full_info()
+        with suppress(psutil.Error):
+            found = process.memory_full_info() if proportional else process.memory_info()
             total += getattr(found, "pss", found.rss)
-        except psutil.Error:
-            continue
     return total
 
 

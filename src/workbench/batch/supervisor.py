@@ -325,12 +325,12 @@ class Supervisor:
         """Sample the memory; without a control group, hold the run to its limit ourselves."""
         alive = processes.tree(self.process.pid)
         self.seen |= alive
-        size = processes.resident_bytes(alive)
+        size = processes.used_bytes(alive)
         self.memory.add(time.monotonic() - self._began, size, self._cell.get("index"))
         limit = self.limits.memory
         if self.group or not limit or size <= limit or self.outcome:
             return
-        if processes.proportional_bytes(alive) > limit:
+        if processes.used_bytes(alive, proportional=True) > limit:
             message = f"the run reached its memory limit of {show_size(limit)}"
             self._stop("killed", "MemoryLimit", message, "memory limit")
 

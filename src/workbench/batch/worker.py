@@ -142,9 +142,8 @@ class Worker:
         for start in range(1, _STARTS + 1):
             outcome = self.execute_once()
             error = outcome.error
-            if self.cell is not None or not error or error.type not in _UNSTARTED:
-                break
-            if error.cause == "signal":  # somebody wants it dead
+            unstarted = self.cell is None and error and error.type in _UNSTARTED
+            if not error or not unstarted or error.cause == "signal":  # somebody wants it dead
                 break
             _log.warning("start %d of at most %d: %s", start, _STARTS, error.message)
         return outcome
@@ -213,9 +212,8 @@ class Worker:
             told = self.stop
             return self.outcome(told["status"], told["type"], told["message"], told["cause"])
         if kind == "DeadKernelError" or "Kernel died" in message:  # the latter: as it started
-            words, cause = exit_words(
-                need("workbench.batch.kernel", extra="batch").Kernel.exit_code
-            )
+            kernel = need("workbench.batch.kernel", extra="batch").Kernel
+            words, cause = exit_words(kernel.exit_code)
             if self.cell is None and cause == "code":  # none of the notebook's
                 words, cause = f"{words} as it started", "system"
             return self.outcome("killed", "DeadKernelError", f"the kernel {words}", cause)
