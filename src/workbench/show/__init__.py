@@ -12,7 +12,7 @@ from workbench.show.maps import (
     map_grid,
     map_labels,
 )
-from workbench.show.raster_figures import merged_boxes, regions_over
+from workbench.show.raster_figures import regions_over
 from workbench.show.samples import curve, pairs, rates, samples
 from workbench.show.scatter import Scatter, scatter
 from workbench.show.style import caption
@@ -35,7 +35,6 @@ __all__ = [
     "joints",
     "cartography",
     "regions_over",
-    "merged_boxes",
     "boxes",
     "cams",
     "receptive_field",

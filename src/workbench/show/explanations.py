@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from workbench._images import picture
-from workbench.show.style import colors, finish, styled
+from workbench.show.style import colors, finish, fitted, panels, styled
 
 
 def cams(
@@ -70,26 +70,19 @@ def cams(
     with styled():
         height, width = images[0].shape[:2]
         side = 1.75 if len(columns) > 2 else 2.4
-        fig, axes = plt.subplots(
-            rows,
-            1 + len(columns),
-            squeeze=False,
-            layout="constrained",
-            figsize=(side * (1 + len(columns)), (side * height / width + 0.3) * rows + 0.7),
-        )
+        tall = (side * height / width + 0.3) * rows + 0.7
+        fig, axes = panels(rows, 1 + len(columns), side * (1 + len(columns)), tall, title)
         untitled = set(columns)
         for r, (name, row) in enumerate(maps.items()):
-            _draw_image(axes[r, 0], images[r], name, texts[r], frames[r])
+            _draw_image(axes[r, 0], images[r], name, texts[r], frames[r], side)
             for ax, column in zip(axes[r, 1:], columns, strict=True):
-                ax.set_axis_off()
                 if column not in row:
                     continue
                 _draw_map(ax, images[r], _plane(row[column], column), signed)
                 _draw_box(ax, frames[r])
                 if column in untitled:  # its first map, which need not be in the first row
-                    ax.set_title(column, fontsize=9, loc="center")
+                    ax.set_title(fitted(column, side, 9), fontsize=9, loc="center")
                     untitled.remove(column)
-        fig.suptitle(title, x=0.01, ha="left")
         scaling = "each map divided by its largest " + ("magnitude" if signed else "value")
         return finish(fig, " · ".join(filter(None, (caption, scaling))))
 
@@ -122,12 +115,14 @@ def _plane(values: Any, name: str) -> np.ndarray:
     return plane
 
 
-def _draw_image(ax: Axes, image: np.ndarray, row: str, text: str, box: Any) -> None:
+def _draw_image(ax: Axes, image: np.ndarray, row: str, text: str, box: Any, side: float) -> None:
+    """The image with its texts, which its width of `side` inches holds."""
     ax.imshow(image, interpolation="nearest")
+    ax.set_axis_on()
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    ax.set_ylabel(row, fontsize=9)
-    ax.set_xlabel(text, fontsize=8)
+    ax.set_ylabel(fitted(row, side * image.shape[0] / image.shape[1], 9), fontsize=9)
+    ax.set_xlabel(fitted(text, side), fontsize=8)
     _draw_box(ax, box)
 
 

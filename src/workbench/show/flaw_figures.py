@@ -1,6 +1,5 @@
 """Gallery of what `datasets.check` found: a row of images for each kind of flaw."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 from workbench._images import picture
 from workbench.datasets import FLAWS
 from workbench.datasets.boxes import image_of
-from workbench.show.style import caption, finish, styled
+from workbench.show.style import caption, finish, panels, styled
 
 _SIDE = 160
 #: What orders the images of a flaw, the worst first where ascending says so.
@@ -53,11 +52,7 @@ def flaws(ds: xr.Dataset, found: pd.DataFrame, *, n: int = 8) -> Figure:
         raise ValueError("there is nothing to show: no image has a flaw")
     splits = ds["split"].values if "split" in ds else np.full(len(found), "")
     with styled():
-        fig, axes = plt.subplots(
-            len(rows), n, figsize=(1.25 * n, 1.5 * len(rows)), squeeze=False, layout="constrained"
-        )
-        for ax in axes.flat:
-            ax.set_axis_off()
+        fig, axes = panels(len(rows), n, 1.25 * n, 1.5 * len(rows))
         for line, (name, chosen) in zip(axes, rows.items(), strict=True):
             text = f"{name.replace('_', ' ')}: {found[name].sum():,} of {len(found):,}"
             line[0].set_title(text, fontsize=9, loc="left", pad=14)

@@ -20,7 +20,7 @@ from workbench._images import picture
 from workbench._samples import same_samples
 from workbench.show.coloring import Color, Group, Groups, Values, read_color, shorten
 from workbench.show.density import draw_contours, lay_picture
-from workbench.show.style import OTHERS, UNLABELLED, caption, colors, finish, styled
+from workbench.show.style import OTHERS, UNLABELLED, caption, colors, finish, fitted, styled
 
 #: Two thumbnails on a map are nearer than this share of its range only if one is left out.
 THUMBNAIL_SPACING = 0.05
@@ -179,6 +179,7 @@ def name_clusters(ax: Axes, points: np.ndarray, coloring: Groups, across: float)
         return
     outline = [patheffects.withStroke(linewidth=3, foreground="white")]
     scale = across / (span or 1.0)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
     cells = _cells(points, span)
     everyone = np.bincount(cells)
     placed: list[tuple[np.ndarray, float]] = []
@@ -188,17 +189,22 @@ def name_clusters(ax: Axes, points: np.ndarray, coloring: Groups, across: float)
         if not group.named or counts[fullest] < everyone[fullest] / 2:
             continue
         at = np.median(points[group.members[cells[group.members] == fullest]], axis=0)
-        width = 0.6 * _NAME_SIZE * len(group.name)
+        name = fitted(group.name, across / 144, _NAME_SIZE)
+        width = 0.6 * _NAME_SIZE * max(len(line) for line in name.splitlines())
         apart = [(np.abs(at - there) * scale, (width + other) / 2) for there, other in placed]
         if any(gap[0] < wide and gap[1] < 1.2 * _NAME_SIZE for gap, wide in apart):
             continue
         placed.append((at, width))
         # Few points would be hidden by their name.
         above = _NAME_SIZE if len(group.members) < _FEW else 0
+        # A name at the edge moves inwards, so that it is not cut off.
+        offset = (at - middle) * scale + np.array([0.0, above])
+        room = np.maximum(across / 2 - np.array([width / 2, _NAME_SIZE]), 0.0)
+        dx, dy = np.clip(offset, -room, room) - (at - middle) * scale
         ax.annotate(
-            group.name,
+            name,
             (at[0], at[1]),
-            (0, above),
+            (float(dx), float(dy)),
             textcoords="offset points",
             ha="center",
             va="center",

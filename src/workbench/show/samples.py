@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from workbench._images import picture
-from workbench.show.style import PALETTE, caption, colors, finish, styled
+from workbench.show.style import PALETTE, caption, colors, finish, fitted, panels, styled
 
 #: The white between the two images of a pair, as a share of their width.
 _PAIR_GAP = 0.08
@@ -65,16 +65,13 @@ def samples(
     columns = min(columns, len(chosen))
     rows = -(-len(chosen) // columns)
     with styled():
-        fig, axes = plt.subplots(
-            rows, columns, figsize=(columns, 1.25 * rows), squeeze=False, layout="constrained"
-        )
-        for ax in axes.flat:
-            ax.set_axis_off()
+        fitting = [fitted(texts[i], 0.95) for i in chosen]
+        height = rows * (1.4 if any("\n" in text for text in fitting) else 1.25)
+        fig, axes = panels(rows, columns, columns, height, title)
         images = ds["image"].isel(sample=chosen).values
-        for ax, image, i in zip(axes.flat, images, chosen, strict=False):
+        for ax, image, text in zip(axes.flat, images, fitting, strict=False):
             ax.imshow(picture(image))
-            ax.set_title(texts[i], fontsize=8, loc="center", pad=2)
-        fig.suptitle(title, x=0.01, ha="left")
+            ax.set_title(text, fontsize=8, loc="center", pad=2)
         facts = {"seed": seed} if len(chosen) < total else {}
         return finish(fig, caption(ds, n=len(chosen), **facts))
 
@@ -121,20 +118,12 @@ def pairs(
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     with styled():
-        fig, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(1.9 * columns, 1.35 * rows + 0.5),
-            squeeze=False,
-            layout="constrained",
-        )
-        for ax in axes.flat:
-            ax.set_axis_off()
+        fig, axes = panels(rows, columns, 1.9 * columns, 1.45 * rows + 0.5, title)
         left, right = (ds["image"].isel(sample=shown[:, side]).values for side in (0, 1))
         for ax, one, other, text in zip(axes.flat, left, right, titles, strict=False):
             ax.imshow(_side_by_side(one, other))
-            ax.text(0.5, -0.04, text, fontsize=8, ha="center", va="top", transform=ax.transAxes)
-        fig.suptitle(title, x=0.01, ha="left")
+            below = {"fontsize": 8, "ha": "center", "va": "top", "transform": ax.transAxes}
+            ax.text(0.5, -0.04, fitted(text, 1.8), **below)
         facts: dict[str, Any] = {}
         if len(shown) < len(both):
             facts["pairs"] = f"{len(shown)} of {len(both):,}"

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import xarray as xr
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
 
 # Paul Tol's "muted" scheme, whose nine colours stay apart under the common kinds of colour
 # blindness (SRON/EPS technical note 09-002), in an order that keeps look-alikes apart; and a grey
@@ -46,6 +49,8 @@ _SECOND = (
 )
 OTHERS = "#b0b0b0"
 UNLABELLED = "#d8d8d8"
+#: Inches that a figure is wide at least, so that its title and its caption have room.
+_NARROWEST = 4.5
 #: Characters of a caption that fit on an inch.
 _CAPTION_DENSITY = 17
 _STYLE: dict[Any, Any] = {
@@ -163,6 +168,42 @@ def caption(ds: xr.Dataset, n: int | None = None, **facts: object) -> str:
     if stand_in_for := ds.attrs.get("stand_in_for"):
         parts.insert(0, f"STAND-IN, not {stand_in_for}")
     return " · ".join(parts)
+
+
+def panels(
+    rows: int, columns: int, width: float, height: float, title: str = ""
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of so many inches with a grid of axes (rows, columns) for images, without frames."""
+    width = max(width, _NARROWEST)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(width, height), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    fig.suptitle(fitted(title, 0.95 * width, 12), x=0.01, ha="left")
+    return fig, axes
+
+
+def fitted(text: str, inches: float, size: float = 8.0, lines: int = 2) -> str:
+    """A text in lines that are so wide at most, and cut with an ellipsis where there are too many.
+
+    Examples
+    --------
+    >>> fitted("brick", 1.0)
+    'brick'
+    >>> fitted("a brick wall that is seen from the south", 1.0).splitlines()
+    ['a brick wall', 'that is seen…']
+    """
+    room = 72 * inches
+    shown = []
+    for line in text.splitlines():
+        wide = TextPath((0, 0), line, size=size).get_extents().width if line.strip() else 0.0
+        if wide <= room:
+            shown.append(line)
+            continue
+        characters = max(2, int(0.95 * len(line) * room / wide))
+        shown += textwrap.wrap(line, characters, max_lines=lines, placeholder="…")
+    return "\n".join(shown)
 
 
 def finish(fig: Figure, text: str) -> Figure:
