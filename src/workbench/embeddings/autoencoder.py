@@ -20,12 +20,7 @@ _BLOCK = 16 * _BATCH
 class Autoencoder(nn.Module):
     """Two strided convolutions down to a code of `latent` numbers, and the same way back.
 
-    Parameters
-    ----------
-    channels, height, width
-        Of the images; sizes that four does not divide are filled up with zeros inside.
-    latent
-        Length of the code.
+    Sizes that four does not divide are filled up with zeros inside.
     """
 
     def __init__(self, channels: int, height: int, width: int, latent: int) -> None:
@@ -60,33 +55,10 @@ class Autoencoder(nn.Module):
 def encode(
     ds: xr.Dataset, *, latent: int = 32, epochs: int = 10, seed: int = 0, progress: bool = True
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Train an autoencoder on the images and return their codes.
+    """Train an autoencoder on the images; return float32 (sample, latent) and how it was made.
 
     The mean squared error of the pixels is minimised by Adam. The seed fixes the first weights
     and the order of the images; the sums of several threads can still differ in the last bits.
-
-    Parameters
-    ----------
-    ds
-        An image dataset, NumPy or dask.
-    latent
-        Length of the code.
-    epochs
-        How often every image is seen.
-    seed
-        Fixes weights and order.
-    progress
-        Show a bar.
-
-    Returns
-    -------
-    tuple of numpy.ndarray and dict
-        float32 (sample, latent), and how it was made with the mean ``loss`` of every epoch.
-
-    Raises
-    ------
-    ValueError
-        `latent` or `epochs` is below 1, or the images hold NaN or infinity.
     """
     if latent < 1 or epochs < 1:
         raise ValueError(f"latent={latent} and epochs={epochs} must be at least 1")

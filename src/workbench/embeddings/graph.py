@@ -5,7 +5,8 @@ import xarray as xr
 
 from workbench._extras import need
 from workbench._samples import same_samples
-from workbench.embeddings.neighbors import check_index, row_blocks
+from workbench.embeddings.distances import row_blocks
+from workbench.embeddings.neighbors import checked_index
 
 #: From so many neighbours on, the farther ones tell what distances chance gives.
 _LEAST_NEIGHBORS = 4
@@ -44,7 +45,7 @@ def duplicates(neighbors: xr.Dataset, threshold: float | None = None) -> xr.Data
     """
     sparse = need("scipy.sparse", extra="embeddings")
     csgraph = need("scipy.sparse.csgraph", extra="embeddings")
-    index, distance = _index(neighbors), neighbors["distance"].values
+    index, distance = checked_index(neighbors["index"].values), neighbors["distance"].values
     if threshold is None:
         threshold = _beyond_chance(distance)
     if not threshold >= 0:
@@ -119,7 +120,7 @@ def mixing(neighbors: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     >>> mixing(graph, xr.DataArray([7, 7, 3], dims="sample")).sel(label=3).values
     array([0., 1.])
     """
-    index = _index(neighbors)
+    index = checked_index(neighbors["index"].values)
     labels = _labels_of(neighbors, labels)
     numbers, own = np.unique(labels.values, return_inverse=True)
     counts = np.zeros((len(numbers), len(numbers)))
@@ -158,7 +159,7 @@ def neighbor_votes(graph: xr.Dataset, labels: xr.DataArray) -> xr.Dataset:
     """
     labels = _labels_of(graph, labels)
     own = np.asarray(labels.values)
-    index = _index(graph)
+    index = checked_index(graph["index"].values)
     if own.size and own.min() < -1:
         raise ValueError(f"labels must be class numbers or -1 for none, found {own.min()}")
     theirs = own[index]
@@ -178,12 +179,6 @@ def _labels_of(graph: xr.Dataset, labels: xr.DataArray) -> xr.DataArray:
     if labels.ndim != 1:
         raise ValueError(f"labels must have the shape (sample,), not {labels.shape}")
     return same_samples(labels, graph["index"], ("the labels", "the graph"))
-
-
-def _index(graph: xr.Dataset) -> np.ndarray:
-    index: np.ndarray = graph["index"].values
-    check_index(index, len(index))
-    return index
 
 
 def votes_of(own: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -270,7 +265,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     >>> outliers(graph).isolation.values
     array([1., 1., 9.], dtype=float32)
     """
-    index = _index(neighbors)
+    index = checked_index(neighbors["index"].values)
     mean = neighbors["distance"].values.mean(axis=1, dtype=np.float64)
     around = np.concatenate(
         [_medians(mean[index[part]]) for part in row_blocks(np.arange(len(index)), 4096)]

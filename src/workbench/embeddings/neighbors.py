@@ -4,32 +4,33 @@ Exactly, with one matrix product a block, or approximately, through clusters of 
 """
 
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from workbench._extras import need
+from workbench.embeddings.distances import COMPARED, compared_rows, row_blocks
 
 
 def arrays(graph: xr.Dataset, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The nearest `k` of each sample as two arrays, or an error where they are no graph."""
-    index = graph["index"].values[:, :k]
+    index = checked_index(graph["index"].values[:, :k])
     distance = graph["distance"].values[:, :k]
-    check_index(index, len(index))
     if index.shape != distance.shape or not (np.diff(distance, axis=1) >= 0).all():
         raise ValueError("the graph's distances must be numbers, nearest first in every row")
     return index, distance
 
 
-def check_index(index: np.ndarray, n: int) -> None:
-    """Raise ValueError where a graph names a neighbour that is none of `n` samples."""
+def checked_index(index: np.ndarray) -> np.ndarray:
+    """The neighbours of a graph, or an error where one of them is none of its samples."""
+    n = len(index)
     wrong = (index < 0) | (index >= n)
     if wrong.any():
         raise ValueError(f"the graph's index holds {index[wrong][0]}, which is none of {n} samples")
+    return index
 
 
 CLUSTERED = "pca + ivf"
@@ -58,6 +59,8 @@ def exact_rows(
     ``|x|^2 + |y|^2 - 2xy`` in float32 on centred rows, which loses small distances to rounding;
     the distances of the candidates are therefore taken again from differences.
     """
+    if metric in COMPARED:
+        return compared_rows(reference, queries, k, metric, own)
     faiss = need("faiss", extra="embeddings")
     same = queries is reference
     reference = directions(reference, metric)
@@ -84,17 +87,6 @@ def extended(
     old = nearest_of([graph, (found[0] + n, found[1])], k)
     new = exact_rows(values, values[n:], k, metric, own=np.arange(n, len(values)))
     return np.vstack([old[0], new[0]]), np.vstack([old[1], new[1]])
-
-
-def wide_graph(values: np.ndarray, k: int, metric: str) -> Any:
-    """The `k` nearest others of every row, by float64 differences: for features of all sizes."""
-    distance = need("scipy.spatial.distance", extra="embeddings")
-    values = directions(values, metric).astype(np.float64)
-    found = []
-    for rows in row_blocks(np.arange(len(values)), 256):
-        squared = distance.cdist(values[rows], values, "sqeuclidean")
-        found.append(np.argpartition(squared, min(k + 1, len(values)) - 1, axis=1)[:, : k + 1])
-    return refine(values, values, np.vstack(found), k, metric, own=np.arange(len(values)))
 
 
 def device_graph(values: np.ndarray, k: int, metric: str, device: str) -> Any:
@@ -126,12 +118,11 @@ def device_graph(values: np.ndarray, k: int, metric: str, device: str) -> Any:
 def clustered_graph(
     values: np.ndarray, k: int, metric: str, seed: int, rows: np.ndarray, truth: np.ndarray
 ) -> Any:
-    """Almost the `k` nearest others of every row, as (index, distance) or None.
+    """Almost the `k` nearest others of every row, as (index, distance), or None.
 
-    The rows are reduced by principal components and clustered by k-means; those in the nearest
-    clusters are compared there, and the best of them in the original space. How many clusters
-    it takes is found on the `rows` whose neighbours' true distance is known, before all are
-    searched; where no number suffices, None is returned.
+    Rows reduced by principal components are compared within the nearest clusters of k-means, and
+    the best of them in the original space. How many clusters that takes is found beforehand on
+    `rows`, whose neighbours' true distance is known; where no number suffices, there is none.
     """
     values = directions(values, metric)
     (small,) = _prepared(values)
@@ -255,12 +246,7 @@ def _prepared(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(rows / largest, dtype=np.float32) for rows in moved]
 
 
-def row_blocks(rows: np.ndarray, step: int) -> Iterator[np.ndarray]:
-    """The rows' numbers, `step` at a time."""
-    return (rows[start : start + step] for start in range(0, len(rows), step))
-
-
-Metric = Literal["euclidean", "cosine"]
+Metric = Literal["euclidean", "cosine", "manhattan", "jaccard", "precomputed"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -291,7 +277,9 @@ def neighbors(
     k
         How many neighbours, from 1 to the number of samples less one.
     metric
-        ``"euclidean"``, or ``"cosine"`` (one minus the cosine of the angle).
+        ``"euclidean"``, or ``"cosine"`` (one minus the cosine of the angle). ``"manhattan"``,
+        ``"jaccard"`` (of what is present: features of 0 and 1) and ``"precomputed"`` (`features`
+        are distances between all samples) are searched exactly by comparing all with all.
     exact
         True, False, or None for the rule above.
     seed
@@ -331,6 +319,14 @@ def neighbors(
         )
     if width <= 3 and metric == "euclidean":  # exact, so that there is no recall to measure
         return _graph(features, *_tree(values, k), k, metric, "k-d tree", 1.0)
+    if metric in COMPARED:
+        if metric == "precomputed" and (n != width or values.min() < 0):
+            raise ValueError(
+                "metric='precomputed' takes distances (sample, sample), 0 or more: they have shape "
+                f"{values.shape}, the smallest is {values.min():g}"
+            )
+        index, distance = compared_rows(values, values, k, metric, own=np.arange(n))
+        return _graph(features, index, distance, k, metric, "compared", 1.0)
     rows, truth = _truth(directions(values, metric), k, metric, seed)
     if exact is not False and (device == "cuda" or (device == "auto" and _fits_gpu(values))):
         method = GPU
@@ -355,7 +351,8 @@ def neighbors(
             stacklevel=2,
         )
         method = FLAT
-        index, distance = wide_graph(values, k, metric)
+        wide = directions(values, metric).astype(np.float64)
+        index, distance = compared_rows(wide, wide, k, metric, own=np.arange(n))
         recall = _recall(distance[rows], truth)
     return _graph(features, index, distance, k, metric, method, recall)
 
@@ -380,6 +377,19 @@ def _graph(
             "recall": round(recall, 4),
         },
     )
+
+
+def large_enough(
+    features: xr.DataArray, graph: xr.Dataset | None, k: int, reason: str, otherwise: str = ""
+) -> xr.Dataset:
+    """The given graph, or one of `k` neighbours; an error if it holds fewer."""
+    graph = neighbors(features, k=k) if graph is None else graph
+    if graph.sizes["neighbor"] < k:
+        raise ValueError(
+            f"{reason} needs {k} neighbours besides the sample itself, and the graph holds "
+            f"{graph.sizes['neighbor']}: use neighbors(features, k={k}){otherwise}"
+        )
+    return graph
 
 
 def _tree(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -409,9 +419,12 @@ def checked(features: xr.DataArray, metric: str = "euclidean") -> np.ndarray:
         )
     if features.ndim != 2 or features.dims[0] != "sample":
         raise ValueError(f"features must have dims (sample, feature), not {features.dims}")
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric={metric!r} is not known; it can be 'euclidean' or 'cosine'")
+    if metric not in get_args(Metric):
+        known = ", ".join(map(repr, get_args(Metric)))
+        raise ValueError(f"metric={metric!r} is not known; it can be one of {known}")
     values = np.ascontiguousarray(features.values)
+    if metric == "jaccard" and not np.isin(values, (0, 1)).all():
+        raise ValueError("metric='jaccard' compares what is present: features must be 0 or 1")
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise ValueError(

@@ -79,8 +79,7 @@ class Projection:
 
         The new samples are placed as by :meth:`transform`. Under UMAP and t-SNE the graph of
         neighbours is then extended to them by exact searches, and all samples descend once more,
-        shortly and slowly. PCA and parametric UMAP keep their axes or their network, and so
-        all places that were there.
+        shortly and slowly. Under PCA and parametric UMAP the old ones stay where they are.
 
         Parameters
         ----------
@@ -90,8 +89,7 @@ class Projection:
         Returns
         -------
         Projection
-            Another one, with the new samples behind the old. The same bytes on any number of
-            threads under UMAP.
+            The new samples stand behind the old. UMAP: the same bytes on any number of threads.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.embeddings.layout import Layout
-from workbench.embeddings.neighbors import check_index
+from workbench.embeddings.neighbors import checked_index
 
 _VERSION = 1
 
@@ -27,7 +27,9 @@ def save(path: Path, xy: xr.DataArray, layout: Layout) -> Path:
     about = {"projection": _VERSION, "attrs": xy.attrs, "settings": layout.settings}
     entries["about"] = np.array(json.dumps(about))
     entries |= {f"layout/{name}": array for name, array in layout.arrays.items()}
-    if path.exists() and not (zipfile.is_zipfile(path) and "about.npy" in _names(path)):
+    if path.exists() and not (
+        zipfile.is_zipfile(path) and zipfile.Path(path, "about.npy").exists()
+    ):
         raise FileExistsError(f"{path} is there and no saved map: remove it, or take another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -38,11 +40,6 @@ def save(path: Path, xy: xr.DataArray, layout: Layout) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-def _names(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as file:
-        return file.namelist()
 
 
 def load(path: Path) -> tuple[xr.DataArray, Layout]:
@@ -77,7 +74,7 @@ def _check(path: Path, n: int, width: int, arrays: dict[str, np.ndarray]) -> Non
             want not in (None, got) for want, got in zip(shape, found, strict=True)
         ):
             raise ValueError(f"{path} is damaged: {name} has shape {found}, {n} samples")
-    if "index" in arrays:
-        if arrays["index"].shape != arrays["distance"].shape or arrays["index"].dtype.kind != "i":
+    if (index := arrays.get("index")) is not None:
+        if index.shape != arrays["distance"].shape or index.dtype.kind != "i":
             raise ValueError(f"{path} is damaged: index and distance do not fit")
-        check_index(arrays["index"], n)
+        checked_index(index)

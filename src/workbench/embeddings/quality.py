@@ -10,8 +10,9 @@ import xarray as xr
 
 from workbench._extras import need
 from workbench._samples import same_samples
+from workbench.embeddings.distances import COMPARED, distances, pair_distances, row_blocks
 from workbench.embeddings.graph import votes_of
-from workbench.embeddings.neighbors import Metric, checked, directions, exact_rows, row_blocks
+from workbench.embeddings.neighbors import Metric, checked, directions, exact_rows
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 
 MOST_PAIRS = 500_000
@@ -28,20 +29,6 @@ def random_pairs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     dice = np.random.default_rng(seed)
     one = dice.integers(0, n, DRAWN_PAIRS)
     return one, (one + dice.integers(1, n, DRAWN_PAIRS)) % n
-
-
-def pair_distances(
-    values: np.ndarray, one: np.ndarray, other: np.ndarray, metric: str = "euclidean"
-) -> np.ndarray:
-    """float64 (pair,): distances between rows `one` and rows `other`, a block at a time."""
-    values = directions(values, metric)
-    distance = np.empty(len(one))
-    step = max(1, 2**18 // values.shape[1])  # what fits into the processor's cache
-    for start in range(0, len(one), step):
-        block = slice(start, start + step)
-        difference = (values[one[block]] - values[other[block]]).astype(np.float64)
-        distance[block] = np.einsum("ij,ij->i", difference, difference)
-    return distance / 2 if metric == "cosine" else np.sqrt(distance)
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,7 @@ def row_scores(
     Memory is that of a block of rows times all samples; time grows with ``rows * samples *
     features``.
     """
-    original = _Distances(directions(values, metric))
+    original = _Distances(directions(values, metric), metric)
     flat = _Distances(points)
     parts = []
     # Rows whose distances to all samples take some 64 MB.
@@ -83,13 +70,17 @@ def row_scores(
 
 
 class _Distances:
-    """Squared Euclidean distances of rows to all others, as one matrix product.
+    """Distances of rows to all others: squared Euclidean ones as one matrix product.
 
     In float64 where that is quick, so that the order is exact; in float32 beyond, where rounding
     can swap two neighbours whose distances agree to six digits.
     """
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, metric: str = "euclidean") -> None:
+        self.metric = metric
+        if metric in COMPARED:
+            self.values = values
+            return
         dtype = np.float64 if values.size <= 2**24 else np.float32
         center = values.mean(axis=0, dtype=np.float64).astype(values.dtype)
         self.values = (values - center).astype(dtype, copy=False)
@@ -97,11 +88,14 @@ class _Distances:
 
     def from_rows(self, rows: np.ndarray) -> np.ndarray:
         """(row, sample); a row's distance to itself is -1, so it comes first and alone."""
-        squared: np.ndarray = self.values[rows] @ self.values.T
-        squared *= -2
-        squared += self.squares
-        squared += self.squares[rows, None]
-        np.maximum(squared, 0, out=squared)
+        if self.metric in COMPARED:
+            squared = distances(self.values[rows], self.values, self.metric)
+        else:
+            squared = self.values[rows] @ self.values.T
+            squared *= -2
+            squared += self.squares
+            squared += self.squares[rows, None]
+            np.maximum(squared, 0, out=squared)
         squared[np.arange(len(rows)), rows] = -1
         return squared
 
@@ -244,7 +238,7 @@ def _mean(drawn: np.ndarray, n: int) -> Measure:
 def _rank_correlation(values: np.ndarray, points: np.ndarray, metric: str, seed: int) -> Measure:
     stats = need("scipy.stats", extra="embeddings")
     one, other = random_pairs(len(values), seed)
-    far = pair_distances(values, one, other, metric)
+    far = pair_distances(directions(values, metric), one, other, metric)
     flat = pair_distances(points, one, other)
     m, n = len(one), len(values)
     if np.ptp(far) == 0 or np.ptp(flat) == 0:
@@ -338,6 +332,7 @@ def collisions(
     if not 0 <= far <= 100:
         raise ValueError(f"far={far} must be a percentile, from 0 to 100")
     pairs = _near_pairs(xy)
+    values = directions(values, metric)
     distance = pair_distances(values, *pairs, metric)
     drawn = np.sort(pair_distances(values, *random_pairs(len(values), seed), metric))
     percentile = 100 * np.searchsorted(drawn, distance) / len(drawn)

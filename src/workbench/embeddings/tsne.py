@@ -8,8 +8,7 @@ import xarray as xr
 
 from workbench._extras import need
 from workbench.embeddings.layout import Layout
-from workbench.embeddings.neighbors import arrays, checked, exact_rows
-from workbench.embeddings.neighbors import neighbors as find_neighbors
+from workbench.embeddings.neighbors import arrays, checked, exact_rows, large_enough
 from workbench.embeddings.umap_layout import principal_components
 
 Initialization = Literal["pca", "pca-unscaled", "random"]
@@ -29,14 +28,9 @@ def tsne(
     """t-SNE whose affinities come from the graph's nearest ``3 * perplexity`` neighbours."""
     values = checked(features)
     wanted = _wanted(perplexity, len(values))
-    if graph is None:
-        graph = find_neighbors(features, k=wanted)
-    if graph.sizes["neighbor"] < wanted:
-        raise ValueError(
-            f"perplexity={perplexity:g} needs {wanted} neighbours, three times itself, and the "
-            f"graph holds {graph.sizes['neighbor']}: use neighbors(features, k={wanted}), or "
-            f"perplexity={graph.sizes['neighbor'] // 3} or less"
-        )
+    most = wanted if graph is None else graph.sizes["neighbor"]
+    otherwise = f", or perplexity={most // 3} or less"
+    graph = large_enough(features, graph, wanted, f"perplexity={perplexity:g}", otherwise)
     index, distance = arrays(graph, wanted)
     kept = {"values": values, "index": index, "distance": distance}
     if components > 2:  # interpolation on a grid serves two axes at most

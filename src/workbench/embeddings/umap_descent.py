@@ -26,10 +26,9 @@ _FEW = 4000
 def gradient_tables(a: float, b: float, repulsion: float) -> tuple[np.ndarray, np.ndarray]:
     """Factors of the difference vector for attraction and repulsion, by squared distance.
 
-    With ``q = 1 / (1 + a d^2b)`` they are the derivatives of ``log q`` and of
-    ``log(1 - q)`` (McInnes, Healy and Melville 2018, section 3.2 and appendix C), the second
-    with 0.001 added to the squared distance. The middle of a step is off by less than 0.4% from its
-    ends, far less than the noise of sampling.
+    With ``q = 1 / (1 + a d^2b)`` the derivatives of ``log q`` and ``log(1 - q)`` (McInnes, Healy
+    and Melville 2018, appendix C), 0.001 added to the second's squared distance. Within a step
+    they vary by less than 0.4 %, far less than the noise of sampling.
     """
     bits = ((np.arange(_SLOTS, dtype=np.int32) + _FIRST) << _SHIFT) + (1 << (_SHIFT - 1))
     squared = bits.astype(np.int32).view(np.float32).astype(np.float64)

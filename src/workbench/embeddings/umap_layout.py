@@ -11,7 +11,7 @@ import xarray as xr
 from workbench._extras import need
 from workbench._samples import same_samples
 from workbench.embeddings.layout import Layout
-from workbench.embeddings.neighbors import arrays, checked, exact_rows
+from workbench.embeddings.neighbors import arrays, checked, exact_rows, large_enough
 from workbench.embeddings.neighbors import neighbors as find_neighbors
 
 
@@ -105,12 +105,6 @@ def spectral_start(graph: Any, seed: int, count: int = 2) -> np.ndarray | None:
     # The sign of an eigenvector is arbitrary; this makes it the same on every machine.
     modes = modes * np.where(modes[np.abs(modes).argmax(axis=0), range(count)] < 0, -1, 1)
     return np.asarray(modes + np.abs(modes).max() * 1e-5 * _noise(modes.shape, seed))
-
-
-def principal_start(values: np.ndarray, seed: int, count: int = 2) -> np.ndarray:
-    """Principal components with a little noise, so that duplicates start apart."""
-    points = principal_components(values, seed, count)
-    return np.asarray(points + (np.abs(points).max() or 1.0) * 1e-5 * _noise(points.shape, seed))
 
 
 def principal_components(values: np.ndarray, seed: int, count: int = 2) -> np.ndarray:
@@ -224,14 +218,9 @@ def umap_settle(layout: Layout) -> np.ndarray:
 
     settings = layout.settings
     epochs, rate = max(int(settings["epochs"] * SETTLE[0]), 1), settings["rate"] * SETTLE[1]
-    settled: np.ndarray = umap_descent.descend(
-        layout.points,
-        None,
-        _edges(layout.arrays, settings),
-        epochs=epochs,
-        rate=rate,
-        **settings["descent"],
-    )
+    edges = _edges(layout.arrays, settings)
+    descent = settings["descent"] | {"epochs": epochs, "rate": rate}
+    settled: np.ndarray = umap_descent.descend(layout.points, None, edges, **descent)
     return settled
 
 
@@ -292,7 +281,9 @@ def _umap_start(values: np.ndarray, edges: Any, init: Any, seed: int, count: int
         start = spectral_start(edges, seed, count)
     if start is None:
         # A graph in separate parts has no slow modes that order them; components of the data do.
-        start = principal_start(values, seed, count)
+        start = principal_components(values, seed, count)
+        # A little noise, so that duplicates start apart.
+        start = start + (np.abs(start).max() or 1.0) * 1e-5 * _noise(start.shape, seed)
     if start.shape != (len(values), count):
         raise ValueError(f"init must have shape {(len(values), count)}, not {start.shape}")
     extent = np.ptp(start, axis=0)
@@ -315,15 +306,9 @@ def umap_graph(
             )
             others = most
         graph = find_neighbors(features, k=others)
-    held = graph.sizes["neighbor"]
     if n_neighbors is None:
-        others = min(others, held)
-    if held < others:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs {others} neighbours besides the point itself and "
-            f"the graph holds {held}: use neighbors(features, k={others})"
-        )
-    return graph, others
+        others = min(others, graph.sizes["neighbor"])
+    return large_enough(features, graph, others, f"n_neighbors={n_neighbors}"), others
 
 
 def _links(index: np.ndarray, strength: np.ndarray, n: int) -> Any:
@@ -389,11 +374,7 @@ def pacmap(
         n_neighbors = most
     if graph is None:
         graph = find_neighbors(features, k=min(n_neighbors + 50, len(values) - 1))
-    if graph.sizes["neighbor"] < n_neighbors:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} and the graph holds {graph.sizes['neighbor']}: "
-            f"use neighbors(features, k={n_neighbors}) or larger, up to {n_neighbors + 50}"
-        )
+    graph = large_enough(features, graph, n_neighbors, f"n_neighbors={n_neighbors}")
     pairs = _near_pairs(graph, n_neighbors)
     distance = "angular" if graph.attrs.get("metric") == "cosine" else "euclidean"
     # It warns that it was given a seed.
