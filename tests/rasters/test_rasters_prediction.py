@@ -116,7 +116,7 @@ def test_another_network_and_wrong_answers_are_refused(tmp_path):
 
 
 KILLED = """
-import os, signal
+import os, signal, sys
 from scipy import ndimage
 from workbench import rasters
 
