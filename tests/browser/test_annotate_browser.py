@@ -222,21 +222,41 @@ def reloaded(tab, lab, keep):
     keep(tab, "reloaded")
 
 
+def processes(lab, kernel):
+    """The server's processes that run a kernel."""
+    found = []
+    for child in psutil.Process(lab.server.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found += [child] * any(kernel in part for part in child.cmdline())
+    return found
+
+
+def ended(lab):
+    """End the kernels; whether none is left."""
+    with suppress(HTTPError):  # while the server is at work on one
+        lab.end_kernels()
+        return not lab.api("sessions")
+
+
+def wait_until(tab, holds):
+    until = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < until
+        tab.wait_for_timeout(200)
+
+
 def after_a_dead_kernel(tab, lab, errors, before):
     """What was called saved is there; what could not be saved is said so."""
     assert log(lab) == before
     (session,) = lab.api("sessions")
-    children = psutil.Process(lab.server.pid).children(recursive=True)
-    (kernel,) = [c for c in children if any(session["kernel"]["id"] in x for x in c.cmdline())]
+    (kernel,) = processes(lab, session["kernel"]["id"])
     assert errors == []
     kernel.kill()
     kernel.wait(30)
     assert log(lab) == before
-    for _ in range(20):  # the server, which starts the dead kernel again, may be between two
-        with suppress(HTTPError):
-            lab.end_kernels()
-            break
-        tab.wait_for_timeout(500)
+    # The server starts a dead kernel again, and must be through with that before it can end it.
+    wait_until(tab, lambda: processes(lab, session["kernel"]["id"]))
+    wait_until(tab, lambda: ended(lab))
     canvas = open_annotation(tab, lab)
     of_the_dead = (session["kernel"]["id"], "@jupyter-widgets/jupyterlab-manager")
     errors[:] = [error for error in errors if not any(sign in error for sign in of_the_dead)]
