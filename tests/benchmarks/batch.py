@@ -96,9 +96,9 @@ def many(runs, repeat):
             before = processor_time()
             source = code.format(runs=runs, turn=turn, here=here)
             command = [sys.executable, "-c", source]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
-                sys.exit(f"{name}, turn {turn}: exit code {done.returncode}")  # it has said why
+                sys.exit(f"{name}, turn {turn}, exit code {done.returncode}: {done.stderr}")
             times[name].append(float(done.stdout))
             cpu[name].append(processor_time() - before)
     show(f"{runs} runs, two at a time", times, runs)

@@ -400,10 +400,7 @@ def read_runs(out: str | Path = "runs", ids: Iterable[str] | None = None) -> lis
 
 
 def find_run(out: str | Path, name: str) -> Path:
-    """Return the folder of the run whose id starts or ends with a text; ``last`` is the newest.
-
-    A LookupError says that no run is called so, or several are.
-    """
+    """Return the folder of the run whose id starts or ends with a text; ``last`` is the newest."""
     out = Path(out)
     if (Path(name) / "run.json").is_file():
         return Path(name)

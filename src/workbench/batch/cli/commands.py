@@ -208,10 +208,8 @@ def runs(
 
 def _matches(record: "RunRecord", notebook: str | None, status: str | None) -> bool:
     path = Path(record.notebook)
-    return (not status or record.status == status) and (
-        not notebook
-        or any(fnmatch.fnmatch(name, notebook) for name in (str(path), path.name, path.stem))
-    )
+    named = fnmatch.filter([str(path), path.name, path.stem], notebook or "*")
+    return bool(named) and status in (None, "", record.status)
 
 
 def _age(text: str) -> timedelta:
