@@ -30,11 +30,22 @@ ID_FIELD = "workbench_id"
 LABEL_FIELD = "ground_truth"
 
 
+_NO_DATABASE = (
+    "Set FIFTYONE_DATABASE_URI to a MongoDB of your own, or install FiftyOne with the project's "
+    "requirements.lock, which brings one on Linux x86-64"
+)
+_NEWER_DATABASE = (
+    "A newer FiftyOne has used this database: install that version, or set "
+    "FIFTYONE_DATABASE_DIR to another folder for a database of its own"
+)
+
+
 @functools.cache
 def connect() -> Any:
     """FiftyOne with its database running, usage tracking off, and the database's age unremarked.
 
     One process at a time starts the database: two that do it together collide over its folder.
+    Where it does not start, a RuntimeError says what to do.
     """
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     if "FIFTYONE_DATABASE_URI" not in os.environ:
@@ -42,7 +53,14 @@ def connect() -> Any:
     fiftyone = need("fiftyone", extra="fiftyone")
     folder = user_cache_path("workbench", ensure_exists=True)
     with need("filelock", extra="fiftyone").FileLock(folder / "fiftyone.lock", timeout=120):
-        fiftyone.list_datasets()
+        try:
+            fiftyone.list_datasets()
+        except Exception as error:  # FiftyOne has no common class for what can fail here
+            newer = "must have fiftyone" in str(error)
+            advice = _NEWER_DATABASE if newer else _NO_DATABASE
+            raise RuntimeError(
+                f"FiftyOne's database does not start ({type(error).__name__}: {error}). {advice}"
+            ) from error
     return fiftyone
 
 
@@ -59,18 +77,10 @@ def fiftyone_ready() -> bool:
     """
     try:
         connect()
-    except MissingExtraError as error:
-        reason = str(error)
-    except Exception as error:  # FiftyOne has no common class for what can fail here
-        reason = (
-            f"FiftyOne's database does not start ({type(error).__name__}: {error}). Set "
-            "FIFTYONE_DATABASE_URI to a MongoDB of your own, or install FiftyOne with the "
-            "project's requirements.lock, which brings one on Linux x86-64"
-        )
-    else:
-        return True
-    warnings.warn(reason, stacklevel=2)
-    return False
+    except (MissingExtraError, RuntimeError) as error:
+        warnings.warn(str(error), stacklevel=2)
+        return False
+    return True
 
 
 def app_link(dataset: Any) -> str:
