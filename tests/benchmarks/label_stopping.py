@@ -1,7 +1,7 @@
 """When to stop a label review: does the interval hold, and is stopping right?
 
     python tests/benchmarks/label_stopping.py --seeds 200
-    ... --data digits --rates 0.05 --mistakes 0 0.02 0.05 0.1 --by-class --page 24
+    ... --data digits --rates 0.05 --mistakes 0 0.02 0.05 0.1 --by-class --page 60 --trained 20
 
 A scripted reviewer who knows the true labels goes through the queue page by page and looks at the
 interval after every page, which is what makes ordinary intervals fail. It stops when at most 1 %
@@ -203,9 +203,9 @@ def digits_and_probabilities():
     return ds, labels.out_of_fold(ds, ds.label, progress=False)
 
 
-def digits(kind, rate, seed, mistakes=0.0, by_class=False, page=PAGE):
-    """One run on scikit-learn's digits with noise, and our own queue."""
-    given, wrong, score, flagged = noisy_digits(kind, rate, seed)
+def digits(kind, rate, trained, seed, mistakes=0.0, by_class=False, page=PAGE):
+    """One run on scikit-learn's digits with noise of one of `trained` seeds, and our own queue."""
+    given, wrong, score, flagged = noisy_digits(kind, rate, seed % trained)
     erring = chances(mistakes, given if by_class else None, len(given))
     return both(wrong, score, flagged, seed, erring, page)
 
@@ -249,11 +249,12 @@ def main():
     parser.add_argument("--mistakes", type=float, nargs="+", default=[0.0])
     parser.add_argument("--by-class", action="store_true")
     parser.add_argument("--page", type=int, default=PAGE, help="samples from one look to the next")
+    parser.add_argument("--trained", type=int, default=200, help="seeds of the noise on digits")
     parser.add_argument("--data", choices=["made", "digits"], default="made")
     options = parser.parse_args()
     if options.data == "digits":
         cases = {
-            f"digits, {kind}, {rate:.0%}": (digits, (kind, rate))
+            f"digits, {kind}, {rate:.0%}": (digits, (kind, rate, options.trained))
             for kind in options.kinds
             for rate in options.rates
         }
