@@ -10,9 +10,10 @@ naive Bayes (far too sure of itself), logistic regression and ten nearest neighb
 `label_noise.py`; `inside` is whether the number of errors lies between `n_errors_low` and
 `n_errors_high`.
 
-`--audited 60 120` adds the mean F1 of `labels.recut` with so many labels looked at over `--draws`
-draws for each seed of the noise. Labels and probabilities are kept in a temporary folder (--cache),
-since training takes most of the time.
+`one model` is our cut without the models of absorbed noise, `cut at half` that with the threshold
+one half. `--audited 60 120` adds the mean F1 of `labels.recut` with so many labels looked at over
+`--draws` draws for each seed of the noise. Labels and probabilities are kept in a temporary folder
+(--cache), since training takes most of the time.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from workbench import datasets, embeddings, labels
+from workbench.labels import noise_models
 from workbench.labels.known_errors import KINDS
 
 RATES = (0.05, 0.1, 0.2, 0.4)
@@ -85,12 +87,22 @@ def main():
                 where = {"data": name, "seed": seed, "model": model, "kind": kind, "rate": rate}
                 p = kept[model]
                 after = {str(n): audited(true, given, p, n, options.draws) for n in options.audited}
-                rows.append({**where, **measured(true, given, p), **after})
+                less = simpler(true, given, p)
+                rows.append({**where, **measured(true, given, p), **less, **after})
         print(summary(pd.DataFrame(rows).query("data == @name"), name), flush=True)
     table = pd.DataFrame(rows)
     more = [str(n) for n in options.audited]
     for group in ("data", "kind", "rate", "model"):
-        columns = ["ours", *more, "cleanlab", "differs", "better", "inside"]
+        columns = [
+            "ours",
+            "one model",
+            "cut at half",
+            *more,
+            "cleanlab",
+            "differs",
+            "better",
+            "inside",
+        ]
         print(table.groupby(group)[columns].mean().round(3), "\n")
     print(summary(table, "all"))
     for n in more:
@@ -104,6 +116,22 @@ def main():
         print(worse.head(12).round(3).to_string(), "\n")
     shown = table if options.each else table[table.short < -0.05]
     print(shown.sort_values("short").round(3).to_string(index=False))
+
+
+def simpler(true, given, p):
+    """F1 of the guess without the models of absorbed noise, and with the cut at one half too."""
+    p = noise_models.smoothed(p)
+    parts = noise_models.weighed(p, given)
+    cut = noise_models.fit_noise(p, given)
+    by_class = cut.class_model.wrong(parts, given)
+    score = cut.evidence * by_class
+    score += (1 - cut.evidence) * noise_models.against_best_other(*parts[1:])
+    best = (noise_models.best_f1_cut(by_class) + 0.5) / 2
+    threshold = cut.evidence * best + (1 - cut.evidence) * 0.5
+    return {
+        "one model": f1_score(true != given, score > threshold),
+        "cut at half": f1_score(true != given, score > 0.5),
+    }
 
 
 def audited(true, given, p, n, draws):

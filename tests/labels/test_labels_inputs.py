@@ -200,3 +200,27 @@ def test_files_that_cannot_be_read_are_named(tmp_path, suffix):
         labels.load_probabilities(path)
     with pytest.raises(ValueError, match=r"are read from \.npy"):
         labels.load_probabilities(tmp_path / "table.xlsx")
+
+
+def test_a_series_is_matched_by_its_index():
+    ds = datasets.load("digits", n=200)
+    p = labels.out_of_fold(ds, ds.label, progress=False)
+    wanted = labels.find_issues(ds, p)
+    table = pd.DataFrame(p.values, index=ds.sample.values)
+    series = pd.Series(ds.label.values, index=ds.sample.values)
+    turned = series[::-1]
+    for given, found in (
+        (turned, labels.find_issues(turned, table)),
+        (series, labels.find_issues(series, table[::-1])),
+        (turned, labels.find_issues(turned.astype("category"), table)),
+        (turned, labels.find_issues(turned, labels.out_of_fold(ds, turned, progress=False))),
+    ):
+        assert set(found.index[found.is_issue]) == set(wanted.index[wanted.is_issue])
+        pd.testing.assert_series_equal(
+            found["given"].sort_index(), given.sort_index(), check_names=False
+        )
+    # An index that only counts the rows names nobody.
+    counted = labels.find_issues(series.reset_index(drop=True), p)
+    pd.testing.assert_frame_equal(counted, wanted)
+    with pytest.raises(ValueError, match="hold other samples"):
+        labels.find_issues(series.rename(lambda name: name + 1), table)

@@ -401,7 +401,7 @@ class TestWidget:
         turned["index"] = 59 - turned["index"]  # positions in the new order
         cards = labels.review(ds, issues, store, neighbors=turned)._cards
         shown = [card["given"] for card in cards.neighbors(7)]
-        assert shown == [cards.name(ds.label.values[at]) for at in (8, 9)]
+        assert shown == [cards._session.text(ds.label.values[at]) for at in (8, 9)]
 
 
 class TestFromTags:

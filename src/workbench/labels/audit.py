@@ -236,7 +236,6 @@ class Audit:
         """How often an answer is wrong at most.
 
         Two answers of which each is wrong with probability e differ with 2 e (1 - e) or more.
-        Until enough was asked twice, :data:`ASSUMED_MISTAKES` holds.
         """
         return _mistakes(self._asked_twice, self._differed)
 

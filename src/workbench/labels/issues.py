@@ -21,6 +21,7 @@ from workbench.labels.probabilities import (
     aligned,
     blocks,
     load_probabilities,
+    named_labels,
 )
 
 #: A class with fewer labels than this share of the median class is named.
@@ -306,7 +307,7 @@ def _cleanlab_flags(found: xr.DataArray, given: NDArray[np.int64]) -> NDArray[np
 
 def _ids(*sources: Any) -> NDArray[Any]:
     """The samples' ids, from the first source that has them."""
-    for source in sources:
+    for source in (named_labels(sources[0])[0], *sources[1:]):
         if isinstance(source, xr.DataArray | xr.Dataset) and "sample" in source.coords:
             return np.asarray(source["sample"].values)
     return np.arange(len(np.asarray(sources[0])))

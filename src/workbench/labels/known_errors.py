@@ -142,11 +142,6 @@ def published_errors(ds: xr.Dataset) -> xr.Dataset | None:
     looked at the 100 images most likely to be mislabelled, and held 15 labels for wrong. Nobody
     looked at the others, which count as right.
 
-    Parameters
-    ----------
-    ds
-        An image dataset.
-
     Returns
     -------
     xarray.Dataset or None

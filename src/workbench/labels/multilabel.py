@@ -88,9 +88,6 @@ def find_multilabel_issues(labels: ArrayLike | xr.DataArray, probabilities: Sour
 def multilabel_joint(labels: ArrayLike | xr.DataArray, probabilities: Source) -> xr.DataArray:
     """How many samples of each class were given it and have it: cleanlab's joint, one-versus-rest.
 
-    A single table of class against class would count which objects appear together, not which
-    are mistaken for one another.
-
     Returns
     -------
     xarray.DataArray

@@ -58,18 +58,14 @@ def next_batch(
     -------
     numpy.ndarray
         (n,) ids out of the coordinate ``sample`` of `features`, positions where it has none; the
-        most valuable first. Never one that has a label.
+        most valuable first. Never one that has a label; fewer than `n`, with a warning, where no
+        more lack one.
 
     Raises
     ------
     ValueError
         Every sample has a label already, `n` is below 1, `method` is not known, the probabilities
         are missing, or the arguments are of other samples.
-
-    Warns
-    -----
-    UserWarning
-        Fewer than `n` samples have no label: these are all that come back.
 
     Examples
     --------

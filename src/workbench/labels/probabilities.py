@@ -115,7 +115,7 @@ def aligned(
                 "numbers without names: give the dataset in place of its labels, or "
                 'classes=ds["class"], the names in the order of the numbers'
             )
-            if isinstance(given, xr.DataArray):
+            if isinstance(labels, xr.DataArray | xr.Dataset):
                 raise ValueError(text)
             # A bare array can carry no names, and the table's order is often meant.
             warnings.warn(f"{text}; the columns are taken in their order", stacklevel=3)
@@ -127,8 +127,10 @@ def named_labels(labels: Labels, classes: Any = None) -> tuple[Any, list[str] | 
     """Labels along ``sample``, and their classes' names where they carry or are given any.
 
     A dataset has them in ``class``; the labels of a loaded one in ``attrs["classes"]``, and
-    categorical labels in their categories, whose codes are then the numbers.
+    categorical labels in their categories, whose codes are then the numbers. The index of a
+    Series holds the samples' ids.
     """
+    ids = _row_ids(labels.index) if isinstance(labels, pd.Series) else {}
     names = classes
     if isinstance(labels, xr.Dataset):
         if names is None and "class" in labels.coords:
@@ -141,7 +143,9 @@ def named_labels(labels: Labels, classes: Any = None) -> tuple[Any, list[str] | 
         codes = pd.Categorical(cast("Any", labels))
         if names is not None:
             codes = codes.set_categories([str(name) for name in names])
-        return np.asarray(codes.codes, np.int64), [str(name) for name in codes.categories]
+        labels, names = np.asarray(codes.codes, np.int64), codes.categories
+    if ids:
+        labels = xr.DataArray(np.asarray(labels), dims="sample", coords=ids)
     return labels, None if names is None else [str(name) for name in names]
 
 
@@ -226,15 +230,19 @@ def as_array(source: Any) -> xr.DataArray:
         texts = [str(name) for name, kind in table.dtypes.items() if kind.kind not in "fiu"]
         if texts:
             raise ValueError(f"columns {', '.join(texts)} of the probabilities hold no numbers")
-        coords = {"class": table.columns.map(str).to_numpy()}
-        if not isinstance(table.index, pd.RangeIndex):  # which only counts the rows
-            coords["sample"] = table.index.to_numpy()
+        coords = {"class": table.columns.map(str).to_numpy(), **_row_ids(table.index)}
         return xr.DataArray(table.to_numpy(), dims=("sample", "class"), coords=coords)
     if hasattr(source, "detach"):  # a tensor, of which NumPy knows no bfloat16
         source = source.detach().cpu().float().numpy()
     lazy = hasattr(source, "dtype") and hasattr(source, "ndim")
     values = source if lazy else np.asarray(source, dtype=np.float64)
     return xr.DataArray(values, dims=[f"dim_{i}" for i in range(values.ndim)])
+
+
+def _row_ids(index: pd.Index) -> dict[str, Any]:
+    """The samples' ids that the rows of a table have, none where its index only counts them."""
+    counts = isinstance(index, pd.RangeIndex) and index.step == 1
+    return {} if counts else {"sample": index.to_numpy()}
 
 
 def _check_block(block: NDArray[np.floating[Any]], start: int) -> None:

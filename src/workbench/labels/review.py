@@ -76,16 +76,15 @@ class Cards:
         near = self._near[position, :_NEIGHBORS].tolist()
         uris = self._images(near, _THUMBNAIL)
         given = self._session.given
-        return [{"image": u, "given": self.name(given[p])} for p, u in zip(near, uris, strict=True)]
+        return [
+            {"image": u, "given": self._session.text(given[p])}
+            for p, u in zip(near, uris, strict=True)
+        ]
 
     def still(self, positions: list[int]) -> str:
         """A page as HTML for where there is no widget."""
         figures = "".join(map(_still, self.page(positions)))
         return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{figures}</div>'
-
-    def name(self, number: int) -> str:
-        """A class's name."""
-        return self._session.text(number)
 
     def held(self, position: int) -> dict[str, str] | None:
         """The decision that holds, as the card shows it."""
@@ -93,7 +92,10 @@ class Cards:
         if held is None:
             return None
         action, label = held
-        return {"action": action, "name": "unclear" if action == "unclear" else self.name(label)}
+        return {
+            "action": action,
+            "name": "unclear" if action == "unclear" else self._session.text(label),
+        }
 
     def _card(self, position: int) -> dict[str, Any]:
         session = self._session
@@ -109,8 +111,8 @@ class Cards:
             "small": small,
             "labels": [k for k in several if given >> k & 1],
             "likely": [] if self._likely is None else self._likely[position].tolist(),
-            "given": self.name(session.given[position]),
-            "suggested": self.name(suggested) if suggested >= 0 else "none",
+            "given": self._session.text(session.given[position]),
+            "suggested": self._session.text(suggested) if suggested >= 0 else "none",
             "score": round(float(session.queue.score[position]), 3),
             "why": self._why(position),
             "held": self.held(position),
@@ -122,10 +124,10 @@ class Cards:
         given = int(session.given[position])
         reasons = []
         if pd.notna(confidence := row.get("self_confidence")):
-            reasons.append(f"model: {confidence:.0%} for {self.name(given)}")
+            reasons.append(f"model: {confidence:.0%} for {self._session.text(given)}")
         vote = row.get("neighbor_vote", -1)
         if pd.notna(vote) and vote >= 0:
-            reasons.append(f"neighbours: {self.name(int(vote))}")
+            reasons.append(f"neighbours: {self._session.text(int(vote))}")
         if row.get("cleanlab_flag") is True or row.get("cleanlab_flag") is np.True_:
             reasons.append("cleanlab flags it")
         if row.get("duplicate_group", -1) in self._torn:
