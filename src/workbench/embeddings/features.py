@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from workbench._extras import need
+from workbench._machine import on_one_thread
 from workbench._samples import unit_range
 
 Kind = Literal["pixels", "pca", "autoencoder", "network"]
@@ -101,6 +102,7 @@ def _pixels(
     return values, {"grey": int(grey), "scaled": int(scaled)}
 
 
+@on_one_thread
 def _pca(
     ds: xr.Dataset, *, components: float = 50, grey: bool = False, seed: int = 0
 ) -> tuple[np.ndarray, dict[str, Any]]:

@@ -8,11 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """The points of a map, and what it takes to place further samples beside them.
-
-    `points` is float (sample, axis); `arrays` is empty where the method places nothing; `settings`
-    holds whatever JSON can.
-    """
+    """Points (sample, axis), and what it takes to place others; no arrays where nothing does."""
 
     points: np.ndarray
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False)

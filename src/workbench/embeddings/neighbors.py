@@ -207,7 +207,7 @@ def refine(
     distance = np.empty((len(queries), k), dtype=np.float32)
 
     def fill(block: np.ndarray) -> None:
-        rows = candidates[block]
+        rows = np.sort(candidates[block], axis=1)  # equals in one order on any number of threads
         difference = reference[rows] - queries[block][:, None]
         squared = np.einsum("ijk,ijk->ij", difference, difference)
         squared[rows < 0] = np.inf
@@ -283,8 +283,8 @@ def neighbors(
     exact
         True, False, or None for the rule above.
     seed
-        Fixes the clusters and the rows on which recall is measured. The graph then repeats bit
-        for bit with the same number of threads; no speed is given up for that.
+        Fixes the clusters and the rows on which recall is measured. An exact graph repeats bit
+        for bit, an approximate one with the same number of threads.
     device
         ``"cuda"`` searches exactly on a GPU through torch: the same neighbours, but for ties.
         ``"auto"`` does where there is one with enough memory and at least a second's work.

@@ -266,8 +266,8 @@ def project(
         one; without it, the graph is found first. t-SNE needs three times `perplexity`
         neighbours, UMAP takes the nearest 14 of them, PCA has no use for it.
     seed
-        Fixes the map: it repeats bit for bit on one machine with the same versions (parametric
-        UMAP: on its processor, not its GPU); across machines it can differ.
+        Fixes the map: it repeats bit for bit on one machine with the same versions, on any number
+        of threads by one graph (PaCMAP, parametric UMAP: by the same number, not on a GPU).
     **options
         See `method`.
 

@@ -29,8 +29,8 @@ def tsne(
     values = checked(features)
     wanted = _wanted(perplexity, len(values))
     most = wanted if graph is None else graph.sizes["neighbor"]
-    otherwise = f", or perplexity={most // 3} or less"
-    graph = large_enough(features, graph, wanted, f"perplexity={perplexity:g}", otherwise)
+    less = f", or perplexity={most // 3} or less"
+    graph = large_enough(features, graph, wanted, f"perplexity={perplexity:g}", less)
     index, distance = arrays(graph, wanted)
     kept = {"values": values, "index": index, "distance": distance}
     if components > 2:  # interpolation on a grid serves two axes at most

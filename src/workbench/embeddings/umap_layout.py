@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from workbench._extras import need
+from workbench._machine import on_one_thread
 from workbench._samples import same_samples
 from workbench.embeddings.layout import Layout
 from workbench.embeddings.neighbors import arrays, checked, exact_rows, large_enough
@@ -107,6 +108,7 @@ def spectral_start(graph: Any, seed: int, count: int = 2) -> np.ndarray | None:
     return np.asarray(modes + np.abs(modes).max() * 1e-5 * _noise(modes.shape, seed))
 
 
+@on_one_thread
 def principal_components(values: np.ndarray, seed: int, count: int = 2) -> np.ndarray:
     """The first principal components, float (sample, `count`); zeros where there are fewer."""
     decomposition = need("sklearn.decomposition", extra="embeddings")
@@ -122,6 +124,7 @@ def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@on_one_thread
 def pca(
     features: xr.DataArray,
     _: xr.Dataset | None,
@@ -220,8 +223,7 @@ def umap_settle(layout: Layout) -> np.ndarray:
     epochs, rate = max(int(settings["epochs"] * SETTLE[0]), 1), settings["rate"] * SETTLE[1]
     edges = _edges(layout.arrays, settings)
     descent = settings["descent"] | {"epochs": epochs, "rate": rate}
-    settled: np.ndarray = umap_descent.descend(layout.points, None, edges, **descent)
-    return settled
+    return np.asarray(umap_descent.descend(layout.points, None, edges, **descent))
 
 
 #: Shares of the epochs and of the rate that a map settles with: more let all samples drift.
