@@ -84,6 +84,15 @@ def test_classes_of_a_function_and_pixels_without_data(tmp_path):
         np.testing.assert_array_equal(found.read(1), np.where(missing, 255, pixels.argmax(axis=0)))
     again = plan.map(brightest, tmp_path / "out.tif", classes=True, progress=False)
     assert again == out
+    some = rasters.plan(path, plan.table.loc[[1, 2]])
+    with pytest.warns(rasters.RasterWarning, match="pixels lie in no chip"):
+        sums = some.map(
+            lambda chips: chips.astype("int32").sum(3), tmp_path / "s.tif", progress=False
+        )
+    with rasterio.open(sums) as found:
+        wanted = pixels.astype("int32").sum(0)
+        wanted[40:], wanted[:, :40], wanted[:, 120:] = 0, 0, 0
+        np.testing.assert_array_equal(found.read(1), wanted)
 
 
 def test_only_the_regions_that_were_asked_for(tmp_path):

@@ -91,9 +91,9 @@ def burn(
         high, wide = (form.height, form.width) if form.resampled else (box[3], box[2])
         pairs = [(pixels[i], int(values[i])) for i in near]
         masks[at, :high, :wide] = burned(pairs, box, (high, wide), dtype, background, all_touched)
-    ids = {"sample": chips.ids(plan.table.index)}
-    attrs = {"classes": classes} if classes else {}
-    return xr.DataArray(masks, ids, ("sample", "y", "x"), name=column or "mask", attrs=attrs)
+    mask = xr.DataArray(masks, dims=("sample", "y", "x"), name=column or "mask")
+    mask = mask.assign_coords(sample=chips.ids(plan.table.index))
+    return mask.assign_attrs(classes=classes) if classes else mask
 
 
 def _values(features: Any, column: str | None) -> tuple[NDArray[np.int64], list[str]]:

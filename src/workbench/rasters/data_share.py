@@ -40,5 +40,4 @@ def data_share(plan: PlanData) -> NDArray[np.float64]:
 
     crop.run(plan, np.arange(plan.layout.groups), count)
     whole = form.height * form.width if form.resampled else sides
-    share: NDArray[np.float64] = held.sum(axis=1) / whole
-    return share
+    return np.asarray(held.sum(axis=1) / whole)

@@ -239,7 +239,7 @@ class Plan(PlanData):
             For a network with strides, regions and context are multiples of its stride.
         classes
             Write the number of the greatest score (uint8, 255 where there is no data) instead of
-            all scores (a band a class; float32, NaN where there is no data).
+            all scores (a band a class; float32, NaN where there is no data, or whole numbers).
         resume, on_error, threads, progress
             As in `write`.
 

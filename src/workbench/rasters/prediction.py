@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.rasters.formats import FileWriter, unique_partial
-from workbench.rasters.mosaic import Mosaic, new_raster
+from workbench.rasters.mosaic import Mosaic, new_raster, warn_of_gaps
 from workbench.rasters.plan_data import PlanData
 from workbench.rasters.schedule import Ints, clipped
 from workbench.rasters.write import OutputFolder, parts_of, write_groups
@@ -77,8 +77,9 @@ class PredictionWriter(FileWriter):
             bands = [self._plan.raster.bands[band - 1] for band in self._plan.bands]
             missing = np.stack([b.missing(chip[..., c], mask) for c, b in enumerate(bands)])
             score = score.astype(np.float32) if score.dtype.kind == "f" else score.copy()
-            nothing = np.nan if score.dtype.kind == "f" else _NO_CLASS if self._classes else 0
-            score[missing.all(axis=0) | ~good | (i in failed)] = nothing
+            if score.dtype.kind == "f" or self._classes:  # other whole numbers have no such value
+                empty = missing.all(axis=0) | ~good | (i in failed)
+                score[empty] = _NO_CLASS if self._classes else np.nan
             col, row, width, height = self._cores[region].tolist()
             left, top = col - self._plan.boxes[region, 0], row - self._plan.boxes[region, 1]
             core = score[top : top + height, left : left + width]
@@ -110,9 +111,10 @@ def predict_raster(
                 start = 0
                 for region in plan.layout.order[plan.layout.members(group)].tolist():
                     width, height = cores[region, 2:].tolist()
-                    own = answers[start : start + height * width]
-                    mosaic.add(region, own.reshape(height, width, -1))
-                    start += height * width
+                    stop = start + height * width
+                    mosaic.add(region, answers[start:stop].reshape(height, width, -1))
+                    start = stop
+        warn_of_gaps(mosaic, nodata, "last")
 
     folder = OutputFolder(grown.with_mask(), parts_of(path), kind)
     write_groups(folder, writer, path, join, **options)
@@ -131,9 +133,8 @@ def _as_function(network: Any) -> tuple[Function, str]:
     def function(pixels: NDArray[Any]) -> NDArray[Any]:
         ds = xr.Dataset({"image": (("sample", "y", "x", "channel"), pixels)})
         ds = ds.assign_coords(sample=np.arange(len(pixels)))
-        outputs = [output for output, _ in run(network, ds, len(pixels), progress=False)]
-        scores: NDArray[Any] = torch.cat(outputs).movedim(1, -1).float().cpu().numpy()
-        return scores
+        outputs = list(run(network, ds, len(pixels), progress=False))
+        return np.asarray(torch.cat(outputs).movedim(1, -1).float().cpu())
 
     sha = hashlib.sha256(type(network).__qualname__.encode())
     for key, value in network.state_dict().items():

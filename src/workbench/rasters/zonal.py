@@ -16,7 +16,7 @@ from workbench.rasters.plan_data import PlanData
 
 Statistic = Literal["count", "sum", "mean", "min", "max", "median", "majority"]
 STATISTICS = ("count", "sum", "mean", "min", "max", "median", "majority")
-#: A pixel of which a polygon covers no more than that is not touched by it.
+#: Of a pixel: what covers no more does not touch it.
 _LEAST = 1e-9
 
 
@@ -61,8 +61,8 @@ def zonal(
                 found[region, piece, channel] = _measured(values[there], cover[there], statistics)
         return failures
 
-    groups = np.arange(plan.layout.groups)
-    failures = crop.run(plan, groups, measure, threads=threads, progress=progress)
+    every = np.arange(plan.layout.groups)
+    failures = crop.run(plan, every, measure, threads=threads, progress=progress)
     if failures:
         text = chips.failed_text(chips.failed_table(plan, failures), len(plan.table))
         warnings.warn(text, FailedRegionsWarning, stacklevel=3)
