@@ -192,7 +192,7 @@ def fitted(text: str, inches: float, size: float = 8.0, lines: int = 2) -> str:
     >>> fitted("brick", 1.0)
     'brick'
     >>> fitted("a brick wall that is seen from the south", 1.0).splitlines()
-    ['a brick wall', 'that is seen…']
+    ['a brick wall that', 'is seen from the…']
     """
     room = 72 * inches
     shown = []
