@@ -226,3 +226,17 @@ def test_behind_adaptive_pooling_nothing_is_measured():
         table = gradcam.receptive_field(model, (3, 17, 17), confirm=True)
     assert table["size"].tolist() == [3, 5, 13]
     assert table["measured"].isna().tolist() == [False, True, True]
+
+
+def test_a_product_of_two_branches_is_measured_where_both_are_zero():
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide, self.narrow = nn.Conv2d(3, 4, 5), nn.Conv2d(3, 4, 3, padding=0)
+            self.last = nn.Identity()
+
+        def forward(self, x):
+            return self.last(self.wide(x) * self.narrow(x[:, :, 1:-1, 1:-1]) * 0.5)
+
+    row = gradcam.receptive_field(Product(), (3, 16, 16), "last", confirm=True).loc["last"]
+    assert row["size"] == row["measured"] == 5

@@ -148,6 +148,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("name", "options"),
         [
+            ("mnasnet0_5", {"num_classes": 3}),
             ("squeezenet1_1", {"num_classes": 5}),
             ("googlenet", {"num_classes": 4, "aux_logits": False, "init_weights": False}),
         ],

@@ -41,11 +41,10 @@ _AS_IT_IS = {
 _OUT_OF_PLACE: dict[str, Any] = {
     "add_": torch.add,
     "__iadd__": torch.add,
-    "mul_": torch.mul,
-    "__imul__": torch.mul,
     "sub_": torch.sub,
     "__isub__": torch.sub,
 }
+_PRODUCTS = {"mul", "__mul__", "__rmul__", "mul_", "__imul__"}
 
 
 def measure(
@@ -121,6 +120,9 @@ class _Equal(TorchFunctionMode):
         name, options = getattr(func, "__name__", ""), dict(kwargs or {})
         if name in _AS_IT_IS:
             return args[0]
+        if name in _PRODUCTS:  # of a gate with 0 nothing would be seen
+            both = all(isinstance(factor, Tensor) for factor in args)
+            return torch.add(*args) if both else torch.mul(*args)
         if name in _OUT_OF_PLACE:
             return _OUT_OF_PLACE[name](*args, **options)
         if name == "conv2d":

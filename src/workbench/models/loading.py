@@ -1,6 +1,7 @@
 """Networks by name, file or folder, with the preprocessing that each was trained with."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -181,8 +182,7 @@ def _lite() -> tuple[nn.Module, Preprocess]:
     model = found.build()
     values, _ = weights(path, "state dict")
     # The two networks are made in one order; their names differ.
-    ours = model.state_dict()
-    model.load_state_dict(dict(zip(ours, values.values(), strict=True)))
+    model.load_state_dict(dict(zip(model.state_dict(), values.values(), strict=True)))
     _name_classes(model, found.classes)
     return model, found.preset
 
@@ -222,8 +222,8 @@ def _of_transformers(path: Path) -> tuple[nn.Module, Preprocess]:
         raise ValueError(f"it has no weights for {', '.join(missing[:3])}: it is no classifier")
     named = model.config.id2label
     classes = [str(named[i]) for i in sorted(named)]
-    unnamed = classes == [f"LABEL_{i}" for i in range(len(classes))]
-    _name_classes(model, None if unnamed else classes)
+    if classes != [f"LABEL_{i}" for i in range(len(classes))]:
+        _name_classes(model, classes)
     file = path / "preprocessor_config.json"
     wants = json.loads(file.read_text()) if file.is_file() else {}
     size = wants.get("crop_size") or wants.get("size") or {}
@@ -259,11 +259,10 @@ def _from_file(
     preset = Preprocess()
     note = json.loads(about.get("about", "{}"))
     template = note.get("template") or "small-resnet"
+    if architecture is None and template == "fcn":
+        architecture = FCN(note["classes"], **note["config"])
     if isinstance(architecture, nn.Module):
         model = architecture
-        values = fit(path, values, model.state_dict())
-    elif architecture is None and template == "fcn":
-        model = FCN(note["classes"], **note["config"])
         values = fit(path, values, model.state_dict())
     elif architecture is None and template == "small-resnet":
         values = fit(path, values, ("fc.weight", "stem.0.weight", *SmallResNet().state_dict()))
@@ -272,13 +271,14 @@ def _from_file(
         model, values, preset = _named(path, architecture or template, values, dict(options or {}))
     if note.get("classes"):
         _name_classes(model, note["classes"])
+    # the version of the whole network, which MNASNet asks for
+    state = OrderedDict(values)
+    state._metadata = {"": model.state_dict()._metadata.get("", {})}  # type: ignore[attr-defined]
     try:
-        model.load_state_dict(values)
+        model.load_state_dict(state)
     except RuntimeError as error:
-        lines = [shorten(line, 200) for line in str(error).splitlines()[1:4]]
-        raise ValueError(
-            f"{path} does not fit {type(model).__name__}: {' '.join(lines)}"
-        ) from error
+        told = " ".join(shorten(line, 200) for line in str(error).splitlines()[1:4])
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {told}") from error
     return model, preset
 
 
