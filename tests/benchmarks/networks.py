@@ -141,7 +141,8 @@ def vector(model, layer, ds, x):
     else:
         expected = layout_of(model, layer, a, x.shape[2:], len(x)).to_maps(a).mean((2, 3))
     ours = models.activations(model, ds, layer, progress=False)
-    equal = ours.shape == expected.shape and np.allclose(ours, expected, atol=1e-4)
+    near = 1e-4 * float(expected.abs().max())
+    equal = ours.shape == expected.shape and np.allclose(ours, expected, atol=near)
     return "yes" if equal else f"{ours.shape}, not {tuple(expected.shape)}"
 
 
