@@ -1,5 +1,6 @@
 """The log of decisions: nothing is lost, nothing is changed, nothing foreign gets in."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -319,6 +320,12 @@ def test_other_classes_are_refused(ds, tmp_path):
     reviewed(ds, tmp_path / "a.db")
     with pytest.raises(StoreError, match="other labels, images or classes"):
         Store(tmp_path / "a.db", ds.assign_coords({"class": ["bee", "ant", "cow"]}))
+
+
+def test_the_store_keeps_the_classes_names(ds, tmp_path):
+    with closing(Store(tmp_path / "a.db", ds)), closing(sqlite3.connect(tmp_path / "a.db")) as db:
+        (kept,) = db.execute("SELECT value FROM about WHERE key = 'classes'").fetchone()
+    assert json.loads(kept) == ds["class"].values.tolist()
 
 
 def test_classes_that_are_called_like_answers_are_classes(ds, tmp_path):

@@ -214,13 +214,17 @@ def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
         "listing": dataset_hash(ds, "listing_sha256") if "listing_sha256" in ds.attrs else "",
         "name": str(ds.attrs.get("name", "unnamed data")),
         "samples": str(ds.sizes["sample"]),
-        "classes": json.dumps([str(name) for name in ds.coords.get("class", [])]),
+        "classes": json.dumps(_class_names(ds)),
         "seed": str(int(seed)),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     for statement in _SCHEMA:
         connection.execute(statement)
     connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+
+
+def _class_names(ds: xr.Dataset) -> list[str]:
+    return [str(name) for name in ds["class"].values] if "class" in ds.coords else []
 
 
 def carried(
@@ -253,7 +257,7 @@ def carried(
         for name, image in zip(own, _hashes(ds["image"]), strict=True):
             if image in lost:
                 moved[lost.pop(image)] = name
-    classes = [str(name) for name in ds.coords.get("class", [])]
+    classes = _class_names(ds)
     theirs = json.loads(about["classes"])
     if not moved or classes[: len(theirs)] != theirs:
         raise StoreError(
