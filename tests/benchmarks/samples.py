@@ -12,8 +12,8 @@ prune    accuracy after training on a part of 6,000 MNIST images, labels clean a
 memory   share of the wrong labels that a network has learnt by heart, with mixup and smoothing
 active   accuracy of logistic regression at 20 to 200 labels out of a pool of 3,000 of MNIST
 curve    how often the interval of a learning curve holds a larger size, 100 trials a model
-distil   accuracy of 1, 10 and 50 images a class: by lot, labels solved, all learnt; the linear one;
-         and of another network that is trained on them
+distil   accuracy of 1, 10 and 50 images a class: random, labels solved, all learnt; the linear
+         one; and of another network that is trained on them
 Tables are of means and 95 % intervals (t) over the seeds.
 """
 
@@ -244,12 +244,12 @@ def distil(seed):
             seconds = time.perf_counter() - start
             given = np.eye(10, dtype=np.float32)[made["labels solved"].label.values] - 0.1
             solved = made["labels solved"]
-            made["by lot"] = solved.assign(soft_label=(("sample", "class"), given))
+            made["at random"] = solved.assign(soft_label=(("sample", "class"), given))
             for kind, images in made.items():
                 key = {"data": name, "a class": per, "images": kind}
                 yield {**key, "by": "kernel"}, kernel(images)
                 if name == "mnist":
-                    value = learnt_by(images, test, kind != "by lot", seed)
+                    value = learnt_by(images, test, kind != "at random", seed)
                     yield {**key, "by": "network"}, value
             yield {"data": name, "a class": per, "images": "all learnt", "by": "seconds"}, seconds
 

@@ -12,7 +12,7 @@ def review(seed, images=60, share=0.08, skill=0.7, looks=30):
     """Whether the interval held at every look of a review, and how wide it was at its end.
 
     Boxes are left out of scenes, more of them in some scenes than in others; a ranking finds the
-    missing ones with some skill, and one image in five is drawn by lot.
+    missing ones with some skill, and one image in five is drawn at random.
     """
     rng = np.random.default_rng(seed)
     rate = rng.gamma(0.5, share / 0.5, images)

@@ -64,14 +64,14 @@ def test_labels_of_other_samples_or_below_minus_one_are_refused():
         neighbor_votes(graph([[1], [0]]), labels([1, -7]))
 
 
-def test_a_far_point_is_isolated_and_a_planted_stranger_is_found():
+def test_a_far_point_is_isolated_and_a_planted_outlier_is_found():
     rng = np.random.default_rng(1)
     points = np.vstack([rng.normal(0, 1, (50, 2)), rng.normal(20, 1, (50, 2)), [[60.0, 60.0]]])
     own = np.repeat([0, 1], [50, 51])
     own[7] = 1
     found = outliers(neighbors(xr.DataArray(points, dims=("sample", "axis")), k=8), labels(own))
     assert int(found.isolation.values.argmax()) == 100
-    assert np.flatnonzero(found.stranger.values).tolist() == [7]
+    assert np.flatnonzero(found.outlier.values).tolist() == [7]
     assert found.vote.values[7] == 0
 
 

@@ -1,4 +1,4 @@
-"""How many boxes are missing: from images drawn by lot, valid however often one looks."""
+"""How many boxes are missing: from images drawn at random, valid however often one looks."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _BOLDNESS = 0.95
 class MissingLeft:
     """Boxes that are still missing: an estimate, and an interval of `level`.
 
-    ``audited`` images were drawn by lot and looked through, ``unseen`` ones were not, and
+    ``audited`` images were drawn at random and looked through, ``unseen`` ones were not, and
     ``found`` boxes were missing and are not any more. `estimate` is NaN before the first draw.
     """
 
@@ -31,12 +31,12 @@ class MissingLeft:
 class MissingAudit:
     """Confidence sequence for the number of missing boxes, from draws without replacement.
 
-    An image drawn by lot misses X boxes that nobody has found, from 0 to `most`. If K are missing
-    in all, f of them found and n images not looked through, X has the mean (K - f) / n, whatever
-    was found by choice before. Two bets on every K, that there are more and that there are fewer,
-    are martingales under it; by Ville's inequality their mean reaches 1 / alpha with probability
-    alpha at most, at whatever time one looks. The K whose mean is below that are the interval
-    (Waudby-Smith and Ramdas 2024, JRSS B 86(1), sections 4 and 5).
+    An image drawn at random misses X boxes that nobody has found, from 0 to `most`. If K are
+    missing in all, f of them found and n images not looked through, X has the mean (K - f) / n,
+    whatever was found by choice before. Two bets on every K, that there are more and that there
+    are fewer, are martingales under it; by Ville's inequality their mean reaches 1 / alpha with
+    probability alpha at most, at whatever time one looks. The K whose mean is below that are the
+    interval (Waudby-Smith and Ramdas 2024, JRSS B 86(1), sections 4 and 5).
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class MissingAudit:
         self._unseen -= 1
 
     def draw(self, boxes: int) -> None:
-        """Count an image drawn by lot, and the boxes it missed that were not found before.
+        """Count an image drawn at random, and the boxes it missed that were not found before.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Suspect boxes one by one, and images drawn by lot, so that the boxes missing can be counted."""
+"""Suspect boxes one by one, and random images, so that the boxes missing can be counted."""
 
 from collections import Counter
 from itertools import takewhile
@@ -13,9 +13,9 @@ from workbench.boxes.audit import MissingAudit, MissingLeft
 from workbench.boxes.decisions import IMAGE, Row, object_id
 from workbench.datasets.boxes import CORNERS, as_table
 
-#: Behind the flagged issues every second card is an image drawn by lot.
+#: Behind the flagged issues every second card is an image drawn at random.
 _PERIOD_BEHIND = 2
-#: Sets the lots apart from all else that is seeded with the same small number.
+#: Sets the draws apart from all else that is seeded with the same small number.
 _STREAM = 0x626F7865
 #: Kind of a card to the action on its object, by what the reviewer says.
 _VERDICTS = {
@@ -48,13 +48,13 @@ def review(
 ) -> "BoxReview":
     """Review suspect boxes with the keyboard or the mouse, worst first.
 
-    One card in five is an image drawn by lot: add what is missing there, then Space. From these
+    One card in five is an image drawn at random: add what is missing there, then Space. From these
     the number of missing boxes is bounded without trust in the ranking. Every decision is on disk
     before it is called saved; :func:`apply_boxes` gives the corrected table. What
     :func:`annotate` can do, this can do too.
 
     =====================  ==================================================
-    Space                  right as it is; of an image drawn by lot: complete
+    Space                  right as it is; of an image drawn at random: complete
     Enter                  take what is dashed: add, delete, move or rename
     x                      spurious: delete it
     0 to 9, /              it is of another class
@@ -74,12 +74,12 @@ def review(
     store, rows, columns, reviewer
         As :func:`annotate` takes them.
     audit
-        Share of images drawn by lot until the flagged issues are through, from 0 to 0.5; half
+        Share of images drawn at random until the flagged issues are through, from 0 to 0.5; half
         after that.
     most
         No image misses more boxes than this; the interval needs such a number.
     seed
-        Of the lots; a store keeps the one that it was made with.
+        Of the draws; a store keeps the one that it was made with.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def review(
     >>> review(ds, table, issues, "boxes.db")  # doctest: +SKIP
     """
     if not 0 <= audit <= 0.5:
-        raise ValueError(f"audit={audit} is the share of images drawn by lot, from 0 to 0.5")
+        raise ValueError(f"audit={audit} is the share of images drawn at random, from 0 to 0.5")
     return BoxReview(ds, boxes, issues, store, (rows, columns), reviewer, audit, most, seed)
 
 
@@ -130,9 +130,9 @@ class BoxReview(Annotation):
         )
         self._most = most
         rng = np.random.default_rng([_STREAM, self.store.seed])
-        #: Positions of images in the order of the lots, which the seed alone decides.
+        #: Positions of images in the order of the draws, which the seed alone decides.
         self.lots = rng.permutation(len(self.ids)).tolist()
-        why = "drawn by lot: is anything missing?"
+        why = "drawn at random: is anything missing?"
         lots: list[Row] = [
             {"place": at, "id": IMAGE, "source": "audit", "kind": "audit", "why": why}
             for at in self.lots
@@ -185,7 +185,7 @@ class BoxReview(Annotation):
     def _bounded(self, events: list[tuple[int, str, int]], level: float) -> MissingLeft:
         """The interval after finds (no sample) and images looked through, in their order.
 
-        Draws are those among the lots up to the first gap: had somebody left one out and gone on,
+        Draws are those among the draws up to the first gap: had somebody left one out and gone on,
         those behind it would not be random any more.
         """
         whole = {sample for _, sample, _ in events}
@@ -229,7 +229,7 @@ class BoxReview(Annotation):
             return [f"{decided:,} decided", str(error)]
         parts = [f"{decided:,} decided, {left.found:,} boxes added"]
         if np.isnan(left.estimate):
-            return [*parts, "boxes missing: not known before the first image drawn by lot"]
+            return [*parts, "boxes missing: not known before the first image drawn at random"]
         interval = f"{left.low:,} to {left.high:,} (90 %)"
         return [*parts, f"about {left.estimate:,.0f} boxes missing, {interval}"]
 
@@ -259,7 +259,7 @@ def _cards(table: pd.DataFrame, issues: pd.DataFrame, ds: xr.Dataset) -> list[Ro
 def _slots(
     issues: int, flagged: int, images: int, audit: float, rng: np.random.Generator
 ) -> list[bool]:
-    """Which cards are images drawn by lot: one, at random, in each stretch."""
+    """Which cards are images drawn at random: one, at random, in each stretch."""
     left, slots = [issues, images], list[bool]()
     while sum(left):
         in_flagged = audit > 0 and issues - left[0] < flagged

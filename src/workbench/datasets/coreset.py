@@ -38,13 +38,13 @@ def coreset(
     keep
         A share of the samples (a float, up to 1.0), or a number of them (an int).
     method
-        ``"random"``: by lot, each class in its proportion (:func:`workbench.datasets.subset`).
+        ``"random"``: at random, each class in its proportion (:func:`workbench.datasets.subset`).
 
         ``"hardest"``: the largest `scores`. Wrong labels are among them.
 
         ``"ccs"``: coverage-centric (Zheng et al. 2023, arXiv:2210.15809, Algorithm 1): without
         the hardest share `drop`, the range of `scores` is cut into 50 strata of equal width, of
-        which each gives as many by lot, the small ones all they have.
+        which each gives as many at random, the small ones all they have.
 
         ``"moderate"``: of each class, those whose distance to the class's mean is nearest to the
         median distance (Xia et al. 2023, ICLR).
@@ -174,7 +174,7 @@ def _ccs(
     missing = n
     for i, part in enumerate(parts):
         share = missing / (len(parts) - i)
-        # fewer samples than strata: by lot, which stratum gives one
+        # fewer samples than strata: at random, which stratum gives one
         budget = min(len(part), int(share)) if share >= 1 else int(rng.random() < share)
         chosen.append(rng.choice(part, budget, replace=False))
         missing -= budget

@@ -70,7 +70,7 @@ def choose(label: NDArray[Any] | None, total: int, n: int, seed: int) -> NDArray
 
 
 def class_shares(counts: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Share ``n`` out in proportion to ``counts`` by largest remainder, ties by lot."""
+    """Share ``n`` out in proportion to ``counts`` by largest remainder, ties at random."""
     shares: NDArray[np.intp] = n * counts // counts.sum()
     remainders = n * counts % counts.sum()
     lots = rng.random(len(counts))

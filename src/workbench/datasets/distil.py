@@ -42,8 +42,8 @@ def distil(
         ``"linear"``: one image a class from which least squares gives *exactly* the ridge
         classifier of the whole dataset (Chen, Huang and Weng 2024, NeurIPS, Theorem 4.1).
 
-        ``"label-solve"``: real images by lot, with the labels that fit the dataset best, in closed
-        form (Nguyen, Chen and Lee 2021, arXiv:2011.00050).
+        ``"label-solve"``: random images, with the labels that fit the dataset best, in closed form
+        (Nguyen, Chen and Lee 2021, arXiv:2011.00050).
 
         ``"kip"``: images and labels both learnt (the same paper), for the neural tangent kernel of
         a network with one hidden layer.

@@ -236,7 +236,7 @@ def label_accuracy(graph: xr.Dataset, labels: xr.DataArray) -> float:
 
 
 def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Dataset:
-    """Measure how lonely every sample is and, given labels, how much of a stranger.
+    """Measure how lonely every sample is and, given labels, which are outliers among the labels.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
         (Breunig et al. 2000), without its reachability smoothing. Where duplicates make both
         zero it is 1.
         With labels also ``vote`` int64 and ``agreement`` float32 (see
-        :func:`workbench.embeddings.graph.neighbor_votes`) and ``stranger`` bool: no neighbour
+        :func:`workbench.embeddings.graph.neighbor_votes`) and ``outlier`` bool: no neighbour
         carries the sample's label, and at least half carry one and the same other.
 
     Examples
@@ -281,11 +281,11 @@ def outliers(neighbors: xr.Dataset, labels: xr.DataArray | None = None) -> xr.Da
     votes = neighbor_votes(neighbors, labels)
     theirs = labels.values[index]
     united = (theirs == votes["vote"].values[:, None]).mean(axis=1) >= 0.5
-    stranger = (votes["agreement"].values == 0) & united
+    outlier = (votes["agreement"].values == 0) & united
     return result.assign(
         vote=("sample", votes["vote"].values),
         agreement=("sample", votes["agreement"].values),
-        stranger=("sample", stranger),
+        outlier=("sample", outlier),
     )
 
 

@@ -48,7 +48,7 @@ def next_batch(
         ``"coverage"``: one after the other, the sample farthest from all that are labelled or
         chosen (Sener and Savarese 2018, arXiv:1708.00489).
 
-        ``"random"``: by lot, the control.
+        ``"random"``: at random, the control.
     probabilities
         (sample, class), for ``"margin"``.
     seed
