@@ -59,9 +59,10 @@ ds = datasets.load("digits", n=300)
 vectors = embeddings.features(ds)
 """
 PROBE = """
-from workbench import gradcam, models
-probe = gradcam.Probe(models.load("cifar10"), layers=["layer4"])
-images = gradcam.photographs(32)
+import torchvision
+from workbench import gradcam
+probe = gradcam.Probe(torchvision.models.resnet18(), layers=["layer4"])
+images = gradcam.photographs(224)
 """
 #: What a user writes, after what it needs; without either it is the command.
 CALLS = {
