@@ -33,6 +33,8 @@ function render({ model, el }) {
   let { columns } = options;
   let only = null; // the filter: given, or given and suggested
   let zoom = 1; // of the enlarged image
+  let undoing = false; // Python has not yet said what it took back
+  const early = []; // the keys since then: they are meant for the image that comes back
 
   const root = make("div", "wb-review", el);
   root.tabIndex = 0;
@@ -286,7 +288,11 @@ function render({ model, el }) {
     else if (key === "+" || key === "=") (large.hidden ? resize(-1) : zoomBy(1.25));
     else if (key === "-") (large.hidden ? resize(1) : zoomBy(0.8));
     else if (key === "f" || key === "F") filter(key === "F");
-    else if (key === "z" || key === "Backspace") send({ do: "undo" });
+    else if (key === "z" || key === "Backspace") {
+      undoing = true;
+      said.textContent = "Taking back …";
+      send({ do: "undo" });
+    }
     else if (key === "/") openSearch("");
     else if (key === "n" && options.neighbors) {
       if (near.hidden) showNeighbors();
@@ -300,6 +306,18 @@ function render({ model, el }) {
     return true;
   }
 
+  function act(key) {
+    if (undoing) early.push(key);
+    else if (typeof own[key] === "number") decideOne(own[key]);
+    else return press(own[key] ?? key);
+    return true;
+  }
+
+  function goOnWithKeys() {
+    undoing = false;
+    while (early.length && !undoing) act(early.shift());
+  }
+
   root.addEventListener("keydown", (event) => {
     const undo = (event.ctrlKey || event.metaKey) && event.key === "z";
     if ((event.ctrlKey || event.metaKey || event.altKey) && !undo) return;
@@ -309,10 +327,7 @@ function render({ model, el }) {
     }
     else if (event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key)) { /* a click */ }
     else if (event.key === "Tab") return;
-    else if (typeof own[event.key] === "number") {
-      decideOne(own[event.key]);
-      event.preventDefault();
-    } else if (press(own[event.key] ?? event.key)) event.preventDefault();
+    else if (act(event.key)) event.preventDefault();
     event.stopPropagation();
   });
 
@@ -388,8 +403,12 @@ function render({ model, el }) {
       }
       said.classList.add("wb-failed");
       said.textContent = `Not saved: ${message.why}`;
+      goOnWithKeys();
     },
-    undone,
+    undone(message) {
+      undone(message);
+      goOnWithKeys();
+    },
     neighbors(message) {
       const item = pages.flat().find((other) => other.at === message.at);
       if (!item) return;
