@@ -165,7 +165,7 @@ def turning(tab, lab, first):
             tab.wait_for_timeout(60)  # a hasty reviewer
         tab.wait_for_function(f"window.idle.length === {turn}")
     rows = saved(tab, lab, 32)
-    assert len({row[0] for row in rows}) == 24
+    assert len({row[0] for row in rows}) == 24, rows
     turns = tab.evaluate("window.turns")
     assert all(turn["whole"] for turn in turns)
     if path := os.environ.get("WORKBENCH_TIMINGS"):

@@ -379,8 +379,12 @@ function render({ model, el }) {
     },
     page(message) {
       asked = false;
-      pages.push(message.cards);
-      preload(message.cards);
+      // What was taken back while this page was asked for lies on an earlier one, still open.
+      const open = new Set(pages.flat().filter((item) => !item.held).map((item) => item.at));
+      const cards = message.cards.filter((item) => !open.has(item.at));
+      if (!cards.length && message.cards.length) { prefetch(); return; }
+      pages.push(cards);
+      preload(cards);
       if (here === pages.length - 1) drawPage();
     },
     saved(message) {
