@@ -136,7 +136,7 @@ def mouse(tab, lab, canvas):
     press(tab, "z", "z")
     assert saved(tab, lab, 6)[1] == "undo"
     tab.wait_for_function(
-        "Math.abs(document.querySelector('rect.wb-outline').width.baseVal.value - 300) < 40"
+        "Math.abs(document.querySelector('rect.wb-outline')?.width.baseVal.value - 300) < 40"
     )
 
 
@@ -182,7 +182,7 @@ def zoomed(tab, lab, canvas, keep):
     for _ in range(6):
         tab.mouse.wheel(0, -100)
     press(tab, "e")
-    tab.wait_for_function("document.querySelector('.wb-canvas').clientHeight > 400")
+    tab.wait_for_function("document.querySelector('.wb-canvas')?.clientHeight > 400")
     view = [float(x) for x in canvas.svg.get_attribute("viewBox").split()]
     assert view[2] < WIDTH / 3
     assert view[0] < 800 < view[0] + view[2]
@@ -278,7 +278,7 @@ def two_at_once(tab, lab, new_tab, keep):
     saved(tab, lab, n + 2)
     assert {(row[3], row[4]) for row in log(lab)[n:]} == {("b.jpg", "ben"), ("b.jpg", "anna")}
     other.wait_for_function(
-        "document.querySelector('.wb-status').textContent.includes('F1 with anna')"
+        "document.querySelector('.wb-status')?.textContent.includes('F1 with anna')"
     )
     assert canvas.svg.count() == 1
     keep(other, "ben")
@@ -312,5 +312,5 @@ def test_each_suspect_box_takes_one_key(lab, photos, tab, keep):
     assert corners(rows[1][2]) == [900, 300, 990, 390]
     tab.wait_for_function("document.querySelectorAll('.wb-card[data-done=yes]').length === 0")
     press(tab, "z")
-    tab.wait_for_function("document.querySelector('.wb-said').textContent.includes('taken back')")
+    tab.wait_for_function("document.querySelector('.wb-said')?.textContent.includes('taken back')")
     keep(tab, "undone")

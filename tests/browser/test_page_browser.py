@@ -72,7 +72,7 @@ def test_review_in_one_command(tmp_path, new_tab, keep):
         assert "class 0/1.png" in first
         tab.keyboard.press("Enter")
         tab.wait_for_function(
-            "document.querySelector('.wb-status').textContent.startsWith('1 reviewed')"
+            "document.querySelector('.wb-status')?.textContent.startsWith('1 reviewed')"
         )
         keep(tab, "page")
         tab.goto("about:blank")  # it would miss the server

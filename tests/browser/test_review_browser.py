@@ -117,7 +117,7 @@ def test_one_review_from_the_keyboard(lab, tab, errors, keep):
     tab.wait_for_function("document.querySelectorAll('.wb-decision:not(:empty)').length === 4")
     assert tab.locator(".jp-Cell").count() == cells
 
-    reviewed = "document.querySelector('.wb-status').textContent.startsWith('4 reviewed')"
+    reviewed = "document.querySelector('.wb-status')?.textContent.startsWith('4 reviewed')"
     tab.wait_for_function(reviewed)
     legible_in_both_themes(tab, keep)
     turning(tab, lab, first)
