@@ -152,7 +152,7 @@ def run_all(tab, patience=PATIENCE):
     done = """() => {
         const prompts = document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt');
         const status = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status;
-        const last = [...prompts].at(-1).textContent;
+        const last = [...prompts].at(-1)?.textContent;
         const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
         return status === 'idle' && (failed || /[0-9]/.test(last));
     }"""
