@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 Along = TypeVar("Along")
 
 
+def classes_of(ds: xr.Dataset) -> list[str]:
+    """The names of a dataset's classes by their numbers; none where it has no classes."""
+    return [str(name) for name in ds["class"].values] if "class" in ds.coords else []
+
+
 def same_samples(one: Along, other: Any, names: tuple[str, str]) -> Along:
     """Align by sample id: `one` in the order of `other`, or an error where samples differ.
 

@@ -261,12 +261,13 @@ def _queue(
     import xarray as xr
 
     from workbench import datasets, embeddings, labels
+    from workbench._samples import classes_of
 
     ds = datasets.load(data, split=split)
     if "label" not in ds:
         raise ValueError(f"{data} has no labels, or several an image: notebook 04 reviews those")
     ds = ds.isel(sample=ds.label.values >= 0)
-    classes = [str(name) for name in ds["class"].values]
+    classes = classes_of(ds)
     kind: Literal["pixels", "network"] = "pixels" if ds.sizes["channel"] == 1 else "network"
     kept = folder / "queue.npz"
     if kept.exists() and (before := np.load(kept))["of"] == ds.attrs["sha256"]:

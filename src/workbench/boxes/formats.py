@@ -24,6 +24,7 @@ import xarray as xr
 import yaml
 
 from workbench import datasets
+from workbench._samples import classes_of
 from workbench.datasets.boxes import CORNERS, as_table, bounds, clip, image_sizes
 from workbench.datasets.errors import BadDataError, DataNotFoundError, SkippedWarning
 
@@ -434,7 +435,7 @@ def _json(source: Any) -> tuple[Any, _Place]:
 
 def _classes(ds: xr.Dataset, boxes: pd.DataFrame) -> list[str]:
     """The names of the dataset's classes, and then those that only boxes have."""
-    known = [str(name) for name in ds["class"].values] if "class" in ds.coords else []
+    known = classes_of(ds)
     return [*known, *sorted(set(as_table(boxes)["label"]) - set(known))]
 
 

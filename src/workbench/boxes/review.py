@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workbench._samples import classes_of
 from workbench.boxes.annotation import Annotation, plain, sent
 from workbench.boxes.audit import MissingAudit, MissingLeft
 from workbench.boxes.decisions import IMAGE, Row, object_id
@@ -123,7 +124,7 @@ class BoxReview(Annotation):
         seed: int = 0,
     ) -> None:
         table = as_table(boxes, ds)
-        named = [str(name) for name in ds["class"].values] if "class" in ds.coords else []
+        named = classes_of(ds)
         other = (set(table["label"]) | set(issues["suggested"])) - {"", *named}
         super().__init__(
             ds, [*named, *sorted(other)], store, table, page, reviewer=reviewer, seed=seed

@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from workbench._samples import classes_of
 from workbench.labels.audit import Audit, ErrorsLeft, expected_yield, rank, strata, yield_rates
 from workbench.labels.decisions import (
     EXCLUDED,
@@ -290,7 +291,7 @@ class Session:
             issues = pd.DataFrame(columns=columns, index=pd.Index(ds["sample"].values[:0]))
         self.issues = issues
         self.given = given_labels(ds)
-        self.classes = [str(name) for name in ds["class"].values]
+        self.classes = classes_of(ds)
         self.several = "labels" in ds
         self.ids = id_index(ds)
         self.reviewer = reviewer or user_name()

@@ -19,6 +19,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from workbench._samples import classes_of
+
 _BLOCK = 1000
 #: Classes that the labels of one image can be of: a bit each in a whole number of SQLite's.
 _MOST_CLASSES = 62
@@ -214,17 +216,13 @@ def _create(connection: sqlite3.Connection, ds: xr.Dataset, seed: int) -> None:
         "listing": dataset_hash(ds, "listing_sha256") if "listing_sha256" in ds.attrs else "",
         "name": str(ds.attrs.get("name", "unnamed data")),
         "samples": str(ds.sizes["sample"]),
-        "classes": json.dumps(_class_names(ds)),
+        "classes": json.dumps(classes_of(ds)),
         "seed": str(int(seed)),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     for statement in _SCHEMA:
         connection.execute(statement)
     connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-
-
-def _class_names(ds: xr.Dataset) -> list[str]:
-    return [str(name) for name in ds["class"].values] if "class" in ds.coords else []
 
 
 def carried(
@@ -257,7 +255,7 @@ def carried(
         for name, image in zip(own, _hashes(ds["image"]), strict=True):
             if image in lost:
                 moved[lost.pop(image)] = name
-    classes = _class_names(ds)
+    classes = classes_of(ds)
     theirs = json.loads(about["classes"])
     if not moved or classes[: len(theirs)] != theirs:
         raise StoreError(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from workbench._extras import MissingExtraError, need
 from workbench._images import picture
-from workbench._samples import same_samples
+from workbench._samples import classes_of, same_samples
 from workbench._unattended import in_batch, run_id
 from workbench.datasets.images import is_part
 from workbench.show.samples import class_names
@@ -243,7 +243,7 @@ def _sample_ids(ids: Sequence[str], ds: xr.Dataset | None) -> NDArray[Any]:
 def _known_classes(view: Any, ds: xr.Dataset | None) -> list[str]:
     """The classes in the order of their numbers."""
     if ds is not None:
-        return [str(name) for name in ds["class"].values] if "class" in ds.coords else []
+        return classes_of(ds)
     return list(view._dataset.default_classes)
 
 

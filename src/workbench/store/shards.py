@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from workbench._extras import need
 from workbench._machine import processors
+from workbench._samples import classes_of
 from workbench.datasets.boxes import as_table
 from workbench.datasets.errors import BadImageError, SkippedWarning
 from workbench.datasets.images import content
@@ -107,7 +108,7 @@ def write(
     options = [encoding, quality, shard_images]
     about = {
         "version": 1,
-        "classes": [str(name) for name in ds["class"].values] if "class" in ds.coords else [],
+        "classes": classes_of(ds),
         "mode": "L" if ds.sizes["channel"] == 1 else "RGB",
         "attrs": plain(ds.attrs),
         "fingerprint": _fingerprint(ds, notes, options),
