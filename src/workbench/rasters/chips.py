@@ -95,7 +95,8 @@ def described(plan: PlanData, regions: Ints) -> xr.Dataset:
 
 def channels(plan: PlanData) -> list[str]:
     """The bands' descriptions where they have any and differ, else their numbers."""
-    names = [plan.raster.bands[band - 1].description or str(band) for band in plan.bands]
+    pairs = zip(plan.read_bands, plan.bands, strict=True)
+    names = [band.description or str(number) for band, number in pairs]
     return names if len(set(names)) == len(names) else [str(band) for band in plan.bands]
 
 
@@ -147,7 +148,7 @@ def attributes(plan: PlanData) -> dict[str, Any]:
         "sha256_of": "the raster's header, the regions and the options",
         "fill": _one_or_all(plan.chip_format.fill),
     }
-    bands = [header.bands[band - 1] for band in plan.bands]
+    bands = plan.read_bands
     for name, plain in (("nodata", None), ("scale", 1), ("offset", 0), ("unit", "")):
         values = [getattr(band, name) for band in bands]
         if any(value != plain for value in values):

@@ -15,11 +15,11 @@ def data_share(plan: PlanData) -> NDArray[np.float64]:
     As in GDAL's mask, a pixel holds data if any of the bands does. Pixels are read only where some
     may be missing: the bands have nodata, a mask or NaN, or regions polygons.
     """
-    own = [plan.raster.bands[band - 1] for band in plan.bands]
-    bands = [band for band in own if band.color != "alpha"] or own
+    own = dict(enumerate(plan.read_bands))
+    bands = {at: band for at, band in own.items() if band.color != "alpha"} or own
     sides = plan.boxes[:, 2] * plan.boxes[:, 3]
     if "polygon" not in plan.table and not any(
-        band.masked_by or np.dtype(band.dtype).kind in "fc" for band in bands
+        band.masked_by or np.dtype(band.dtype).kind in "fc" for band in bands.values()
     ):
         first, last, left, right = clipped(plan.boxes, plan.raster.height, plan.raster.width).T
         inside: NDArray[np.float64] = (last - first) * (right - left) / sides
@@ -32,7 +32,7 @@ def data_share(plan: PlanData) -> NDArray[np.float64]:
         pixels, valid, failures = job.cut(cells)
         mask = pixels[..., form.channels] if form.mask else None
         data = np.zeros(valid.shape, np.bool_)
-        for channel, band in enumerate(bands):
+        for channel, band in bands.items():
             data |= ~band.missing(pixels[..., channel], mask)
         units = plan.layout.order[plan.layout.members(job.group)]
         held.reshape(-1)[units] = (data & valid).sum(axis=(1, 2))

@@ -119,14 +119,12 @@ class GeoTiffWriter(FileWriter):
         """Return a GeoTIFF."""
         form = self._plan.chip_format
         raster = self._plan.raster
-        bands = [raster.bands[number - 1] for number in self._plan.bands]
+        bands = self._plan.read_bands
         pixels = chip[..., : form.channels]
         nodata = [band.nodata for band in bands]
         same = len({repr(value) for value in nodata}) == 1
         colors = [band.color for band in bands]
-        missing = np.stack(
-            [band.missing(pixels[..., i], None) for i, band in enumerate(bands)]
-        ).all(axis=0)
+        missing = self._plan.without_data(pixels, None)
         seen = ~missing
         if colors[-1] == "alpha":
             seen = seen & (pixels[..., -1] != 0)

@@ -211,6 +211,17 @@ class PlanData:
         grid = self.layout.grid
         return Settings(self.source.raster, self.bands, self.chip_format, grid, self.decoder)
 
+    @cached_property
+    def read_bands(self) -> list[Band]:
+        """What the raster says of the bands that are read."""
+        return [self.raster.bands[band - 1] for band in self.bands]
+
+    def without_data(self, pixels: NDArray[Any], mask: NDArray[Any] | None) -> NDArray[np.bool_]:
+        """Which pixels (..., band) hold no data in any band."""
+        bands = enumerate(self.read_bands)
+        gone = [band.missing(pixels[..., channel], mask) for channel, band in bands]
+        return np.logical_and.reduce(gone)  # type: ignore[no-any-return]
+
     def with_mask(self) -> "PlanData":
         """The same plan, and the raster's mask with it where it has one."""
         if not any(self.raster.stored[band - 1].masked_by == "mask" for band in self.bands):

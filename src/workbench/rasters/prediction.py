@@ -73,12 +73,10 @@ class PredictionWriter(FileWriter):
             scores = scores.argmax(axis=3)[..., None].astype(np.uint8)
         answers = []
         for (i, chip, good, region), score in zip(chips, scores, strict=True):
-            mask = chip[..., -1] if form.mask else None
-            bands = [self._plan.raster.bands[band - 1] for band in self._plan.bands]
-            missing = np.stack([b.missing(chip[..., c], mask) for c, b in enumerate(bands)])
             score = score.astype(np.float32) if score.dtype.kind == "f" else score.copy()
             if score.dtype.kind == "f" or self._classes:  # other whole numbers have no such value
-                empty = missing.all(axis=0) | ~good | (i in failed)
+                mask = chip[..., -1] if form.mask else None
+                empty = self._plan.without_data(chip, mask) | ~good | (i in failed)
                 score[empty] = _NO_CLASS if self._classes else np.nan
             col, row, width, height = self._cores[region].tolist()
             left, top = col - self._plan.boxes[region, 0], row - self._plan.boxes[region, 1]

@@ -34,8 +34,7 @@ def zonal(
             "statistics are those of the raster's own pixels, and median and majority need a "
             "polygon's at once: plan without size=, with more memory="
         )
-    bands = [plan.raster.bands[band - 1] for band in plan.bands]
-    found = np.full((len(plan.table), form.pieces, len(bands), len(STATISTICS)), np.nan)
+    found = np.full((len(plan.table), form.pieces, len(plan.bands), len(STATISTICS)), np.nan)
     plan = plan.with_mask()
 
     def measure(job: Job, cells: Cells) -> Failures:
@@ -55,7 +54,7 @@ def zonal(
             pixels, cover = pixels[first:last, left:right], cover[first:last, left:right]
             mask = pixels[..., -1] if form.mask else None
             region, piece = divmod(int(units[i]), form.pieces)
-            for channel, band in enumerate(bands):
+            for channel, band in enumerate(plan.read_bands):
                 values = pixels[..., channel]
                 there = (cover > _LEAST) & ~band.missing(values, mask)
                 found[region, piece, channel] = _measured(values[there], cover[there], statistics)
