@@ -147,6 +147,13 @@ class TestReview:
         there = {path.name for path in (reviewed[0] / "photos-review").glob("corrected*")}
         assert there == {"corrected", "corrected-2"}
 
+    def test_somebody_elses_folder_is_left_alone(self, reviewed, tmp_path):
+        (tmp_path / "issues.csv").write_text("mine")
+        code, output = command("review", reviewed[0] / "photos", "--to", tmp_path, "--no-page")
+        assert (code, "no review's" in output) == (2, True), output
+        assert [file.name for file in tmp_path.iterdir()] == ["issues.csv"]
+        assert (tmp_path / "issues.csv").read_text() == "mine"
+
     def test_images_without_labels_are_refused(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "photos").mkdir()

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: The cell that somebody opens the notebook for carries this tag.
 LOOK_HERE = "look-here"
+#: What the page needs, and the mark of a folder that ``review`` made.
+_QUEUE = "queue.npz"
 Browser = Annotated[
     bool, typer.Option("--browser/--no-browser", help="Open the page, or only say where it is.")
 ]
@@ -47,7 +49,7 @@ from workbench import datasets, embeddings, labels
 warnings.simplefilter("ignore")  # the command has said them
 ds = datasets.load({data!r}, split={split!r}, progress=False)
 ds = ds.isel(sample=ds.label.values >= 0)
-queue = np.load("queue.npz")
+queue = np.load("{queue}")
 vectors = xr.DataArray(queue["vectors"], dims=("sample", "feature"))
 graph = embeddings.neighbors(vectors, k=min(15, ds.sizes["sample"] - 1))
 issues = labels.find_issues(ds, queue["probabilities"], graph)
@@ -106,12 +108,14 @@ def review(
         name = Path(data).resolve().name.partition(".")[0]
         folder = to or Path(f"{name}-review")
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / _QUEUE).exists():
+            refuse(f"{folder} is there and no review's: give another folder by --to")
         if page:
             need("voila", extra="app")
         ds, issues = _queue(data, split, probabilities, folder)
         if page:
             seen = os.path.relpath(data, folder) if Path(data).exists() else data
-            cell = _PAGE.format(data=seen, split=split)
+            cell = _PAGE.format(data=seen, split=split, queue=_QUEUE)
             notebook = folder / "review.ipynb"
             notebook.write_text(json.dumps(_document(cell), indent=1), encoding="utf-8")
             typer.echo("Ctrl-C ends the review and writes what was decided.")
@@ -269,7 +273,7 @@ def _queue(
     ds = ds.isel(sample=ds.label.values >= 0)
     classes = classes_of(ds)
     kind: Literal["pixels", "network"] = "pixels" if ds.sizes["channel"] == 1 else "network"
-    kept = folder / "queue.npz"
+    kept = folder / _QUEUE
     if kept.exists() and (before := np.load(kept))["of"] == ds.attrs["sha256"]:
         vectors = xr.DataArray(before["vectors"], dims=("sample", "feature"))
     else:
